@@ -1,0 +1,47 @@
+"""Subspace-guided feature reconstruction for unsupervised anomaly localization, in JAX.
+
+A short tour, with `levels` from any network as a mapping of name to `[B, h, w, D]`:
+
+    features = patches.unit_norm(patches.merge_levels(levels, grid=(16, 16)))
+    bank = fit(key, features.reshape(-1, D), weights, sample=greedy_k_center, num_atoms=1000)
+    code = partial(local_code, num_neighbors=10, solve=partial(affine_ridge, ridge=1e-3))
+    scores = score(bank, features.reshape(-1, D), code=code)
+    maps = anomaly_map(scores.reshape(-1, 16, 16), (256, 256), sigma=4.0)
+
+All of these are pure functions of arrays; none of them calls `jax.jit`. `sgfr_jax.backbones` loads
+pretrained networks, `sgfr_jax.datasets` reads images, `sgfr_jax.metrics` evaluates.
+"""
+
+from sgfr_jax.maps import anomaly_map, image_score
+from sgfr_jax.patches import merge_levels, unit_norm
+from sgfr_jax.pipeline import fit, make_bank, score
+from sgfr_jax.reconstruction import reconstruct, residual, residual_norm
+from sgfr_jax.samplers import greedy_k_center, k_center_advance, k_center_start, uniform
+from sgfr_jax.solvers import affine_ridge, local_code, nearest, ridge
+from sgfr_jax.types import Bank, Code, Selection
+from sgfr_jax.version import __version__
+
+__all__ = [
+    "Bank",
+    "Code",
+    "Selection",
+    "__version__",
+    "affine_ridge",
+    "anomaly_map",
+    "fit",
+    "greedy_k_center",
+    "image_score",
+    "k_center_advance",
+    "k_center_start",
+    "local_code",
+    "make_bank",
+    "merge_levels",
+    "nearest",
+    "reconstruct",
+    "residual",
+    "residual_norm",
+    "ridge",
+    "score",
+    "uniform",
+    "unit_norm",
+]

@@ -1,0 +1,43 @@
+"""From patch scores to anomaly maps and image scores."""
+
+import jax
+import jax.numpy as jnp
+
+from sgfr_jax import filters
+
+
+def anomaly_map(scores: jax.Array, size: tuple[int, int], *, sigma: float) -> jax.Array:
+    """Patch scores resized bilinearly to the image and blurred.
+
+    Args:
+      scores: `[B, h, w]`.
+      size: `(H, W)` of the image in pixels.
+      sigma: standard deviation of the blur in pixels; 0 for none.
+
+    Returns:
+      `[B, H, W]`, in the unit of the scores and within their range.
+
+    Raises:
+      ValueError: if scores are not `[B, h, w]` or sigma is negative.
+    """
+    if scores.ndim != 3:
+        raise ValueError(f"scores must be [B, h, w], got {scores.shape}")
+    if not sigma >= 0:
+        raise ValueError(f"sigma={sigma}; it must be 0 or positive")
+    rows, columns = (
+        filters.gaussian_matrix(new_size, sigma) @ filters.resize_matrix(cells, new_size)
+        for cells, new_size in zip(scores.shape[1:], size, strict=True)
+    )
+    return filters.apply(rows, columns, scores[..., None])[..., 0]
+
+
+def image_score(maps: jax.Array) -> jax.Array:
+    """The largest value of every map.
+
+    Args:
+      maps: `[B, H, W]`.
+
+    Returns:
+      `[B]`.
+    """
+    return jnp.max(maps, axis=(1, 2))

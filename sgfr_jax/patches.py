@@ -1,0 +1,54 @@
+"""From the levels of a network to patch features."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from sgfr_jax import filters
+
+
+def merge_levels(levels: Mapping[str, jax.Array], grid: tuple[int, int]) -> jax.Array:
+    """All levels on one grid: averaged over 3 x 3 cells, resized, concatenated.
+
+    The average makes a patch of every cell (PatchCore, Roth et al. 2022); cells beyond the border
+    do not take part in it. It is low-pass enough for a level that shrinks: resizing does not
+    smooth again.
+
+    Args:
+      levels: name to `[B, h_l, w_l, D_l]`; concatenated in the mapping's order.
+      grid: `(h, w)` of the result.
+
+    Returns:
+      `[B, h, w, D]` with `D = sum D_l`.
+
+    Raises:
+      ValueError: if a level is not `[B, h, w, D]` or batches differ.
+    """
+    shapes = {name: level.shape for name, level in levels.items()}
+    if not levels or any(len(s) != 4 for s in shapes.values()):
+        raise ValueError(f"levels must each be [B, h, w, D], got {shapes}")
+    if len({shape[0] for shape in shapes.values()}) > 1:
+        raise ValueError(f"levels must share the batch size, got {shapes}")
+
+    def to_grid(level: jax.Array) -> jax.Array:
+        rows, columns = (
+            filters.resize_matrix(size, new_size) @ filters.mean_matrix(size, 3)
+            for size, new_size in zip(level.shape[1:3], grid, strict=True)
+        )
+        return filters.apply(rows, columns, level)
+
+    return jnp.concatenate([to_grid(level) for level in levels.values()], axis=-1)
+
+
+def unit_norm(patches: jax.Array) -> jax.Array:
+    """Patches scaled to unit l2 norm; a zero patch stays zero.
+
+    Args:
+      patches: `[..., D]`.
+
+    Returns:
+      `[..., D]`.
+    """
+    squared = jnp.sum(patches**2, axis=-1, keepdims=True)
+    return patches * jnp.where(squared > 0, jax.lax.rsqrt(jnp.where(squared > 0, squared, 1)), 0)

@@ -1,0 +1,49 @@
+"""From a code back to features, and what the code could not explain."""
+
+import jax
+import jax.numpy as jnp
+
+from sgfr_jax import linalg, types
+
+
+def reconstruct(atoms: jax.Array, code: types.Code) -> jax.Array:
+    """The features that a code stands for, `A^T c`.
+
+    Args:
+      atoms: `[M, D]`.
+      code: of `N` targets.
+
+    Returns:
+      `[N, D]`.
+    """
+    return jnp.einsum(
+        "nk,nkd->nd", code.coefficients, atoms[code.indices], precision=linalg.HIGHEST
+    )
+
+
+def residual(targets: jax.Array, atoms: jax.Array, code: types.Code) -> jax.Array:
+    """`z - A^T c`: which features of each target its code could not mimic.
+
+    Args:
+      targets: `[N, D]`.
+      atoms: `[M, D]`.
+      code: of the targets.
+
+    Returns:
+      `[N, D]`.
+    """
+    return targets - reconstruct(atoms, code)
+
+
+def residual_norm(targets: jax.Array, atoms: jax.Array, code: types.Code) -> jax.Array:
+    """The patch scores `|z - A^T c|`.
+
+    Args:
+      targets: `[N, D]`.
+      atoms: `[M, D]`.
+      code: of the targets.
+
+    Returns:
+      `[N]`.
+    """
+    return jnp.linalg.norm(residual(targets, atoms, code), axis=-1)

@@ -1,0 +1,30 @@
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from sgfr_jax import linalg
+
+
+def test_distances_agree_with_scipy(rng):
+    targets, atoms = rng.normal(size=(7, 5)), rng.normal(size=(11, 5))
+    found = linalg.squared_distances(jnp.float32(targets), jnp.float32(atoms))
+    np.testing.assert_allclose(found, cdist(targets, atoms, "sqeuclidean"), rtol=1e-5, atol=1e-5)
+
+
+def test_distance_of_a_point_to_itself_is_never_negative(rng):
+    points = jnp.float32(100 * rng.normal(size=(50, 3)))
+    assert np.min(linalg.squared_distances(points, points)) >= 0
+
+
+def test_nearest_atoms_come_in_order_and_padding_last():
+    atoms = jnp.float32([[0.0], [3.0], [1.0], [0.1]])
+    weights = jnp.float32([1, 1, 1, 0])
+    found = linalg.nearest(jnp.float32([[0.2], [2.9]]), atoms, weights, num_neighbors=4)
+    np.testing.assert_array_equal(found, [[0, 2, 1, 3], [1, 2, 0, 3]])
+
+
+def test_solve_agrees_with_numpy(rng):
+    root = rng.normal(size=(6, 6))
+    matrix, vector = root @ root.T + np.eye(6), rng.normal(size=6)
+    found = linalg.solve_positive_definite(jnp.float32(matrix), jnp.float32(vector))
+    np.testing.assert_allclose(found, np.linalg.solve(matrix, vector), rtol=1e-4, atol=1e-5)

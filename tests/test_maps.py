@@ -1,0 +1,44 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from sgfr_jax import maps
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
+def test_map_is_pillows_bilinear_resize_and_scipys_blur(rng, size):
+    scores = rng.random(size=(3, 8, 8)).astype(np.float32)
+    expected = [
+        ndimage.gaussian_filter(
+            np.asarray(Image.fromarray(s).resize(size[::-1], Image.Resampling.BILINEAR)), 4.0
+        )
+        for s in scores
+    ]
+    np.testing.assert_allclose(
+        maps.anomaly_map(jnp.asarray(scores), size, sigma=4.0), expected, atol=1e-4
+    )
+
+
+def test_map_stays_within_the_range_of_the_scores(rng):
+    scores = rng.random(size=(2, 5, 7)).astype(np.float32)
+    found = maps.anomaly_map(jnp.asarray(scores), (50, 60), sigma=2.0)
+    assert scores.min() - 1e-6 <= np.min(found) <= np.max(found) <= scores.max() + 1e-6
+
+
+def test_one_patch_makes_a_constant_map():
+    found = maps.anomaly_map(jnp.full((1, 1, 1), 0.25), (6, 9), sigma=4.0)
+    np.testing.assert_allclose(found, np.full((1, 6, 9), 0.25), rtol=1e-6)
+
+
+def test_image_score_is_the_maximum():
+    found = maps.image_score(jnp.float32([[[1, 2], [5, 3]], [[0, -1], [-2, -3]]]))
+    np.testing.assert_array_equal(found, [5, 0])
+
+
+def test_mistakes_are_refused():
+    with pytest.raises(ValueError, match=r"\(4, 4\)"):
+        maps.anomaly_map(jnp.ones((4, 4)), (8, 8), sigma=1.0)
+    with pytest.raises(ValueError, match="sigma=-1"):
+        maps.anomaly_map(jnp.ones((1, 4, 4)), (8, 8), sigma=-1)

@@ -1,0 +1,64 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgfr_jax import patches
+
+
+def neighbourhood_mean(level):
+    """Cell by cell, as the docstring says it."""
+    result = np.empty_like(level)
+    height, width = level.shape[1:3]
+    for i in range(height):
+        for j in range(width):
+            near = level[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+            result[:, i, j] = near.mean(axis=(1, 2))
+    return result
+
+
+def test_levels_are_averaged_resized_and_concatenated(rng):
+    levels = {"deep": rng.normal(size=(2, 3, 4, 5)), "fine": rng.normal(size=(2, 12, 16, 2))}
+    found = patches.merge_levels({k: jnp.float32(v) for k, v in levels.items()}, (6, 8))
+    expected = np.concatenate(
+        [
+            jax.image.resize(
+                neighbourhood_mean(level), (2, 6, 8, level.shape[-1]), "linear", antialias=False
+            )
+            for level in levels.values()
+        ],
+        axis=-1,
+    )
+    assert found.shape == (2, 6, 8, 7)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_constant_levels_stay_constant_up_to_the_border():
+    found = patches.merge_levels({"a": jnp.full((1, 4, 4, 2), 3.0)}, (9, 9))
+    np.testing.assert_allclose(found, 3.0, rtol=1e-6)
+
+
+def test_one_cell():
+    found = patches.merge_levels({"a": jnp.full((1, 1, 1, 2), 3.0)}, (1, 1))
+    np.testing.assert_allclose(found, 3.0)
+
+
+@pytest.mark.parametrize(
+    "levels", [{}, {"a": np.ones((3, 3, 2))}, {"a": np.ones((1, 2, 2, 1)), "b": np.ones((2,) * 4)}]
+)
+def test_levels_that_do_not_fit_are_refused(levels):
+    with pytest.raises(ValueError, match="levels must"):
+        patches.merge_levels(levels, (2, 2))
+
+
+def test_unit_norm(rng):
+    features = rng.normal(size=(3, 4, 5)) * 100
+    found = patches.unit_norm(jnp.float32(features))
+    expected = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_zero_patch_stays_zero_and_has_a_gradient():
+    np.testing.assert_array_equal(patches.unit_norm(jnp.zeros((2, 3))), 0)
+    gradient = jax.grad(lambda x: jnp.sum(patches.unit_norm(x)))(jnp.zeros((2, 3)))
+    assert np.isfinite(gradient).all()

@@ -1,0 +1,86 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+import sgfr_jax as sgfr
+
+CODE = partial(sgfr.local_code, num_neighbors=4, solve=partial(sgfr.affine_ridge, ridge=1e-3))
+NEAREST = partial(sgfr.local_code, num_neighbors=1, solve=sgfr.nearest)
+
+
+def fit(patches, num_atoms, key=0):
+    return sgfr.fit(
+        jax.random.key(key),
+        jnp.float32(patches),
+        jnp.ones(len(patches)),
+        sample=sgfr.greedy_k_center,
+        num_atoms=num_atoms,
+    )
+
+
+def test_atoms_are_the_patches_that_the_bank_says(rng):
+    patches = rng.normal(size=(50, 6)).astype(np.float32)
+    bank = fit(patches, 12)
+    np.testing.assert_array_equal(bank.atoms, patches[bank.indices])
+
+
+def test_nearest_neighbour_scores_are_scipys_distances(rng):
+    patches, targets = rng.normal(size=(60, 6)), rng.normal(size=(25, 6))
+    bank = fit(patches, 20)
+    expected = cdist(targets, np.asarray(bank.atoms, np.float64)).min(axis=1)
+    np.testing.assert_allclose(sgfr.score(bank, jnp.float32(targets), code=NEAREST), expected, 1e-4)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 7, 10, 20, 64])
+def test_chunks_change_nothing(rng, chunk_size):
+    bank = fit(rng.normal(size=(60, 6)), 20)
+    targets = jnp.float32(rng.normal(size=(20, 6)))
+    expected = sgfr.score(bank, targets, code=CODE, chunk_size=None)
+    found = sgfr.score(bank, targets, code=CODE, chunk_size=chunk_size)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_patches_off_the_nominal_subspace_score_higher(rng):
+    basis = rng.normal(size=(3, 16))
+    nominal, unseen = rng.normal(size=(400, 3)) @ basis, rng.normal(size=(50, 3)) @ basis
+    defective = unseen + 0.5 * rng.normal(size=(50, 16))
+    bank = fit(nominal, 60)
+    low, high = (sgfr.score(bank, jnp.float32(p), code=CODE) for p in (unseen, defective))
+    assert np.median(low) < 0.3 * np.median(high)
+
+
+def test_vmap_over_padded_categories_equals_the_loop(rng):
+    patches = jnp.float32(rng.normal(size=(3, 64, 5)))
+    weights = jnp.ones((3, 64)).at[1, 30:].set(0)
+    keys = jax.random.split(jax.random.key(0), 3)
+    fit_one = partial(sgfr.fit, sample=sgfr.greedy_k_center, num_atoms=16)
+    targets = jnp.float32(rng.normal(size=(3, 10, 5)))
+    score_one = partial(sgfr.score, code=CODE, chunk_size=4)
+
+    def run_one(key, patches, weights, targets):
+        return score_one(fit_one(key, patches, weights), targets)
+
+    found = jax.jit(jax.vmap(run_one))(keys, patches, weights, targets)
+    run_one = jax.jit(run_one)
+    for i in range(3):
+        expected = run_one(keys[i], patches[i], weights[i], targets[i])
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_bank_that_ran_out_of_patches_scores_like_a_smaller_one(rng):
+    patches = jnp.float32(rng.normal(size=(20, 5)))
+    weights = jnp.ones(20).at[8:].set(0)
+    targets = jnp.float32(rng.normal(size=(6, 5)))
+    padded = sgfr.fit(
+        jax.random.key(0), patches, weights, sample=sgfr.greedy_k_center, num_atoms=15
+    )
+    whole = sgfr.fit(
+        jax.random.key(0), patches[:8], jnp.ones(8), sample=sgfr.greedy_k_center, num_atoms=8
+    )
+    np.testing.assert_allclose(
+        sgfr.score(padded, targets, code=CODE), sgfr.score(whole, targets, code=CODE), rtol=1e-4
+    )

@@ -1,0 +1,19 @@
+import jax.numpy as jnp
+import numpy as np
+
+from sgfr_jax import reconstruction, types
+
+ATOMS = jnp.float32([[1, 0, 0], [0, 2, 0], [0, 0, 4]])
+CODE = types.Code(jnp.array([[0, 1], [2, 2]]), jnp.float32([[3, -1], [0.25, 0.5]]))
+
+
+def test_reconstruction_worked_by_hand():
+    np.testing.assert_allclose(reconstruction.reconstruct(ATOMS, CODE), [[3, -2, 0], [0, 0, 3]])
+
+
+def test_residual_and_its_norm_worked_by_hand():
+    targets = jnp.float32([[3, 1, 4], [0, 0, 3]])
+    np.testing.assert_allclose(
+        reconstruction.residual(targets, ATOMS, CODE), [[0, 3, 4], [0, 0, 0]]
+    )
+    np.testing.assert_allclose(reconstruction.residual_norm(targets, ATOMS, CODE), [5, 0])
