@@ -1,0 +1,39 @@
+"""Anyone's own images, in directories."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgfr_jax.datasets.layout import category_directories, list_category
+from sgfr_jax.datasets.listing import require_directory
+from sgfr_jax.datasets.selection import select_categories
+from sgfr_jax.datasets.types import Category, DatasetError
+
+LAYOUT = """\
+Put your images like this (or the same within DIR/<category>/ for several products):
+  DIR/train/good/*                    nominal images to learn from
+  DIR/test/good/*                     optional: nominal images to test
+  DIR/test/<kind>/*                   optional: defective images to test, of any kinds
+  DIR/ground_truth/<kind>/*_mask.png  optional: masks, not zero where the defect is"""
+
+
+def list_folder(
+    data_dir: Path | None, *, categories: Sequence[str] | None, split_seed: int
+) -> tuple[Category, ...]:
+    """Returns the category, named like `data_dir`, or the categories that lie there.
+
+    Masks and test images are optional. A mask is named like its image, with or without `_mask`;
+    where it is not zero is defect (from 128 if it is a JPEG). Masks in `ground_truth/good` are
+    allowed. The directories are the split, so `split_seed` changes nothing.
+    """
+    del split_seed
+    data_dir = require_directory(data_dir, dataset="folder", layout=LAYOUT)
+    directories = category_directories(data_dir)
+    if not directories:
+        raise DatasetError(
+            f"there is neither a directory 'train' nor '<category>/train' in '{data_dir}' "
+            f"(--data_dir).\n{LAYOUT}"
+        )
+    return tuple(
+        list_category(name, directories[name], data_dir, masks_required=False)
+        for name in select_categories(directories, categories, dataset="folder")
+    )

@@ -1,0 +1,285 @@
+"""Reading images and masks of any size and mode into squares, in threads and in order.
+
+Grey, RGB, palette, 1-bit and CMYK images are converted; an alpha channel is dropped, as is the
+custom of the field, so what a transparent pixel hides is seen. 16-bit images are scaled by their
+full range (value / 257) and never stretched to the values that occur, which would hide a
+difference in brightness between two images; where Pillow offers no more than the high byte
+(16-bit RGB) that is taken, one grey level away at most. Floating-point images must lie in [0, 1].
+32-bit integers have no agreed range and are refused. EXIF orientation is applied, also to masks.
+Of an animation or a file of many pages the first is read.
+
+A file of more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels unless the caller
+changed it) is refused, as several of them in flight would fill the memory.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from sgfr_jax.datasets.types import DatasetError, Example
+
+# TIFF tags 258 (bits per sample), 262 (0: white is zero) and 284 (2: one plane per channel).
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 258, 262, 284
+
+
+class Loaded(NamedTuple):
+    """The pixels of one example."""
+
+    image: np.ndarray  # uint8 [S, S, 3]
+    mask: np.ndarray | None  # bool [S, S]; None: defective, but not known where
+
+
+def read_image(source: Path | np.ndarray, size: int) -> np.ndarray:
+    """Returns the image resized to a square, uint8 `[size, size, 3]`.
+
+    The aspect ratio is not kept. The filter is Pillow's bilinear one, which widens when shrinking
+    and so does not alias. Bicubic is sharper but has negative lobes: beside a strong edge it makes
+    ripples that are in no photograph, and a detector of small deviations would see them.
+
+    Args:
+      source: a file, or an array `[H, W]` or `[H, W, C]` of 1 to 4 channels.
+      size: the side of the square.
+    """
+    return _square_image(_image_pixels(source), size)
+
+
+def read_mask(source: Path | np.ndarray, size: int, *, threshold: int = 1) -> np.ndarray:
+    """Returns where the mask is at least `threshold`, bool `[size, size]`.
+
+    Pixels are binarised first and then resized by nearest neighbour, so that every pixel of the
+    result is one of the mask's own. In a colour mask the largest channel counts.
+    """
+    return _square_mask(_mask_pixels(source, threshold), size)
+
+
+def read_example(example: Example, size: int, *, min_side: int = 1) -> Loaded:
+    """Returns the pixels of `example`; raises `DatasetError` if a file of it is not usable.
+
+    Args:
+      example: what to read.
+      size: the side of the square that image and mask are resized to.
+      min_side: an image with a shorter side is refused: enlarging it would show a network nothing.
+    """
+    pixels = _image_pixels(example.image)
+    if min(pixels.shape[:2]) < min_side:
+        height, width = pixels.shape[:2]
+        raise DatasetError(
+            f"the image {_describe(example.image)} has {width} x {height} pixels; at least "
+            f"{min_side} a side are needed (the network's stride)."
+        )
+    image = _square_image(pixels, size)
+    if example.mask is None:
+        return Loaded(image, None if example.label else np.zeros((size, size), bool))
+    mask = _mask_pixels(example.mask, example.mask_threshold)
+    if mask.shape != pixels.shape[:2]:
+        (height, width), (mask_height, mask_width) = pixels.shape[:2], mask.shape
+        raise DatasetError(
+            f"the mask {_describe(example.mask)} has {mask_width} x {mask_height} pixels and its "
+            f"image {_describe(example.image)} has {width} x {height} (after the rotation that "
+            "EXIF data may ask for); they must agree."
+        )
+    return Loaded(image, _square_mask(mask, size))
+
+
+def read_examples(
+    examples: Sequence[Example],
+    size: int,
+    *,
+    min_side: int = 1,
+    workers: int = 4,
+) -> Iterator[tuple[int, Loaded | DatasetError]]:
+    """Yields `(index, pixels)` in order, reading a few examples ahead.
+
+    What is wrong with an example is yielded in its place instead of being raised: whether to skip
+    it or to stop is the caller's choice. At most `2 * workers` examples are held at a time.
+    Closing the iterator cancels what has not begun.
+
+    Args:
+      examples: what to read.
+      size: the side of the square that everything is resized to.
+      min_side: as of `read_example`.
+      workers: the number of threads.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}.")
+    read = partial(_read_or_error, size=size, min_side=min_side)
+    return _read_ahead(examples, read, workers)
+
+
+def _read_ahead(examples, read, workers):
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="read_examples")
+    pending = deque()
+    try:
+        for index, example in enumerate(examples):
+            pending.append((index, pool.submit(read, example)))
+            if len(pending) == 2 * workers:
+                yield _next_result(pending)
+        while pending:
+            yield _next_result(pending)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _next_result(pending):
+    index, future = pending.popleft()
+    return index, future.result()
+
+
+def _read_or_error(example: Example, *, size: int, min_side: int) -> Loaded | DatasetError:
+    try:
+        return read_example(example, size, min_side=min_side)
+    except DatasetError as error:
+        return error
+
+
+def _square_image(pixels: np.ndarray, size: int) -> np.ndarray:
+    square = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
+    square = np.asarray(square)
+    return np.repeat(square[:, :, None], 3, axis=2) if square.ndim == 2 else square.copy()
+
+
+def _square_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    square = Image.fromarray(mask.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+    return np.asarray(square).astype(bool)
+
+
+def _image_pixels(source: Path | np.ndarray) -> np.ndarray:
+    """Returns uint8 `[H, W]` or `[H, W, 3]`."""
+    pixels = _pixels(source)
+    if pixels.dtype == np.uint16:
+        # Half of 257 rounds; uint32 holds the sum.
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise DatasetError(
+            f"{_describe(source)} has pixels of type {pixels.dtype}, for which there is no agreed "
+            "range; save it with 8 or 16 bits per channel."
+        )
+    return pixels
+
+
+def _mask_pixels(source: Path | np.ndarray, threshold: int) -> np.ndarray:
+    """Returns bool `[H, W]`."""
+    pixels = _pixels(source)
+    if pixels.ndim == 3:
+        pixels = pixels.max(axis=2)
+    # Not scaled to 8 bits first: a mask may hold small codes in 16 or 32 bits.
+    return pixels >= threshold
+
+
+def _pixels(source: Path | np.ndarray) -> np.ndarray:
+    """Returns the upright image without alpha, integers `[H, W]` or `[H, W, 3]`."""
+    pixels = source if isinstance(source, np.ndarray) else _decode(Path(source))
+    if pixels.ndim == 3 and pixels.shape[2] in (1, 2):
+        pixels = pixels[:, :, 0]
+    elif pixels.ndim == 3 and pixels.shape[2] in (3, 4):
+        pixels = pixels[:, :, :3]
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.shape[2:] not in ((), (3,)):
+        raise DatasetError(
+            f"{_describe(source)} has the shape {list(pixels.shape)}; [H, W] or [H, W, C] with 1 "
+            "to 4 channels is needed."
+        )
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if np.issubdtype(pixels.dtype, np.floating):
+        # A comparison with NaN is false, so NaN is refused too.
+        if not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise DatasetError(
+                f"{_describe(source)} has floating-point pixels outside [0, 1]; scale them, or "
+                "save it with 8 or 16 bits per channel."
+            )
+        return np.round(pixels * 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def _decode(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            if _needs_tifffile(image):
+                return _decode_tiff(path)
+            return _to_array(image)
+    except FileNotFoundError:
+        raise DatasetError(f"the image file '{path}' does not exist.") from None
+    except UnidentifiedImageError:
+        if not path.stat().st_size:
+            raise DatasetError(f"the image file '{path}' is empty (0 bytes).") from None
+        if path.suffix.lower() in (".tif", ".tiff"):
+            return _decode_tiff(path)
+        raise DatasetError(
+            f"'{path}' is not an image, or of an unknown format; PNG, JPEG, TIFF or BMP is needed."
+        ) from None
+    except Image.DecompressionBombError:
+        raise DatasetError(
+            f"the image file '{path}' has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; shrink "
+            "it or cut it into tiles."
+        ) from None
+    except DatasetError:
+        raise
+    except Exception as error:  # Pillow's decoders raise all kinds on damaged files.
+        raise _damaged(path, error) from error
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
+    wide_grey = image.mode == "I" and image.format in ("PNG", "PPM")  # Pillow widens 16 bits to 32
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        pixels = np.asarray(image).astype(np.uint16)
+        # Pillow inverts 8-bit TIFFs whose zero is white, but not these.
+        return np.uint16(65535) - pixels if inverted else pixels
+    if wide_grey:
+        return np.asarray(image).astype(np.uint16)
+    if image.mode in ("L", "RGB", "I", "F"):
+        return np.asarray(image)
+    return np.asarray(image.convert("L" if image.mode in ("1", "LA", "La") else "RGB"))
+
+
+def _needs_tifffile(image: Image.Image) -> bool:
+    """Whether Pillow would misread this file: it takes the wrong byte of 16-bit planes."""
+    if image.format != "TIFF":
+        return False
+    deep = max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
+    return deep and image.tag_v2.get(_PLANAR_CONFIGURATION) == 2
+
+
+def _decode_tiff(path: Path) -> np.ndarray:
+    """Reads what Pillow cannot: 16-bit planes, floating-point colour, 64 bits."""
+    import tifffile  # comes with scikit-image; seldom needed
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            pixels = page.asarray()
+            if page.axes == "SYX":
+                pixels = np.moveaxis(pixels, 0, -1)
+            tag = page.tags.get("Orientation")
+            orientation = 1 if tag is None else int(tag.value)
+    except Exception as error:  # as above
+        raise _damaged(path, error) from error
+    return _upright(pixels, orientation)
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes an EXIF orientation: 2 to 4 flip or turn by 180 degrees, 5 to 8 also transpose."""
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _damaged(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(f"'{path}' cannot be read; it may be truncated or damaged ({error}).")
+
+
+def _describe(source: Path | np.ndarray) -> str:
+    if isinstance(source, np.ndarray):
+        return f"(an array of shape {list(source.shape)})"
+    return f"'{source}'"

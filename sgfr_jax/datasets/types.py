@@ -1,0 +1,29 @@
+"""What a data set is to the rest of the package: lists of examples, not yet read."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+
+class DatasetError(ValueError):
+    """Something is wrong with the data, and the message says what and what would be right."""
+
+
+class Example(NamedTuple):
+    """One image with what is known about it; the pixels are read by `sgfr_jax.datasets.images`."""
+
+    name: str  # unique in its category; a file's is its POSIX path relative to the data directory
+    image: Path | np.ndarray  # an image file, or uint8 [H, W] or [H, W, 3]
+    label: int  # 0 nominal, 1 defective; from the class, never from the mask
+    kind: str  # 'good' for nominal images, otherwise the kind of defect
+    mask: Path | np.ndarray | None  # None: no defect if label is 0, defect not located if 1
+    mask_threshold: int = 1  # a mask pixel of at least this value is defect
+
+
+class Category(NamedTuple):
+    """One product: a detector is fitted on `train`, all nominal, and judged on `test`."""
+
+    name: str
+    train: tuple[Example, ...]
+    test: tuple[Example, ...]

@@ -1,0 +1,190 @@
+"""The data sets `mvtec` and `folder`, which share a layout."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgfr_jax import datasets
+from sgfr_jax.datasets import DatasetError
+
+MVTEC = [
+    "train/good/000.png",
+    "train/good/001.png",
+    "test/good/000.png",
+    "test/crack/000.png",
+    "test/crack/001.png",
+    "ground_truth/crack/000_mask.png",
+    "ground_truth/crack/001_mask.png",
+]
+
+
+def _write(root: Path, names):
+    """Makes files that only have names: listing must not open them."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+@pytest.fixture
+def mvtec_dir(tmp_path):
+    root = tmp_path / "mvtec"
+    for category in ("bottle", "tile"):
+        _write(root / category, MVTEC)
+    _write(root, ["license.txt", "readme.txt", ".DS_Store", "bottle/license.txt", "notes/a.txt"])
+    return root
+
+
+def _load(name, root, *categories):
+    return datasets.load(name, root, categories=list(categories) or None)
+
+
+@pytest.mark.parametrize("name", ["mvtec", "folder"])
+def test_root(mvtec_dir, name):
+    bottle, tile = _load(name, mvtec_dir)
+    assert (bottle.name, tile.name) == ("bottle", "tile")
+    assert [e.name for e in bottle.train] == [
+        "bottle/train/good/000.png",
+        "bottle/train/good/001.png",
+    ]
+    rows = [(e.name, e.label, e.kind, e.mask and e.mask.name) for e in bottle.test]
+    assert rows == [
+        ("bottle/test/crack/000.png", 1, "crack", "000_mask.png"),
+        ("bottle/test/crack/001.png", 1, "crack", "001_mask.png"),
+        ("bottle/test/good/000.png", 0, "good", None),
+    ]
+    assert all(e.image.is_file() for e in bottle.train + bottle.test)
+
+
+@pytest.mark.parametrize("name", ["mvtec", "folder"])
+def test_one_category_directory(mvtec_dir, name):
+    (tile,) = _load(name, mvtec_dir / "tile")
+    assert tile.name == "tile"
+    assert tile.test[0].name == "test/crack/000.png"
+
+
+def test_unwanted_categories_are_not_listed(mvtec_dir):
+    (mvtec_dir / "bottle/ground_truth/crack/000_mask.png").unlink()
+    (tile,) = _load("mvtec", mvtec_dir, "tile")
+    assert tile.name == "tile"
+    with pytest.raises(DatasetError, match=r"Did you mean 'tile'\?.*bottle, tile"):
+        _load("mvtec", mvtec_dir, "tiles")
+
+
+def test_masks_pair_by_stem_not_by_order(tmp_path):
+    root = tmp_path / "parts"
+    _write(root, ["train/good/0.png", "test/bad/2.png", "test/bad/10.png", "test/bad/1.jpg"])
+    _write(root, ["ground_truth/bad/10_mask.png", "ground_truth/bad/1.bmp"])
+    (category,) = _load("folder", root)
+    assert {e.image.name: e.mask and e.mask.name for e in category.test} == {
+        "1.jpg": "1.bmp",
+        "10.png": "10_mask.png",
+        "2.png": None,
+    }
+
+
+def test_lossy_masks_have_a_higher_threshold(tmp_path):
+    _write(tmp_path, ["train/good/0.png", "test/bad/1.png", "test/bad/2.png"])
+    _write(tmp_path, ["ground_truth/bad/1.jpg", "ground_truth/bad/2.png"])
+    (category,) = _load("folder", tmp_path)
+    assert [e.mask_threshold for e in category.test] == [128, 1]
+
+
+def test_nominal_images_alone(tmp_path):
+    _write(tmp_path / "cups", ["train/good/b.JPG", "train/good/a.Tiff", "train/good/notes.txt"])
+    (category,) = _load("folder", tmp_path / "cups")
+    assert category.name == "cups" and category.test == ()
+    assert [e.name for e in category.train] == ["train/good/a.Tiff", "train/good/b.JPG"]
+
+
+def test_images_in_train_itself(tmp_path):
+    _write(tmp_path, ["train/a.png", "test/good/a.png"])
+    (category,) = _load("folder", tmp_path)
+    assert [e.name for e in category.train] == ["train/a.png"]
+
+
+def test_directories_within_a_kind_and_hidden_files(tmp_path):
+    _write(tmp_path, ["train/good/monday/a.png", "train/good/tuesday/a.png"])
+    _write(tmp_path, ["train/good/._a.png", "train/good/.cache/a.png", "test/bad/monday/a.png"])
+    _write(tmp_path, ["test/.trash/x.png", "ground_truth/bad/monday/a_mask.png", "test/.DS_Store"])
+    (category,) = _load("folder", tmp_path)
+    assert [e.name for e in category.train] == [
+        "train/good/monday/a.png",
+        "train/good/tuesday/a.png",
+    ]
+    ((name, _, label, kind, mask, _),) = category.test
+    assert (name, label, kind) == ("test/bad/monday/a.png", 1, "bad")
+    assert mask == tmp_path / "ground_truth/bad/monday/a_mask.png"
+
+
+def test_masks_of_nominal_images_are_allowed(tmp_path):
+    _write(tmp_path, ["train/good/a.png", "test/good/a.png", "ground_truth/good/a_mask.png"])
+    (category,) = _load("folder", tmp_path)
+    assert category.test[0].label == 0 and category.test[0].mask is not None
+
+
+def test_an_image_may_be_called_mask(tmp_path):
+    _write(tmp_path, ["train/good/a.png", "test/bad/face_mask.png"])
+    _write(tmp_path, ["ground_truth/bad/face_mask.png"])
+    (category,) = _load("folder", tmp_path)
+    assert category.test[0].mask is not None
+
+
+ERRORS = {
+    "no training images": (["train/good/readme.txt", "test/good/a.png"], "no training images"),
+    "no train": (["test/good/a.png"], "no training images"),
+    "loose training image": (["train/good/a.png", "train/b.png"], "b.png.*belong"),
+    "other training directory": (["train/good/a.png", "train/bad/b.png"], "b.png.*belong"),
+    "training directory without good": (["train/fine/a.png"], "a.png.*belong"),
+    "loose test image": (["train/good/a.png", "test/b.png"], "b.png.*kind"),
+    "loose mask": (["train/good/a.png", "ground_truth/b.png"], "b.png.*kind"),
+    "mask without image": (
+        ["train/good/a.png", "test/bad/a.png", "ground_truth/bad/b_mask.png"],
+        "b_mask.png' has no image; an image '.*test/bad/b",
+    ),
+    "masks of a kind without images": (
+        ["train/good/a.png", "ground_truth/bad/b_mask.png"],
+        "b_mask.png' has no image",
+    ),
+    "two masks": (
+        [
+            "train/good/a.png",
+            "test/bad/a.png",
+            "ground_truth/bad/a.png",
+            "ground_truth/bad/a_mask.png",
+        ],
+        "two masks",
+    ),
+    "two images": (
+        ["train/good/a.png", "test/bad/a.png", "test/bad/a.jpg", "ground_truth/bad/a_mask.png"],
+        "could belong to",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_name_the_file(tmp_path, case):
+    names, message = ERRORS[case]
+    _write(tmp_path, names)
+    with pytest.raises(DatasetError, match=message):
+        _load("folder", tmp_path)
+
+
+def test_only_mvtec_needs_masks(tmp_path):
+    _write(tmp_path, ["train/good/a.png", "test/bad/b.png"])
+    assert _load("folder", tmp_path)[0].test[0].mask is None
+    with pytest.raises(DatasetError, match=r"bad/b.png' has no mask; '.*bad/b_mask.png'"):
+        _load("mvtec", tmp_path)
+
+
+def test_listed_files_are_read(tmp_path):
+    _write(tmp_path, ["train/good/a.png", "test/bad/b.png", "ground_truth/bad/b_mask.png"])
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:10] = 255
+    for name in ("train/good/a.png", "test/bad/b.png", "ground_truth/bad/b_mask.png"):
+        Image.fromarray(mask).save(tmp_path / name)
+    (category,) = _load("mvtec", tmp_path)
+    ((_, loaded),) = datasets.read_examples(category.test, 8)
+    np.testing.assert_array_equal(loaded.mask, np.repeat([True] * 4 + [False] * 4, 8).reshape(8, 8))

@@ -1,0 +1,98 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgfr_jax import datasets
+from sgfr_jax.datasets import DatasetError
+
+ROOT = Path(__file__).resolve().parents[3] / "shared" / "data" / "mtd"
+real = pytest.mark.skipif(not ROOT.is_dir(), reason=f"the MTD data set is not at {ROOT}")
+
+CLASSES = ("Blowhole", "Break", "Crack", "Fray", "Free", "Uneven")
+
+
+@pytest.fixture
+def small(tmp_path):
+    for name in CLASSES:
+        directory = tmp_path / f"MT_{name}" / "Imgs"
+        directory.mkdir(parents=True)
+        for i in range(10 if name == "Free" else 1):
+            (directory / f"{name}_{i}.jpg").write_bytes(b"")
+            (directory / f"{name}_{i}.png").write_bytes(b"")
+    return tmp_path
+
+
+def test_split_is_the_documented_one(small):
+    (category,) = datasets.load("mtd", small, split_seed=3)
+    order = np.random.RandomState(3).permutation(10)
+    assert [e.image.stem for e in category.train] == sorted(f"Free_{i}" for i in order[:8])
+    assert [e.image.stem for e in category.test[:2]] == sorted(f"Free_{i}" for i in order[8:])
+    assert [(e.kind, e.label) for e in category.test[1:]] == [("good", 0)] + [
+        (name.lower(), 1) for name in CLASSES if name != "Free"
+    ]
+    assert all(e.mask_threshold == 128 for e in category.test)
+
+
+@pytest.mark.parametrize(
+    "missing, message",
+    [
+        ("MT_Crack/Imgs/Crack_0.png", r"Crack_0.jpg' has no mask; '.*Crack_0.png'"),
+        ("MT_Free/Imgs/Free_3.png", r"Free_3.jpg' has no mask"),
+        ("MT_Free/Imgs/Free_3.jpg", r"Free_3.png' has no image; '.*Free_3.jpg'"),
+        ("MT_Fray/Imgs/Fray_0.jpg", r"no images in MT_Fray/Imgs"),
+    ],
+)
+def test_incomplete_copies_are_refused(small, missing, message):
+    (small / missing).unlink()
+    with pytest.raises(DatasetError, match=message):
+        datasets.load("mtd", small)
+
+
+def test_too_few_images_to_split(small):
+    for i in range(1, 10):
+        (small / f"MT_Free/Imgs/Free_{i}.jpg").unlink()
+        (small / f"MT_Free/Imgs/Free_{i}.png").unlink()
+    with pytest.raises(DatasetError, match="leaves no training image"):
+        datasets.load("mtd", small)
+
+
+def test_unknown_category(small):
+    with pytest.raises(DatasetError, match="Known: mtd"):
+        datasets.load("mtd", small, categories=["tile"])
+
+
+@real
+def test_published_counts_and_sizes():
+    (category,) = datasets.load("mtd", ROOT)
+    assert (len(category.train), len(category.test)) == (761, 191 + 392)
+    assert Counter(e.kind for e in category.test) == {
+        "good": 191,
+        "blowhole": 115,
+        "uneven": 103,
+        "break": 85,
+        "crack": 57,
+        "fray": 32,
+    }
+    everything = category.train + category.test
+    assert len({e.name for e in everything}) == 952 + 392
+    widths, heights = zip(*(Image.open(e.image).size for e in everything), strict=True)
+    assert (min(widths), max(widths), min(heights), max(heights)) == (103, 632, 222, 403)
+
+
+@real
+def test_every_mask_is_readable_and_four_are_empty():
+    (category,) = datasets.load("mtd", ROOT)
+    empty = []
+    for index, loaded in datasets.read_examples(category.test, 256, workers=2):
+        example = category.test[index]
+        assert not isinstance(loaded, DatasetError), loaded
+        if example.label == 0:
+            assert not loaded.mask.any()
+        elif not loaded.mask.any():
+            empty.append(example.image.stem)
+    assert sorted(empty) == sorted(
+        f"exp{name}" for name in ("3_num_45042", "4_num_124690", "4_num_352527", "4_num_45057")
+    )
