@@ -1,0 +1,109 @@
+"""Pictures of what a model saw: image, mask, anomaly map, overlay."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN = 8
+HEADER = 22
+
+# Anchors of a colour scale whose lightness grows evenly, so that it also reads in grey.
+COLOURS = np.array(
+    [(0, 0, 4), (60, 9, 100), (130, 30, 108), (195, 55, 82), (240, 110, 40), (250, 185, 40),
+     (252, 255, 164)], np.float64)  # fmt: skip
+
+
+class Panel(NamedTuple):
+    """One image and what was found in it."""
+
+    title: str
+    image: np.ndarray  # [H, W, 3] uint8
+    mask: np.ndarray | None  # [H, W] bool; None: not known
+    anomaly_map: np.ndarray  # [H, W]
+
+
+def colourise(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values as colours, `low` and below darkest, `high` and above brightest.
+
+    Returns:
+      `[..., 3]` uint8.
+    """
+    share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    anchors = np.linspace(0, 1, len(COLOURS))
+    channels = [np.interp(share, anchors, COLOURS[:, c]) for c in range(3)]
+    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def draw(panel: Panel, low: float, high: float) -> Image.Image:
+    """Image, mask, map and overlay side by side; the mask's outline is drawn on the overlay.
+
+    Args:
+      panel: what to draw.
+      low: the map's value that is drawn darkest.
+      high: and brightest; the same for a whole category, so that its figures compare.
+    """
+    height, width = panel.anomaly_map.shape
+    heat = colourise(panel.anomaly_map, low, high)
+    share = np.clip((panel.anomaly_map - low) / max(high - low, 1e-12), 0, 1)[..., None]
+    overlay = (panel.image * (1 - 0.6 * share) + heat * 0.6 * share).astype(np.uint8)
+    mask = np.full((height, width, 3), 90, np.uint8)
+    if panel.mask is not None:
+        mask = np.repeat(panel.mask[..., None], 3, axis=2).astype(np.uint8) * 255
+        overlay[_outline(panel.mask)] = (0, 255, 255)
+
+    tiles = {"image": panel.image, "mask": mask, "anomaly map": heat, "overlay": overlay}
+    if panel.mask is None:
+        tiles = {"mask unknown" if name == "mask" else name: t for name, t in tiles.items()}
+    canvas = Image.new(
+        "RGB",
+        (len(tiles) * (width + MARGIN) + MARGIN, height + 2 * HEADER + MARGIN),
+        "white",
+    )
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    pen.text((MARGIN, 4), panel.title, fill="black", font=font)
+    for i, (name, tile) in enumerate(tiles.items()):
+        left = MARGIN + i * (width + MARGIN)
+        pen.text((left, HEADER + 2), name, fill=(90, 90, 90), font=font)
+        canvas.paste(Image.fromarray(tile), (left, 2 * HEADER))
+    return canvas
+
+
+def choose(scores: np.ndarray, kinds: list[str], labels: np.ndarray, num: int) -> dict[int, str]:
+    """The images that a reader should see: the most and least certain of each kind.
+
+    A defective image is the more certain the higher its score, a nominal one the lower.
+
+    Args:
+      scores: `[B]` image scores.
+      kinds: of the `B` images.
+      labels: `[B]`; 1 is defective.
+      num: how many of either end, for each kind.
+
+    Returns:
+      Index of an image to its file name without suffix, such as `crack_least_1`.
+    """
+    chosen = {}
+    for kind in sorted(set(kinds)):
+        members = np.array([i for i, k in enumerate(kinds) if k == kind])
+        certainty = np.where(labels[members] > 0, scores[members], -scores[members])
+        ordered = members[np.argsort(-certainty, kind="stable")]
+        for place, i in enumerate(ordered[::-1][:num], 1):
+            chosen[int(i)] = f"{kind}_least_{place}"
+        for place, i in enumerate(ordered[:num], 1):
+            chosen[int(i)] = f"{kind}_most_{place}"
+    return chosen
+
+
+def save(directory: Path, name: str, panel: Panel, low: float, high: float) -> None:
+    """Draws a panel into `directory/name.png`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    draw(panel, low, high).save(directory / f"{name}.png")
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """The pixels of a mask that touch its outside."""
+    padded = np.pad(mask, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inside

@@ -1,0 +1,44 @@
+"""Progress with rate and time left: a bar on a terminal, a line now and then in a log."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10
+
+
+@contextlib.contextmanager
+def bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how many more units are done.
+
+    Args:
+      title: what is being done.
+      total: how many units there are.
+      unit: their name.
+    """
+    if sys.stderr.isatty():
+        with tqdm(total=total, desc=title, unit=f" {unit}", dynamic_ncols=True) as shown:
+            yield shown.update
+        return
+
+    start = last = time.monotonic()
+    done = 0
+
+    def say() -> None:
+        meter = tqdm.format_meter(
+            done, total, time.monotonic() - start, prefix=title, unit=f" {unit}", ncols=0
+        )
+        print(meter, file=sys.stderr, flush=True)
+
+    def update(more: int) -> None:
+        nonlocal done, last
+        done += more
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES and done < total:
+            last = time.monotonic()
+            say()
+
+    yield update
+    say()

@@ -1,0 +1,139 @@
+"""Results on disk: one record a category, kept from the moment it is finished."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.choices import ConfigError
+from sgfr_jax.metrics import Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """All that a run keeps of one category; it can live alone."""
+
+    category: str
+    digest: str  # of the configuration, the data and the weights it comes from
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    results: dict[str, Any]  # the metrics, num_train, num_test, num_atoms, seconds
+    baselines: dict[str, dict[str, Any]]  # name to the same
+    images: list[dict[str, Any]]  # file, label, kind, score, and a score per baseline
+    notes: list[str]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, whatever interrupts it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON that any reader takes: a NaN in it is an error here, not there."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def open_workdir(workdir: Path) -> None:
+    """Makes the work directory and tries to write there, before any work is done.
+
+    Raises:
+      ConfigError: if it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(workdir / "probe", "")
+        (workdir / "probe").unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"--workdir={workdir} cannot be written ({error.strerror}): name another directory"
+        ) from error
+
+
+def keep(workdir: Path, record: Record) -> None:
+    """Stores a finished category where `kept` finds it if the run is interrupted."""
+    write_json(_unfinished(workdir) / f"{record.digest}.json", dataclasses.asdict(record))
+
+
+def kept(workdir: Path, digest: str) -> Record | None:
+    """The record of a category that an interrupted run had finished, or None."""
+    try:
+        text = (_unfinished(workdir) / f"{digest}.json").read_text(encoding="utf-8")
+        return Record(**json.loads(text))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def finish(workdir: Path, records: Sequence[Record]) -> None:
+    """Writes `results.json`, `results.csv` and `scores.csv`; nothing is unfinished any more."""
+    methods = {
+        "": {record.category: record.results for record in records},
+        **{
+            name: {record.category: record.baselines[name] for record in records}
+            for name in records[0].baselines
+        },
+    }
+    summary = {
+        name: {"categories": categories, "mean": mean(list(categories.values()))}
+        for name, categories in methods.items()
+    }
+    own = summary.pop("")
+    write_json(
+        workdir / "results.json",
+        {
+            "config": records[0].config,
+            "environment": records[0].environment,
+            **own,
+            "baselines": summary,
+            "notes": {record.category: record.notes for record in records if record.notes},
+        },
+    )
+    solver = records[0].config["solver"]
+    rows = [
+        {"method": name or solver, "category": category, **_flat(results)}
+        for name, categories in methods.items()
+        for category, results in categories.items()
+    ]
+    write_text(workdir / "results.csv", _csv(rows))
+    images = [
+        {"category": record.category, **image} for record in records for image in record.images
+    ]
+    write_text(workdir / "scores.csv", _csv(images))
+    shutil.rmtree(_unfinished(workdir), ignore_errors=True)
+
+
+def mean(results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """The mean of every metric over the categories that define it; None where none does."""
+    means = {}
+    for name in Metrics._fields:
+        values = [r[name] for r in results if r[name] is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return means
+
+
+def _unfinished(workdir: Path) -> Path:
+    return workdir / "unfinished"
+
+
+def _flat(results: dict[str, Any]) -> dict[str, Any]:
+    seconds = {f"seconds_{stage}": spent for stage, spent in results["seconds"].items()}
+    return {key: value for key, value in results.items() if key != "seconds"} | seconds
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()

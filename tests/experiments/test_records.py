@@ -1,0 +1,99 @@
+import csv
+import json
+
+import pytest
+
+from experiments import records
+from experiments.choices import ConfigError
+from sgfr_jax.metrics import Metrics
+
+
+def results(value):
+    seconds = {"embed_train": 1.0, "sample": 2.0, "score_test": 3.0, "metrics": 4.0}
+    return dict.fromkeys(Metrics._fields, value) | {
+        "num_train": 5,
+        "num_test": 2,
+        "num_atoms": 9,
+        "seconds": seconds,
+    }
+
+
+def record(name, value, baseline=0.5):
+    return records.Record(
+        category=name,
+        digest=f"digest-of-{name}",
+        config={"solver": "affine_ridge"},
+        environment={"jax": "0"},
+        results=results(value),
+        baselines={"nearest": results(baseline)},
+        images=[{"file": "a.png", "label": 1, "kind": "cut", "score": 0.25, "score_nearest": 0.5}],
+        notes=["a note"] if value is None else [],
+    )
+
+
+def test_results_have_the_promised_shape(tmp_path):
+    records.finish(tmp_path, [record("cap", 0.75), record("nut", 0.25)])
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert set(found) >= {"config", "environment", "categories", "mean", "baselines"}
+    assert set(found["categories"]["cap"]) == {
+        *Metrics._fields, "num_train", "num_test", "num_atoms", "seconds"
+    }  # fmt: skip
+    assert set(found["categories"]["cap"]["seconds"]) == {
+        "embed_train", "sample", "score_test", "metrics"
+    }  # fmt: skip
+    assert found["mean"]["pixel_ap"] == 0.5
+    assert set(found["baselines"]["nearest"]) == {"categories", "mean"}
+    assert found["baselines"]["nearest"]["mean"]["aupro"] == 0.5
+
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [(r["method"], r["category"]) for r in rows] == [
+        ("affine_ridge", "cap"), ("affine_ridge", "nut"), ("nearest", "cap"), ("nearest", "nut")
+    ]  # fmt: skip
+    assert rows[1]["aupro_05"] == "0.25" and rows[1]["seconds_sample"] == "2.0"
+    scores = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert scores[0] == {
+        "category": "cap", "file": "a.png", "label": "1", "kind": "cut", "score": "0.25",
+        "score_nearest": "0.5",
+    }  # fmt: skip
+
+
+def test_undefined_metrics_are_null_and_left_out_of_the_mean(tmp_path):
+    records.finish(tmp_path, [record("cap", None), record("nut", 0.25)])
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["categories"]["cap"]["aupro"] is None
+    assert found["mean"]["aupro"] == 0.25
+    assert found["notes"] == {"cap": ["a note"]}
+    assert records.mean([results(None)])["aupro"] is None
+
+
+def test_a_kept_record_comes_back_until_the_run_is_finished(tmp_path):
+    kept = record("cap", 0.75)
+    records.keep(tmp_path, kept)
+    assert records.kept(tmp_path, kept.digest) == kept
+    assert records.kept(tmp_path, "another") is None
+    records.finish(tmp_path, [kept])
+    assert records.kept(tmp_path, kept.digest) is None
+
+
+def test_a_damaged_record_counts_as_none(tmp_path):
+    kept = record("cap", 0.75)
+    records.keep(tmp_path, kept)
+    path = next((tmp_path / "unfinished").iterdir())
+    for damage in (path.read_text()[:40], "[]", "{}"):
+        path.write_text(damage)
+        assert records.kept(tmp_path, kept.digest) is None
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "results.json"
+    records.write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        records.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_work_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--workdir=.*cannot be written"):
+        records.open_workdir(tmp_path / "file" / "below")

