@@ -13,13 +13,12 @@ NEAREST = partial(sgfr.local_code, num_neighbors=1, solve=sgfr.nearest)
 
 
 def fit(patches, num_atoms, key=0):
-    return sgfr.fit(
-        jax.random.key(key),
-        jnp.float32(patches),
-        jnp.ones(len(patches)),
-        sample=sgfr.greedy_k_center,
-        num_atoms=num_atoms,
-    )
+    fitting = jax.jit(partial(sgfr.fit, sample=sgfr.greedy_k_center, num_atoms=num_atoms))
+    return fitting(jax.random.key(key), jnp.float32(patches), jnp.ones(len(patches)))
+
+
+def score(bank, targets, code, chunk_size=256):
+    return jax.jit(partial(sgfr.score, code=code, chunk_size=chunk_size))(bank, targets)
 
 
 def test_atoms_are_the_patches_that_the_bank_says(rng):
@@ -32,15 +31,15 @@ def test_nearest_neighbour_scores_are_scipys_distances(rng):
     patches, targets = rng.normal(size=(60, 6)), rng.normal(size=(25, 6))
     bank = fit(patches, 20)
     expected = cdist(targets, np.asarray(bank.atoms, np.float64)).min(axis=1)
-    np.testing.assert_allclose(sgfr.score(bank, jnp.float32(targets), code=NEAREST), expected, 1e-4)
+    np.testing.assert_allclose(score(bank, jnp.float32(targets), NEAREST), expected, 1e-4)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 7, 10, 20, 64])
 def test_chunks_change_nothing(rng, chunk_size):
     bank = fit(rng.normal(size=(60, 6)), 20)
     targets = jnp.float32(rng.normal(size=(20, 6)))
-    expected = sgfr.score(bank, targets, code=CODE, chunk_size=None)
-    found = sgfr.score(bank, targets, code=CODE, chunk_size=chunk_size)
+    expected = score(bank, targets, CODE, None)
+    found = score(bank, targets, CODE, chunk_size)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -49,7 +48,7 @@ def test_patches_off_the_nominal_subspace_score_higher(rng):
     nominal, unseen = rng.normal(size=(400, 3)) @ basis, rng.normal(size=(50, 3)) @ basis
     defective = unseen + 0.5 * rng.normal(size=(50, 16))
     bank = fit(nominal, 60)
-    low, high = (sgfr.score(bank, jnp.float32(p), code=CODE) for p in (unseen, defective))
+    low, high = (score(bank, jnp.float32(p), CODE) for p in (unseen, defective))
     assert np.median(low) < 0.3 * np.median(high)
 
 
@@ -75,12 +74,7 @@ def test_a_bank_that_ran_out_of_patches_scores_like_a_smaller_one(rng):
     patches = jnp.float32(rng.normal(size=(20, 5)))
     weights = jnp.ones(20).at[8:].set(0)
     targets = jnp.float32(rng.normal(size=(6, 5)))
-    padded = sgfr.fit(
-        jax.random.key(0), patches, weights, sample=sgfr.greedy_k_center, num_atoms=15
-    )
-    whole = sgfr.fit(
-        jax.random.key(0), patches[:8], jnp.ones(8), sample=sgfr.greedy_k_center, num_atoms=8
-    )
-    np.testing.assert_allclose(
-        sgfr.score(padded, targets, code=CODE), sgfr.score(whole, targets, code=CODE), rtol=1e-4
-    )
+    fitting = jax.jit(partial(sgfr.fit, sample=sgfr.greedy_k_center, num_atoms=15))
+    padded = fitting(jax.random.key(0), patches, weights)
+    whole = fit(patches[:8], 8)
+    np.testing.assert_allclose(score(padded, targets, CODE), score(whole, targets, CODE), rtol=1e-4)

@@ -10,7 +10,10 @@ from scipy.spatial.distance import cdist
 
 from sgfr_jax import samplers
 
-SAMPLERS = {"uniform": samplers.uniform, "k_center": samplers.greedy_k_center}
+SAMPLERS = {
+    "uniform": jax.jit(samplers.uniform, static_argnames="num"),
+    "k_center": jax.jit(samplers.greedy_k_center, static_argnames="num"),
+}
 
 
 def plain_traversal(points, first, num):

@@ -53,6 +53,11 @@ def bank_of(atoms, weights=None):
     return types.Bank(atoms, weights, jnp.arange(len(atoms)))
 
 
+def code_of(name, targets, bank, num_neighbors):
+    code = partial(solvers.local_code, num_neighbors=num_neighbors, solve=SOLVERS[name])
+    return jax.jit(code)(targets, bank)
+
+
 def rebuild(atoms, code):
     return np.einsum("nk,nkd->nd", code.coefficients, np.asarray(atoms)[code.indices])
 
@@ -62,14 +67,13 @@ class TestEverySolver:
     @pytest.mark.parametrize("num,size", [(1, 5), (4, 5), (10, 64), (20, 344)])
     def test_agrees_with_an_independent_solution(self, rng, name, num, size):
         target, support = rng.normal(size=size), rng.normal(size=(num, size))
-        found = SOLVERS[name](jnp.float32(target), jnp.float32(support), jnp.ones(num, bool))
+        solve = jax.jit(SOLVERS[name])
+        found = solve(jnp.float32(target), jnp.float32(support), jnp.ones(num, bool))
         np.testing.assert_allclose(found, REFERENCES[name](target, support), rtol=2e-4, atol=2e-5)
 
     def test_next_to_nothing_is_left_of_an_atom(self, rng, name):
         atoms = rng.normal(size=(30, 12))
-        code = solvers.local_code(
-            jnp.float32(atoms[:5]), bank_of(atoms), num_neighbors=4, solve=SOLVERS[name]
-        )
+        code = code_of(name, jnp.float32(atoms[:5]), bank_of(atoms), 4)
         # The atom itself would cost its penalty alone, so the optimum costs no more:
         # |r|^2 <= ridge times the mean square that the penalty is relative to.
         error = np.linalg.norm(rebuild(atoms, code) - atoms[:5], axis=1)
@@ -84,10 +88,7 @@ class TestEverySolver:
     def test_order_of_atoms_does_not_matter(self, rng, name):
         atoms, targets = rng.normal(size=(20, 6)), jnp.float32(rng.normal(size=(8, 6)))
         order = rng.permutation(20)
-        codes = [
-            solvers.local_code(targets, bank_of(a), num_neighbors=5, solve=SOLVERS[name])
-            for a in (atoms, atoms[order])
-        ]
+        codes = [code_of(name, targets, bank_of(a), 5) for a in (atoms, atoms[order])]
         np.testing.assert_allclose(
             rebuild(atoms, codes[0]), rebuild(atoms[order], codes[1]), atol=1e-4
         )
@@ -96,26 +97,22 @@ class TestEverySolver:
         atoms, targets = rng.normal(size=(6, 4)), jnp.float32(rng.normal(size=(5, 4)))
         # More neighbours than atoms once padded: the padding must get no weight.
         padded = bank_of(np.vstack([atoms, np.zeros((3, 4))]), [1] * 6 + [0] * 3)
-        plain = solvers.local_code(targets, bank_of(atoms), num_neighbors=6, solve=SOLVERS[name])
-        found = solvers.local_code(targets, padded, num_neighbors=8, solve=SOLVERS[name])
+        plain = code_of(name, targets, bank_of(atoms), 6)
+        found = code_of(name, targets, padded, 8)
         np.testing.assert_array_equal(found.coefficients[:, 6:], 0)
         np.testing.assert_allclose(found.coefficients[:, :6], plain.coefficients, atol=1e-4)
 
     def test_duplicate_atoms_and_constant_targets_stay_finite(self, name):
         for value in (0.0, 1.0):
             atoms = np.full((5, 3), value)
-            code = solvers.local_code(
-                jnp.full((2, 3), value), bank_of(atoms), num_neighbors=5, solve=SOLVERS[name]
-            )
+            code = code_of(name, jnp.full((2, 3), value), bank_of(atoms), 5)
             assert np.isfinite(code.coefficients).all()
             np.testing.assert_allclose(rebuild(atoms, code), value, atol=2e-3)
 
     def test_nan_in_one_target_stays_there(self, rng, name):
         atoms, targets = rng.normal(size=(9, 4)), np.float32(rng.normal(size=(3, 4)))
         targets[1] = np.nan
-        code = solvers.local_code(
-            jnp.asarray(targets), bank_of(atoms), num_neighbors=4, solve=SOLVERS[name]
-        )
+        code = code_of(name, jnp.asarray(targets), bank_of(atoms), 4)
         assert np.isfinite(np.asarray(code.coefficients)[[0, 2]]).all()
         left = targets - rebuild(atoms, code)
         assert np.isnan(left[1]).all()
@@ -150,8 +147,7 @@ def test_affine_coefficients_sum_to_one_and_follow_a_shift(rng):
 def test_affine_ridge_with_one_atom_is_the_nearest_neighbour(rng):
     atoms, targets = rng.normal(size=(20, 6)), jnp.float32(rng.normal(size=(8, 6)))
     one, nearest = (
-        solvers.local_code(targets, bank_of(atoms), num_neighbors=1, solve=SOLVERS[name])
-        for name in ("affine_ridge", "nearest")
+        code_of(name, targets, bank_of(atoms), 1) for name in ("affine_ridge", "nearest")
     )
     np.testing.assert_array_equal(one.indices, nearest.indices)
     np.testing.assert_allclose(one.coefficients, nearest.coefficients, rtol=1e-6)
@@ -162,8 +158,7 @@ def test_a_code_reaches_what_no_atom_does(rng):
     corners = rng.normal(size=(3, 16))
     mixture = jnp.float32([0.5, 0.3, 0.2] @ corners)[None]
     code, nearest = (
-        solvers.local_code(mixture, bank_of(corners), num_neighbors=3, solve=SOLVERS[name])
-        for name in ("affine_ridge", "nearest")
+        code_of(name, mixture, bank_of(corners), 3) for name in ("affine_ridge", "nearest")
     )
     left, left_by_nearest = (np.linalg.norm(mixture - rebuild(corners, c)) for c in (code, nearest))
     assert left < 0.01 * left_by_nearest
