@@ -15,14 +15,13 @@ from sgfr_jax import linalg
 
 
 def mean_matrix(size: int, width: int) -> np.ndarray:
-    """A moving average of odd `width`; at the borders it averages the cells that exist.
+    """A moving average of odd `width` that counts cells beyond the border as zeros.
 
     Returns:
-      `[size, size]` float64; rows sum to one.
+      `[size, size]` float64; rows sum to one except at the borders.
     """
     cells = np.arange(size)
-    near = np.abs(cells[:, None] - cells) <= width // 2
-    return near / near.sum(axis=1, keepdims=True)
+    return (np.abs(cells[:, None] - cells) <= width // 2) / width
 
 
 def resize_matrix(size: int, new_size: int) -> np.ndarray:

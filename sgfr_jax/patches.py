@@ -11,9 +11,9 @@ from sgfr_jax import filters
 def merge_levels(levels: Mapping[str, jax.Array], grid: tuple[int, int]) -> jax.Array:
     """All levels on one grid: averaged over 3 x 3 cells, resized, concatenated.
 
-    The average makes a patch of every cell (PatchCore, Roth et al. 2022); cells beyond the border
-    do not take part in it. It is low-pass enough for a level that shrinks: resizing does not
-    smooth again.
+    The average makes a patch of every cell. Its conventions are those of PatchCore's reference
+    implementation (Roth et al. 2022): cells beyond the border count as zeros, and resizing, after
+    that low-pass, does not smooth again.
 
     Args:
       levels: name to `[B, h_l, w_l, D_l]`; concatenated in the mapping's order.
