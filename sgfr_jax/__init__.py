@@ -14,11 +14,11 @@ pretrained networks, `sgfr_jax.datasets` reads images, `sgfr_jax.metrics` evalua
 
 from sgfr_jax.maps import anomaly_map, image_score
 from sgfr_jax.patches import merge_levels, unit_norm
-from sgfr_jax.pipeline import fit, make_bank, score
+from sgfr_jax.pipeline import fit, score
 from sgfr_jax.reconstruction import reconstruct, residual, residual_norm
 from sgfr_jax.samplers import greedy_k_center, k_center_advance, k_center_start, uniform
 from sgfr_jax.solvers import affine_ridge, local_code, nearest, ridge
-from sgfr_jax.types import Bank, Code, Selection
+from sgfr_jax.types import Bank, Code, Selection, make_bank
 from sgfr_jax.version import __version__
 
 __all__ = [

@@ -190,22 +190,34 @@ def evaluate(
       ValueError: on shapes that differ or scores that are not finite.
     """
     image_labels = np.asarray(image_labels, bool)
-    image_auroc = image_ap = image_f1 = None
+    images = pixels = regions = None
     if image_labels.any() and not image_labels.all():
         images = rank(image_scores, image_labels)
-        image_auroc, image_ap = roc_area(images), average_precision(images)
-        image_f1, _ = f1_max(images)
-
-    pixel_auroc = pixel_ap = pixel_f1 = aupro = aupro_05 = None
     if masks is not None and masks.any() and not masks.all():
-        weights = region_weights(masks)
         # Ranked once by region; recall over pixels follows from the same sort.
-        regions = rank(maps, masks, weights)
+        regions = rank(maps, masks, region_weights(masks))
         pixels = regions._replace(recall=regions.true_positives / regions.true_positives[-1])
-        pixel_auroc, pixel_ap = roc_area(pixels), average_precision(pixels)
-        pixel_f1, _ = f1_max(pixels)
-        aupro, aupro_05 = roc_area(regions, max_fpr=0.3), roc_area(regions, max_fpr=0.05)
+    return measure(images, pixels, regions)
 
+
+def measure(images: Ranking | None, pixels: Ranking | None, regions: Ranking | None) -> Metrics:
+    """All metrics, from the rankings that they are read off.
+
+    Args:
+      images: of image scores.
+      pixels: of anomaly maps, every defect pixel counting alike.
+      regions: of anomaly maps, every region counting alike.
+
+    Returns:
+      `Metrics`; those of an absent ranking are None.
+    """
     return Metrics(
-        image_auroc, image_ap, image_f1, pixel_auroc, pixel_ap, pixel_f1, aupro, aupro_05
+        image_auroc=None if images is None else roc_area(images),
+        image_ap=None if images is None else average_precision(images),
+        image_f1_max=None if images is None else f1_max(images)[0],
+        pixel_auroc=None if pixels is None else roc_area(pixels),
+        pixel_ap=None if pixels is None else average_precision(pixels),
+        pixel_f1_max=None if pixels is None else f1_max(pixels)[0],
+        aupro=None if regions is None else roc_area(regions, max_fpr=0.3),
+        aupro_05=None if regions is None else roc_area(regions, max_fpr=0.05),
     )

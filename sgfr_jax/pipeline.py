@@ -29,21 +29,7 @@ def fit(
     Raises:
       ValueError: if shapes do not fit or `num_atoms` is not in `1..N`.
     """
-    return make_bank(patches, sample(key, patches, weights, num_atoms))
-
-
-def make_bank(patches: jax.Array, selection: types.Selection) -> types.Bank:
-    """The bank that a selection makes of the patches it was made on.
-
-    Args:
-      patches: `[N, D]`.
-      selection: of `M` slots.
-
-    Returns:
-      A `Bank` of `M` atoms; unfilled slots are zero atoms of weight 0.
-    """
-    atoms = patches[selection.indices] * selection.weights[:, None]
-    return types.Bank(atoms, selection.weights, selection.indices)
+    return types.make_bank(patches, sample(key, patches, weights, num_atoms))
 
 
 def score(

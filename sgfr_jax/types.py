@@ -31,3 +31,17 @@ class Code(NamedTuple):
 
     indices: jax.Array  # [N, K] int32: rows of the bank
     coefficients: jax.Array  # [N, K] float32
+
+
+def make_bank(patches: jax.Array, selection: Selection) -> Bank:
+    """The bank that a selection makes of the patches it was made on.
+
+    Args:
+      patches: `[N, D]`.
+      selection: of `M` slots.
+
+    Returns:
+      A `Bank` of `M` atoms; unfilled slots are zero atoms of weight 0.
+    """
+    atoms = patches[selection.indices] * selection.weights[:, None]
+    return Bank(atoms, selection.weights, selection.indices)

@@ -2,7 +2,7 @@
 
 from sgfr_jax.backbones.architectures import ARCHITECTURES, Architecture
 from sgfr_jax.backbones.checkpoints import WeightsError
-from sgfr_jax.backbones.loading import Backbone, Classifier, load, load_classifier
+from sgfr_jax.backbones.loading import Backbone, Classifier, load, load_classifier, weights_digest
 
 __all__ = [
     "ARCHITECTURES",
@@ -12,4 +12,5 @@ __all__ = [
     "WeightsError",
     "load",
     "load_classifier",
+    "weights_digest",
 ]

@@ -61,6 +61,11 @@ def read(path: str | os.PathLike) -> Checkpoint:
     return Checkpoint(arrays, hashlib.sha256(data).hexdigest())
 
 
+def digest(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal; raises WeightsError if it cannot be read."""
+    return hashlib.sha256(_read_bytes(path)).hexdigest()
+
+
 def _read_bytes(path):
     name = os.fspath(path)
     try:

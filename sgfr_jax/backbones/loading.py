@@ -81,6 +81,15 @@ def load_classifier(name: str, weights: str | os.PathLike | None = None) -> Clas
     return Classifier(architecture, state, logits, digest)
 
 
+def weights_digest(name: str, weights: str | os.PathLike | None = None) -> str:
+    """The digest that `load` would give, without building a network; same arguments and errors.
+
+    Whether the weights fit is not checked.
+    """
+    architecture = architectures.get(name)
+    return checkpoints.digest(_default_weights(architecture) if weights is None else weights)
+
+
 def _load(architecture, weights, levels, *, classify):
     from sgfr_jax.backbones import networks
 

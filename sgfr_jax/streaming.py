@@ -1,0 +1,111 @@
+"""Sampling in one pass and bounded memory: a core of atoms that patches stream into.
+
+`fold` merges a block of patches into the core and reduces both to the core's size by greedy
+k-center. Every atom carries its reach, the distance within which all patches lie that it stands
+for, so the covering radius of the result over all patches seen is known, not hoped for.
+
+Each reduction is itself a 2-approximation (Gonzalez 1985) of the best `M` centres for points that
+are all nominal patches, so it moves a patch's atom by at most twice the best covering radius of the
+whole set; after `L` folds the reach is at most `2 L` times that. In practice it is close to the
+radius of the sampler that sees everything at once.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sgfr_jax import linalg, samplers, types
+
+# Distances from so many points to the core are held at a time.
+_ROWS = 4096
+
+
+class Core(NamedTuple):
+    """What is kept of the patches seen so far."""
+
+    atoms: jax.Array  # [M, D]
+    weights: jax.Array  # [M]: 1 for an atom, 0 for padding
+    indices: jax.Array  # [M] int32: which of the patches seen each atom is, counted from 0
+    reach: jax.Array  # [M]: how far the patches may lie that the atom stands for
+    seen: jax.Array  # [] int32: how many slots of blocks have gone by, padding included
+
+
+def empty(num_atoms: int, num_features: int) -> Core:
+    """A core that has seen nothing.
+
+    Args:
+      num_atoms: `M`.
+      num_features: `D`.
+    """
+    return Core(
+        atoms=jnp.zeros((num_atoms, num_features), jnp.float32),
+        weights=jnp.zeros(num_atoms, jnp.float32),
+        indices=jnp.zeros(num_atoms, jnp.int32),
+        reach=jnp.zeros(num_atoms, jnp.float32),
+        seen=jnp.zeros((), jnp.int32),
+    )
+
+
+def fold(key: jax.Array, core: Core, patches: jax.Array, weights: jax.Array) -> Core:
+    """The core after a block of patches has been merged into it.
+
+    Args:
+      key: consumed by the choice of the first atom; the same key for every block will do.
+      core: `M` atoms.
+      patches: `[N, D]`.
+      weights: `[N]`; 0 for padding, such as fills up the last block.
+
+    Returns:
+      A core of `M` atoms that stands for everything seen.
+
+    Raises:
+      ValueError: if shapes do not fit.
+    """
+    if patches.ndim != 2 or patches.shape[1:] != core.atoms.shape[1:]:
+        raise ValueError(
+            f"patches must be [N, D] with the core's D, got patches {patches.shape}"
+            f" and atoms {core.atoms.shape}"
+        )
+    points = jnp.concatenate([core.atoms, patches])
+    eligible = jnp.concatenate([core.weights, weights])
+    indices = jnp.concatenate([core.indices, core.seen + jnp.arange(len(patches), dtype=jnp.int32)])
+    reach = jnp.concatenate([core.reach, jnp.zeros(len(patches), core.reach.dtype)])
+
+    selection = samplers.greedy_k_center(key, points, eligible, len(core.atoms))
+    bank = types.make_bank(points, selection)
+    owner, distance = _nearest_atom(points, bank)
+    # What lay within a point's reach lies within that and the way to its new atom.
+    beyond = jnp.where(eligible > 0, distance + reach, 0)
+    return Core(
+        atoms=bank.atoms,
+        weights=bank.weights,
+        indices=indices[bank.indices],
+        reach=jnp.zeros_like(core.reach).at[owner].max(beyond),
+        seen=core.seen + len(patches),
+    )
+
+
+def to_bank(core: Core) -> types.Bank:
+    """The core as a bank to score with."""
+    return types.Bank(core.atoms, core.weights, core.indices)
+
+
+def covering_radius(core: Core) -> jax.Array:
+    """No patch seen lies farther than this from its nearest atom; `[]`."""
+    return jnp.max(core.reach)
+
+
+def _nearest_atom(points: jax.Array, bank: types.Bank) -> tuple[jax.Array, jax.Array]:
+    """The nearest atom of every point and the distance to it, `[N]` each."""
+
+    def of_rows(rows: jax.Array):
+        index = linalg.nearest(rows, bank.atoms, bank.weights, num_neighbors=1)[:, 0]
+        # From differences: an atom is at distance zero from itself.
+        return index, jnp.linalg.norm(rows - bank.atoms[index], axis=-1)
+
+    num_points = len(points)
+    num_rows = min(_ROWS, num_points)
+    padded = jnp.pad(points, ((0, -num_points % num_rows), (0, 0)))
+    owner, distance = jax.lax.map(of_rows, padded.reshape(-1, num_rows, points.shape[1]))
+    return owner.reshape(-1)[:num_points], distance.reshape(-1)[:num_points]

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgfr_jax import histograms, metrics
+from tests.test_metrics import make_case
+
+
+def fill(maps, masks, batch=1, num_bins=histograms.NUM_BINS):
+    histogram = histograms.empty(num_bins)
+    for i in range(0, len(maps), batch):
+        histogram = histograms.add(histogram, maps[i : i + batch], masks[i : i + batch])
+    return histogram
+
+
+def measured(histogram):
+    return metrics.measure(None, *histograms.rankings(histogram))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), batch=st.integers(1, 4))
+def test_metrics_are_exact_to_a_millionth(seed, batch):
+    maps, masks = make_case(seed, 6)
+    maps = maps - maps.min()
+    exact = metrics.evaluate(np.arange(4.0), np.zeros(4), maps, masks)
+    found = measured(fill(maps, masks, batch))
+    for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro", "aupro_05"):
+        # These cases have few pixels, so that two that share a bin weigh much.
+        assert getattr(found, name) == pytest.approx(getattr(exact, name), abs=1e-4), name
+
+
+def test_few_bins_are_exact_for_rounded_scores():
+    maps, masks = make_case(3, 6)
+    maps = np.float32((maps - maps.min()) / (2 * np.ptp(maps)))
+    rounded = np.floor(maps * 64) / 64
+    maps[0, 0, 0] = rounded[0, 0, 0] = 0.5  # the first range is [0, 1)
+    exact = metrics.evaluate(np.arange(4.0), np.zeros(4), rounded, masks)
+    assert measured(fill(maps, masks, 4, 64))[3:] == pytest.approx(exact[3:])
+
+
+def test_the_range_doubles_when_scores_grow():
+    maps, masks = make_case(5, 6)
+    maps = (maps - maps.min()) * np.float32([1e-3, 1, 10, 1e3])[:, None, None]
+    histogram = fill(maps, masks)
+    assert histogram.negatives.sum() == (~masks).sum()
+    assert histogram.positives.sum() == masks.sum()
+    assert histogram.width * len(histogram.negatives) <= 4 * maps.max()
+    exact = metrics.evaluate(np.arange(4.0), np.zeros(4), maps, masks)
+    assert measured(histogram).pixel_auroc == pytest.approx(exact.pixel_auroc, abs=1e-4)
+
+
+def test_scores_that_are_all_zero():
+    masks = np.zeros((1, 4, 4), bool)
+    masks[0, 1, 1] = True
+    assert measured(fill(np.zeros((1, 4, 4), np.float32), masks)).pixel_auroc == 0.5
+
+
+def test_mistakes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        histograms.add(histograms.empty(), np.zeros((1, 2, 2)), np.zeros((1, 2, 3), bool))
+    for bad in (np.nan, np.inf, -1.0):
+        with pytest.raises(ValueError, match="finite and not negative"):
+            histograms.add(histograms.empty(), np.full((1, 2, 2), bad), np.ones((1, 2, 2), bool))
+    with pytest.raises(ValueError, match="no positives"):
+        histograms.rankings(histograms.empty())

@@ -1,0 +1,94 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from sgfr_jax import samplers, streaming
+
+FOLD = jax.jit(streaming.fold)
+KEY = jax.random.key(0)
+
+
+def stream(points, num_atoms, block, weights=None):
+    """Folds points in blocks, the last one padded."""
+    core = streaming.empty(num_atoms, points.shape[1])
+    weights = np.ones(len(points)) if weights is None else weights
+    for i in range(0, len(points), block):
+        rows, use = points[i : i + block], weights[i : i + block]
+        missing = block - len(rows)
+        core = FOLD(
+            KEY,
+            core,
+            jnp.float32(np.pad(rows, ((0, missing), (0, 0)))),
+            jnp.float32(np.pad(use, (0, missing))),
+        )
+    return core
+
+
+def test_one_block_is_the_sampler_itself(rng):
+    points = rng.normal(size=(200, 5)).astype(np.float32)
+    core = stream(points, 20, 200)
+    # Twenty empty slots come first, so the first choice falls on other indices than without them.
+    start = jnp.concatenate([jnp.zeros((20, 5)), points])
+    weights = jnp.ones(220).at[:20].set(0)
+    expected = samplers.greedy_k_center(KEY, start, weights, 20)
+    np.testing.assert_array_equal(core.indices, expected.indices - 20)
+    np.testing.assert_array_equal(core.atoms, points[core.indices])
+    np.testing.assert_allclose(
+        streaming.covering_radius(core), np.sqrt(expected.distances.max()), rtol=1e-4
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_every_patch_lies_within_the_reach(seed):
+    rng = np.random.default_rng(seed)
+    points = (rng.normal(size=(150, 2)) @ rng.normal(size=(2, 4))).astype(np.float32)
+    core = stream(points, 12, 40)
+    np.testing.assert_array_equal(core.atoms, points[core.indices])
+    true_radius = cdist(points, core.atoms).min(axis=1).max()
+    assert true_radius <= streaming.covering_radius(core) + 1e-5
+
+
+def test_coverage_is_close_to_that_of_the_whole(rng):
+    points = rng.normal(size=(4000, 6)).astype(np.float32)
+    whole = samplers.greedy_k_center(KEY, jnp.asarray(points), jnp.ones(4000), 100)
+    streamed = cdist(points, stream(points, 100, 500).atoms).min(axis=1).max()
+    assert streamed <= 1.5 * np.sqrt(whole.distances.max())
+
+
+def test_padding_and_the_order_of_blocks_matter_little(rng):
+    points = rng.normal(size=(90, 3)).astype(np.float32)
+    weights = np.ones(90)
+    weights[10:20] = 0
+    core = stream(points, 8, 40, weights)
+    assert not set(range(10, 20)) & set(np.asarray(core.indices).tolist())
+    assert (np.asarray(core.indices) < 90).all()
+
+
+def test_fewer_patches_than_atoms(rng):
+    points = rng.normal(size=(7, 3)).astype(np.float32)
+    core = stream(points, 10, 4)
+    assert sorted(np.asarray(core.indices[:7]).tolist()) == list(range(7))
+    np.testing.assert_array_equal(core.weights, [1] * 7 + [0] * 3)
+    assert streaming.covering_radius(core) == 0
+    assert streaming.to_bank(core).atoms.shape == (10, 3)
+
+
+def test_blocks_of_one_shape_compile_once(rng):
+    fold = jax.jit(partial(streaming.fold))
+    core = streaming.empty(5, 3)
+    for _ in range(4):
+        core = fold(KEY, core, jnp.float32(rng.normal(size=(20, 3))), jnp.ones(20))
+    assert fold._cache_size() == 1
+    assert core.seen == 80
+
+
+def test_features_that_differ_are_refused():
+    with pytest.raises(ValueError, match=r"\(4, 2\) and atoms \(5, 3\)"):
+        streaming.fold(KEY, streaming.empty(5, 3), jnp.ones((4, 2)), jnp.ones(4))
