@@ -1,18 +1,22 @@
-"""One category from images to record: embed, sample, score, measure, draw."""
+"""One category from images to record: fit, score, measure, draw."""
 
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from experiments import choices, figures, loading, progress, stages
+from experiments import loading, pixels, progress, stages
 from experiments.config import Config
-from sgfr_jax import backbones, metrics
-from sgfr_jax.datasets import Category, Example
+from experiments.figures import Panel
+from experiments.gallery import Gallery
+from sgfr_jax import types
+from sgfr_jax.datasets import Example
+from sgfr_jax.metrics import Metrics
 
 
 class Output(NamedTuple):
@@ -26,21 +30,27 @@ class Output(NamedTuple):
 class Scored(NamedTuple):
     """What one solver found in the test images."""
 
-    maps: np.ndarray  # [B, S, S] float32
     scores: np.ndarray  # [B] float32
-    seconds: float
+    metrics: Metrics
+    score_seconds: float
+    metrics_seconds: float
 
 
 def run(
-    category: Category,
-    images: loading.Loaded,
-    backbone: backbones.Backbone,
+    category: loading.Checked,
+    embedder: stages.Embedder,
+    scorers: dict[str, Callable],
     config: Config,
     output: Output,
-    *,
-    batch_size: int,
 ) -> dict[str, Any]:
     """Fits on the training images, scores the test images, writes figures and maps.
+
+    Args:
+      category: its images.
+      embedder: for the images.
+      scorers: solver name to what `stages.make_scorer` made; the first is the run's own.
+      config: of the run.
+      output: what to write.
 
     Returns:
       `results`, `baselines`, `images` and `notes` of the category's `Record`.
@@ -48,118 +58,124 @@ def run(
     Raises:
       DatasetError: if features are not finite.
     """
-    embed = stages.make_embedder(backbone, config)
+    num_train, test = len(category.train.examples), category.test.examples
+    num_atoms = config.num_atoms(num_train * config.grid**2)
+    embedding = partial(progress.bar, f"{category.name}: embedding", num_train, "images")
+    sampling = partial(progress.bar, f"{category.name}: sampling", num_atoms, "atoms")
+    bank, fit_notes, fit_seconds = stages.fit(embedder, category.train, embedding, sampling)
 
-    start = time.perf_counter()
-    train_images = [loaded.image for loaded in images.train]
-    names = [example.name for example in category.train]
-    with progress.bar(f"{category.name}: embedding", len(names), "images") as report:
-        patches = stages.embed_all(embed, train_images, names, batch_size, report)
-    embed_seconds = time.perf_counter() - start
-
-    start = time.perf_counter()
-    num_atoms = config.num_atoms(patches.shape[0])
-    key = jax.random.key(config.seed)
-    with progress.bar(f"{category.name}: sampling", num_atoms, "atoms") as report:
-        sampler = choices.SAMPLERS[config.sampler]
-        bank = jax.block_until_ready(stages.sample(sampler, key, patches, num_atoms, report))
-    sample_seconds = time.perf_counter() - start
-    del patches
-
-    solvers = (config.solver, *config.baselines)
-    scored = _score(category, images, embed, bank, solvers, config, batch_size)
-    labels = np.array([example.label for example in category.test], bool)
+    exact = pixels.keep_all(len(test), config.image_size, len(scorers), config.metrics)
+    scored = _score(category, embedder, bank, scorers, output, exact)
 
     def results(found: Scored) -> dict[str, Any]:
-        start = time.perf_counter()
-        measured = _measure(found, labels, images, category.test)
-        return measured._asdict() | {
-            "num_train": len(category.train),
-            "num_test": len(category.test),
+        return found.metrics._asdict() | {
+            "num_train": num_train,
+            "num_test": len(test),
             "num_atoms": num_atoms,
             "seconds": {
-                "embed_train": embed_seconds,
-                "sample": sample_seconds,
-                "score_test": found.seconds,
-                "metrics": time.perf_counter() - start,
+                "embed_train": fit_seconds.embed,
+                "sample": fit_seconds.sample,
+                "score_test": found.score_seconds,
+                "metrics": found.metrics_seconds,
             },
         }
 
     own, *others = scored
     baselines = dict(zip(config.baselines, others, strict=True))
-    outcome = {
+    return {
         "results": results(own),
         "baselines": {name: results(found) for name, found in baselines.items()},
         "images": [
             {"file": example.name, "label": example.label, "kind": example.kind}
             | {"score": float(own.scores[i])}
             | {f"score_{name}": float(found.scores[i]) for name, found in baselines.items()}
-            for i, example in enumerate(category.test)
+            for i, example in enumerate(test)
         ],
-        "notes": _notes(category.test),
+        "notes": [*category.notes, *fit_notes, *_notes(test, exact)],
     }
-    _draw(category, images, own, output)
-    if output.save_maps:
-        for example, found in zip(category.test, own.maps, strict=True):
-            # Appended, as `a.png` and `a.jpg` are two images.
-            path = output.workdir / "maps" / category.name / f"{example.name}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, found)
-    return outcome
 
 
 def _score(
-    category: Category,
-    images: loading.Loaded,
-    embed: Callable,
-    bank: Any,
-    solvers: Sequence[str],
-    config: Config,
-    batch_size: int,
+    category: loading.Checked,
+    embedder: stages.Embedder,
+    bank: types.Bank,
+    scorers: dict[str, Callable],
+    output: Output,
+    exact: bool,
 ) -> list[Scored]:
     """Scores the test images with every solver, embedding them once.
 
-    A solver's seconds are those of the embedding, which it would need anyway, and its own.
+    Images, maps and embeddings are let go as soon as they have been counted, drawn or written. A
+    solver's seconds are those of the embedding, which it would need anyway, and its own.
     """
-    names = [example.name for example in category.test]
-    test_images = [loaded.image for loaded in images.test]
-    scorers = [stages.make_scorer(config, solver) for solver in solvers]
-    size = config.image_size
-    maps = [np.empty((len(names), size, size), np.float32) for _ in solvers]
-    scores = [np.empty(len(names), np.float32) for _ in solvers]
-    own_seconds = [0.0] * len(solvers)
-    done, start = 0, time.perf_counter()
-    with progress.bar(f"{category.name}: scoring", len(names), "images") as report:
-        for count, patches in stages.embed_in_batches(embed, test_images, names, batch_size):
-            for i, scorer in enumerate(scorers):
+    test, config = category.test, embedder.config
+    num_known = sum(_mask_is_known(example) for example in test.examples)
+    counts = [pixels.PixelScores(num_known, config.image_size, exact=exact) for _ in scorers]
+    scores = [np.empty(len(test.examples), np.float32) for _ in scorers]
+    seconds, metrics_seconds = [0.0] * len(scorers), [0.0] * len(scorers)
+    gallery = Gallery(output.num_figures)
+    maps_directory = output.workdir / "maps" / category.name
+    images, done = loading.iterate(test, config), 0
+    with progress.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
+        began = time.perf_counter()
+        for batch in embedder.batches(test) if test.examples else ():
+            patches = jax.device_put(stages.pad(batch, embedder.batch_size))
+            shared = time.perf_counter() - began
+            loaded = [next(images) for _ in batch]
+            for i, scorer in enumerate(scorers.values()):
                 began = time.perf_counter()
-                found = jax.device_get(scorer(bank, patches))
-                maps[i][done : done + count], scores[i][done : done + count] = (
-                    part[:count] for part in found
-                )
-                own_seconds[i] += time.perf_counter() - began
-            done += count
-            report(count)
-    shared = time.perf_counter() - start - sum(own_seconds)
-    return [
-        Scored(*found, shared + own) for *found, own in zip(maps, scores, own_seconds, strict=True)
-    ]
+                maps, image_scores = jax.device_get(scorer(bank, patches))
+                scores[i][done : done + len(batch)] = image_scores[: len(batch)]
+                seconds[i] += shared + time.perf_counter() - began
+
+                began = time.perf_counter()
+                known = [j for j, image in enumerate(loaded) if image.mask is not None]
+                if known:
+                    counts[i].add(maps[known], np.stack([loaded[j].mask for j in known]))
+                metrics_seconds[i] += time.perf_counter() - began
+                if i == 0:
+                    for j, (image, found) in enumerate(zip(loaded, maps, strict=False), done):
+                        _show(gallery, test.examples[j], image, found, scores[0][j])
+                        if output.save_maps:
+                            _save_map(maps_directory, test.examples[j], found)
+            done += len(batch)
+            report(len(batch))
+            began = time.perf_counter()
+
+    directory = output.workdir / "figures" / category.name
+    shutil.rmtree(directory, ignore_errors=True)
+    gallery.save(directory)
+
+    labels = np.array([example.label for example in test.examples], bool)
+    found = []
+    for i, counted in enumerate(counts):
+        began = time.perf_counter()
+        measured = counted.measure(scores[i], labels)
+        metrics_seconds[i] += time.perf_counter() - began
+        found.append(Scored(scores[i], measured, seconds[i], metrics_seconds[i]))
+    return found
 
 
-def _measure(
-    found: Scored, labels: np.ndarray, images: loading.Loaded, examples: Sequence[Example]
-) -> metrics.Metrics:
-    if not len(examples):
-        return metrics.Metrics(*[None] * len(metrics.Metrics._fields))
-    known = [i for i, loaded in enumerate(images.test) if loaded.mask is not None]
-    masks = np.stack([images.test[i].mask for i in known]) if known else None
-    # Indexing copies: leave the maps alone where all masks are known.
-    maps = found.maps if len(known) == len(examples) else found.maps[known]
-    return metrics.evaluate(found.scores, labels, maps, masks)
+def _mask_is_known(example: Example) -> bool:
+    """Nominal images have nothing to mask."""
+    return example.mask is not None or not example.label
 
 
-def _notes(test: Sequence[Example]) -> list[str]:
-    """Why some metrics are null, or rest on fewer images."""
+def _show(gallery: Gallery, example: Example, image, found: np.ndarray, score: float) -> None:
+    title = f"{example.name}   {example.kind}   score {score:.4f}"
+    panel = Panel(title, image.image, image.mask, found)
+    gallery.add(example.kind, example.label, float(score), panel)
+
+
+def _save_map(directory: Path, example: Example, found: np.ndarray) -> None:
+    # Appended, as `a.png` and `a.jpg` are two images.
+    path = directory / f"{example.name}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, found)
+
+
+def _notes(test: Sequence[Example], exact: bool) -> list[str]:
+    """Why some metrics are null, or rest on fewer images, or are not exact."""
     defective = [example for example in test if example.label]
     unmasked = sum(example.mask is None for example in defective)
     notes = []
@@ -176,21 +192,8 @@ def _notes(test: Sequence[Example]) -> list[str]:
             f"{unmasked} of {len(defective)} defective images have no mask:"
             " pixel metrics leave them out"
         )
+    if not exact and defective and unmasked < len(defective):
+        notes.append(
+            "pixel metrics are streamed: scores counted in 2^20 bins (--metrics=streaming)"
+        )
     return notes
-
-
-def _draw(category: Category, images: loading.Loaded, found: Scored, output: Output) -> None:
-    directory = output.workdir / "figures" / category.name
-    shutil.rmtree(directory, ignore_errors=True)
-    if not category.test or not output.num_figures:
-        return
-    labels = np.array([example.label for example in category.test])
-    kinds = [example.kind for example in category.test]
-    low, high = np.quantile(found.maps[:: max(1, len(kinds) // 100)], (0.02, 0.999))
-    chosen = figures.choose(found.scores, kinds, labels, output.num_figures)
-    with progress.bar(f"{category.name}: figures", len(chosen), "figures") as report:
-        for i, name in chosen.items():
-            title = f"{category.test[i].name}   {kinds[i]}   score {found.scores[i]:.4f}"
-            panel = figures.Panel(title, images.test[i].image, images.test[i].mask, found.maps[i])
-            figures.save(directory, name, panel, low, high)
-            report(1)

@@ -25,6 +25,9 @@ SAMPLERS = {
     "random": Sampler(samplers.uniform, lambda selection, points, upto: selection),
 }
 
+# The one sampler that sees patches a block at a time; `stages` drives it.
+STREAMING = "k_center_stream"
+
 # Name to the penalty solver; those that have a penalty take `ridge`.
 SOLVERS = {
     "affine_ridge": solvers.affine_ridge,
@@ -33,6 +36,8 @@ SOLVERS = {
 }
 
 BASELINES = ("nearest",)
+
+METRICS = ("auto", "exact", "streaming")
 
 
 def make_coder(solver: str, *, num_neighbors: int, ridge: float) -> pipeline.MakeCode:

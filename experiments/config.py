@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Config:
     num_neighbors: int = 10
     ridge: float = 1e-3
     sigma: float = 4.0
+    metrics: str = "auto"
     seed: int = 0
     baselines: tuple[str, ...] = ()
     skip_bad_images: bool = False
@@ -55,8 +57,11 @@ def resolve(config: Config) -> Config:
     """
     choices.check_known("dataset", "data set", config.dataset, datasets.DATASETS)
     choices.check_known("backbone", "backbone", config.backbone, ARCHITECTURES)
-    choices.check_known("sampler", "sampler", config.sampler, choices.SAMPLERS)
+    choices.check_known(
+        "sampler", "sampler", config.sampler, (*choices.SAMPLERS, choices.STREAMING)
+    )
     choices.check_known("solver", "solver", config.solver, choices.SOLVERS)
+    choices.check_known("metrics", "way of counting", config.metrics, choices.METRICS)
     for name in config.baselines:
         choices.check_known("baseline", "baseline", name, choices.BASELINES)
     _require(config.image_size > 0, "image_size", config.image_size, "a positive number of pixels")
@@ -96,16 +101,20 @@ def strides(config: Config) -> list[int]:
     return [ARCHITECTURES[config.backbone].strides[name] for name in config.layers]
 
 
-def check_sizes(config: Config, categories: tuple[datasets.Category, ...]) -> None:
+def check_sizes(config: Config, num_train: Mapping[str, int]) -> None:
     """Checks that every category has patches enough for the bank, and the bank enough for K.
+
+    Args:
+      config: from `resolve`.
+      num_train: category to its number of training images.
 
     Raises:
       ConfigError: names the category, the flag and the sizes.
     """
-    for category in categories:
-        num_patches = len(category.train) * config.grid**2
+    for category, num_images in num_train.items():
+        num_patches = num_images * config.grid**2
         num_atoms = config.num_atoms(num_patches)
-        where = f"category {category.name} has {num_patches} nominal patches"
+        where = f"category {category} has {num_patches} nominal patches"
         if num_atoms > num_patches:
             raise ConfigError(f"--bank_size={num_atoms}, but {where}: use at most that many")
         if config.solver != "nearest" and config.num_neighbors > num_atoms:

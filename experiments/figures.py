@@ -70,32 +70,6 @@ def draw(panel: Panel, low: float, high: float) -> Image.Image:
     return canvas
 
 
-def choose(scores: np.ndarray, kinds: list[str], labels: np.ndarray, num: int) -> dict[int, str]:
-    """The images that a reader should see: the most and least certain of each kind.
-
-    A defective image is the more certain the higher its score, a nominal one the lower.
-
-    Args:
-      scores: `[B]` image scores.
-      kinds: of the `B` images.
-      labels: `[B]`; 1 is defective.
-      num: how many of either end, for each kind.
-
-    Returns:
-      Index of an image to its file name without suffix, such as `crack_least_1`.
-    """
-    chosen = {}
-    for kind in sorted(set(kinds)):
-        members = np.array([i for i, k in enumerate(kinds) if k == kind])
-        certainty = np.where(labels[members] > 0, scores[members], -scores[members])
-        ordered = members[np.argsort(-certainty, kind="stable")]
-        for place, i in enumerate(ordered[::-1][:num], 1):
-            chosen[int(i)] = f"{kind}_least_{place}"
-        for place, i in enumerate(ordered[:num], 1):
-            chosen[int(i)] = f"{kind}_most_{place}"
-    return chosen
-
-
 def save(directory: Path, name: str, panel: Panel, low: float, high: float) -> None:
     """Draws a panel into `directory/name.png`."""
     directory.mkdir(parents=True, exist_ok=True)

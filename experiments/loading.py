@@ -1,8 +1,11 @@
 """Reading every image before the long work starts, so that a bad one is found at once."""
 
+import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,23 +18,61 @@ from sgfr_jax.datasets import Category, DatasetError, Example, images
 KEPT_BYTES = 1 << 30
 
 
-class Loaded(NamedTuple):
-    """A category's images in memory, train and test alike in the order of its examples."""
+class Split(NamedTuple):
+    """The training or the test images of a category, all of them readable."""
 
-    train: list[images.Loaded]
-    test: list[images.Loaded]
+    examples: tuple[Example, ...]
+    hashes: tuple[str, ...]  # of the images' bytes
+    kept: tuple[images.Loaded, ...] | None  # in memory; None: read again when asked for
 
 
 class Checked(NamedTuple):
-    """The categories whose images can all be read, and those images if they fit in memory."""
+    """A category ready for the long work."""
 
-    categories: tuple[Category, ...]
-    loaded: dict[str, Loaded]
-    notes: dict[str, list[str]]  # category to what was left out of it
+    name: str
+    train: Split
+    test: Split
+    notes: tuple[str, ...]  # what was left out
+
+    def fingerprint(self) -> list:
+        """What a result depends on: the images and masks, their names, classes and order."""
+        return [
+            [e.name, e.label, e.kind, of_image, content_hash(e.mask)]
+            for split in (self.train, self.test)
+            for e, of_image in zip(split.examples, split.hashes, strict=True)
+        ]
 
 
-def check(categories: Sequence[Category], config: Config) -> Checked:
-    """Reads all images once.
+def content_hash(source: Path | np.ndarray | None) -> str:
+    """A hash of a file's bytes or an array's values; empty for None or an unreadable file."""
+    if source is None:
+        return ""
+    if isinstance(source, np.ndarray):
+        described = f"{source.dtype} {source.shape}".encode()
+        return hashlib.sha256(described + np.ascontiguousarray(source).tobytes()).hexdigest()
+    try:
+        with open(source, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""  # reading it will say why
+
+
+def hash_images(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The content hash of every image, in threads."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return tuple(pool.map(content_hash, (example.image for example in examples)))
+
+
+def check(
+    categories: Sequence[Category], config: Config, known: Callable[[Sequence[str]], bool]
+) -> list[Checked]:
+    """Reads all images once, but for training images that were read before.
+
+    Args:
+      categories: as listed.
+      config: of the run.
+      known: whether images of these content hashes, in this order, are embedded already; then
+        they can be read, and need not be.
 
     Raises:
       DatasetError: on the first bad image, unless `config.skip_bad_images`; or when a category
@@ -40,78 +81,71 @@ def check(categories: Sequence[Category], config: Config) -> Checked:
     total = sum(len(c.train) + len(c.test) for c in categories)
     # An image and its mask.
     keep = total * config.image_size**2 * 4 <= KEPT_BYTES
-    fine, loaded, notes = [], {}, {}
+    checked = []
     with progress.bar("reading images", total, "images") as report:
         for category in categories:
-            splits, skipped = [], 0
-            for split in (category.train, category.test):
-                good = []
-                for example, result in read(split, config):
-                    report(1)
-                    if not isinstance(result, DatasetError):
-                        good.append((example, result if keep else None))
-                    elif config.skip_bad_images:
-                        print(f"skipped: {result}", file=sys.stderr)
-                        skipped += 1
-                    else:
-                        raise DatasetError(f"{result} (--skip_bad_images goes on without it)")
-                splits.append(good)
-            train, test = splits
-            if skipped:
-                notes[category.name] = [f"{skipped} bad images skipped"]
-            if not train:
+            train_hashes = hash_images(category.train)
+            if known(train_hashes):
+                train, bad_train = Split(category.train, train_hashes, None), 0
+                report(len(category.train))
+            else:
+                train, bad_train = _check(category.train, train_hashes, config, keep, report)
+            test_hashes = hash_images(category.test)
+            test, bad_test = _check(category.test, test_hashes, config, keep, report)
+            if not train.examples:
                 raise DatasetError(f"category {category.name} has no training image left")
-            fine.append(
-                category._replace(
-                    train=tuple(example for example, _ in train),
-                    test=tuple(example for example, _ in test),
-                )
-            )
-            if keep:
-                loaded[category.name] = Loaded([r for _, r in train], [r for _, r in test])
-    return Checked(tuple(fine), loaded, notes)
+            bad = bad_train + bad_test
+            notes = (f"{bad} bad images skipped",) if bad else ()
+            checked.append(Checked(category.name, train, test, notes))
+    return checked
 
 
-def load(category: Category, checked: Checked, config: Config) -> Loaded:
-    """The images of one checked category, from memory or read again.
+def iterate(split: Split, config: Config) -> Iterator[images.Loaded]:
+    """The images of a split in order, from memory or read again.
 
     Raises:
       DatasetError: if an image has gone bad since the check.
     """
-    if category.name in checked.loaded:
-        return checked.loaded[category.name]
-    splits = []
-    for split in (category.train, category.test):
-        results = [result for _, result in read(split, config)]
-        for result in results:
-            if isinstance(result, DatasetError):
-                raise result
-        splits.append(results)
-    return Loaded(*splits)
+    if split.kept is not None:
+        yield from split.kept
+        return
+    for _, result in _read(split.examples, config):
+        if isinstance(result, DatasetError):
+            raise result
+        yield result
 
 
-def read(
+def _check(
+    examples: Sequence[Example],
+    hashes: Sequence[str],
+    config: Config,
+    keep: bool,
+    report: Callable[[int], None],
+) -> tuple[Split, int]:
+    """The readable images of a split, and how many were skipped."""
+    good, kept, skipped = [], [], 0
+    for index, result in _read(examples, config):
+        report(1)
+        if not isinstance(result, DatasetError):
+            good.append(index)
+            if keep:
+                kept.append(result)
+        elif config.skip_bad_images:
+            print(f"skipped: {result}", file=sys.stderr)
+            skipped += 1
+        else:
+            raise DatasetError(f"{result} (--skip_bad_images goes on without it)")
+    split = Split(
+        tuple(examples[i] for i in good),
+        tuple(hashes[i] for i in good),
+        tuple(kept) if keep else None,
+    )
+    return split, skipped
+
+
+def _read(
     examples: Sequence[Example], config: Config
-) -> Iterator[tuple[Example, images.Loaded | DatasetError]]:
-    """Every example with its image, or with what is wrong with it."""
-    results = images.read_examples(
+) -> Iterator[tuple[int, images.Loaded | DatasetError]]:
+    return images.read_examples(
         examples, config.image_size, min_side=max(strides(config)), workers=os.cpu_count() or 1
     )
-    for index, result in results:
-        yield examples[index], result
-
-
-def fingerprint(category: Category) -> list:
-    """What a record's hash holds of its data: names, classes, and the files' sizes and times."""
-
-    def of_file(source) -> tuple | None:
-        if source is None or isinstance(source, np.ndarray):
-            return None
-        status = source.stat()
-        return status.st_size, status.st_mtime_ns
-
-    return [
-        [example.name, example.label, example.kind, of_file(example.image), of_file(example.mask)]
-        for split in (category.train, category.test)
-        for example in split
-    ]

@@ -9,14 +9,16 @@ config.json and figures.
 """
 
 import dataclasses
+import functools
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import app, flags
 
-from experiments import choices, config, loading, records, tables
+from experiments import cache, choices, compilation, config, memory, records, tables
 from sgfr_jax import datasets
 from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.version import __version__
@@ -60,8 +62,10 @@ UNIT_NORM = flags.DEFINE_bool(
     "unit_norm", DEFAULT.unit_norm, "Scale every patch feature to unit norm."
 )
 SAMPLER = flags.DEFINE_string(
-    "sampler", DEFAULT.sampler, f"What chooses the bank: {', '.join(choices.SAMPLERS)}."
-)
+    "sampler", DEFAULT.sampler,
+    f"What chooses the bank: {', '.join(choices.SAMPLERS)}, or {choices.STREAMING}, which sees the"
+    " patches block by block and needs no more memory for more images.",
+)  # fmt: skip
 BANK_RATIO = flags.DEFINE_float(
     "bank_ratio", DEFAULT.bank_ratio, "Atoms in the bank, as a share of the nominal patches."
 )
@@ -74,6 +78,11 @@ NUM_NEIGHBORS = flags.DEFINE_integer(
 )
 RIDGE = flags.DEFINE_float("ridge", DEFAULT.ridge, "Relative penalty of the ridge solvers.")
 SIGMA = flags.DEFINE_float("sigma", DEFAULT.sigma, "Blur of the anomaly map, in pixels.")
+METRICS = flags.DEFINE_string(
+    "metrics", DEFAULT.metrics,
+    "How pixel scores are counted: exact keeps all of them, streaming counts them in bins, auto"
+    " is exact while they fit.",
+)  # fmt: skip
 SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Seed of the algorithm's randomness.")
 BASELINE = flags.DEFINE_list(
     "baseline", [],
@@ -81,6 +90,14 @@ BASELINE = flags.DEFINE_list(
     " (the nearest atom alone, K = 1).",
 )  # fmt: skip
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images embedded at a time.", lower_bound=1)
+CACHE_DIR = flags.DEFINE_string(
+    "cache_dir", str(cache.default_directory()),
+    "Where embeddings and compiled programs are kept for later runs; empty to keep none.",
+)  # fmt: skip
+CACHE_GB = flags.DEFINE_float(
+    "cache_gb", 20.0, "How many gigabytes of embeddings to keep; the longest unused go first.",
+    lower_bound=0.0,
+)  # fmt: skip
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; by default runs/DATASET.")
 NUM_FIGURES = flags.DEFINE_integer(
     "num_figures", 2, "Figures of the most and of the least certain images, for each kind.",
@@ -113,6 +130,7 @@ def config_from_flags() -> config.Config:
             num_neighbors=NUM_NEIGHBORS.value,
             ridge=RIDGE.value,
             sigma=SIGMA.value,
+            metrics=METRICS.value,
             seed=SEED.value,
             baselines=tuple(BASELINE.value),
             skip_bad_images=SKIP_BAD_IMAGES.value,
@@ -120,17 +138,23 @@ def config_from_flags() -> config.Config:
     )
 
 
-def run(
-    settings: config.Config, workdir: Path, *, batch_size: int, num_figures: int, save_maps: bool
-) -> list[records.Record]:
+class Resources(NamedTuple):
+    """What a run may use and where it writes; none of it changes a number."""
+
+    workdir: Path
+    batch_size: int = 16
+    num_figures: int = 2
+    save_maps: bool = False
+    cache_dir: Path | None = None  # of embeddings; None: none are kept
+    cache_bytes: int = 0
+
+
+def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     """Runs every category, going on where an interrupted run of the same settings stopped.
 
     Args:
       settings: from `config.resolve`.
-      workdir: where results go; made if need be.
-      batch_size: images embedded at a time.
-      num_figures: of the most, and of the least, certain images of each kind.
-      save_maps: whether to write every anomaly map.
+      resources: what to use and where to write.
 
     Returns:
       A record of each category.
@@ -138,11 +162,12 @@ def run(
     Raises:
       ConfigError, DatasetError, WeightsError: on mistakes that the user can mend.
     """
-    # Imported late: they bring in flax, which `--help` and a mistyped flag need not wait for.
+    # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import category as one_category
-    from experiments import environment
+    from experiments import environment, loading, stages
     from sgfr_jax import backbones
 
+    workdir = resources.workdir
     records.open_workdir(workdir)
     found = datasets.load(
         settings.dataset,
@@ -150,43 +175,54 @@ def run(
         categories=settings.categories,
         split_seed=settings.split_seed,
     )
-    config.check_sizes(settings, found)
-    backbone = backbones.load(settings.backbone, settings.weights, settings.layers)
-    checked = loading.check(found, settings)
-    config.check_sizes(settings, checked.categories)
+    config.check_sizes(settings, {c.name: len(c.train) for c in found})
+    memory.check(settings, {c.name: len(c.train) for c in found})
+
+    @functools.cache
+    def load() -> backbones.Backbone:
+        return backbones.load(settings.backbone, settings.weights, settings.layers)
+
+    embedder = stages.Embedder(
+        config=settings,
+        load=load,
+        digest=backbones.weights_digest(settings.backbone, settings.weights),
+        compiled=stages.make_embedding(settings),
+        batch_size=resources.batch_size,
+        cache_dir=resources.cache_dir,
+        cache_bytes=resources.cache_bytes,
+    )
+    if not all(embedder.known(loading.hash_images(c.train)) for c in found):
+        load()  # weights that do not fit should be known before images are read
+    checked = loading.check(found, settings, embedder.known)
+    config.check_sizes(settings, {c.name: len(c.train.examples) for c in checked})
+    scorers = {
+        solver: stages.make_scorer(settings, solver)
+        for solver in (settings.solver, *settings.baselines)
+    }
 
     made_with = environment.describe()
     records.write_json(workdir / "config.json", dataclasses.asdict(settings))
-    output = one_category.Output(workdir, num_figures, save_maps)
+    output = one_category.Output(workdir, resources.num_figures, resources.save_maps)
     finished = []
-    for category in checked.categories:
+    for category in checked:
         # The list of categories is no part of it: another list goes on with the same records.
         digest = dataclasses.replace(settings, categories=None).digest(
             category=category.name,
-            data=loading.fingerprint(category),
-            weights=backbone.digest,
+            data=category.fingerprint(),
+            weights=embedder.digest,
             version=[__version__, made_with["commit"]],
-            output=[num_figures, save_maps],
+            output=[resources.num_figures, resources.save_maps],
         )
         record = records.kept(workdir, digest)
         if record is not None:
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
         else:
-            outcome = one_category.run(
-                category,
-                loading.load(category, checked, settings),
-                backbone,
-                settings,
-                output,
-                batch_size=batch_size,
-            )
-            notes = checked.notes.get(category.name, []) + outcome.pop("notes")
+            outcome = one_category.run(category, embedder, scorers, settings, output)
             record = records.Record(
                 category=category.name,
                 digest=digest,
                 config=dataclasses.asdict(settings),
                 environment=made_with,
-                notes=notes,
                 **outcome,
             )
             records.keep(workdir, record)
@@ -202,13 +238,21 @@ def main(argv: Sequence[str]) -> None:
     # JAX tells at this level of every platform that it tried in vain.
     logging.getLogger("jax").setLevel(logging.WARNING)
     workdir = Path(WORKDIR.value or f"runs/{DATASET.value}")
+    cache_dir = Path(CACHE_DIR.value).expanduser() if CACHE_DIR.value else None
     try:
+        settings = config_from_flags()
+        if cache_dir is not None:
+            compilation.keep_in(cache_dir / "compiled")
         finished = run(
-            config_from_flags(),
-            workdir,
-            batch_size=BATCH_SIZE.value,
-            num_figures=NUM_FIGURES.value,
-            save_maps=SAVE_MAPS.value,
+            settings,
+            Resources(
+                workdir,
+                batch_size=BATCH_SIZE.value,
+                num_figures=NUM_FIGURES.value,
+                save_maps=SAVE_MAPS.value,
+                cache_dir=cache_dir,
+                cache_bytes=int(CACHE_GB.value * 1e9),
+            ),
         )
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on after the last finished category",

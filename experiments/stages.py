@@ -1,39 +1,119 @@
 """The compiled stages of a run: embed, sample, score. Devices and batches are known here only."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import choices
+from experiments import cache, choices, loading
 from experiments.config import Config
-from sgfr_jax import backbones, maps, patches, pipeline, types
+from sgfr_jax import backbones, maps, patches, pipeline, streaming, types
+from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.datasets import DatasetError
+from sgfr_jax.version import __version__
 
 # Choices between two reports of a sampler's progress.
 SAMPLER_STRIDE = 512
 # Patches coded at a time: what keeps a CPU's caches, or an accelerator, busy.
 CODING_CHUNK = {"cpu": 256}
 ACCELERATOR_CHUNK = 8192
+# Patches that a streaming sampler holds beside its core: at least this many.
+STREAM_PATCHES = 1 << 16
 
 Report = Callable[[int], None]
+Progress = Callable[[], AbstractContextManager[Report]]
 
 
-def make_embedder(backbone: backbones.Backbone, config: Config) -> Callable:
-    """A compiled `images [B, S, S, 3] -> (patches [B, P, D], finite [B])`."""
+class Embedder(NamedTuple):
+    """Embeds images, or finds them embedded."""
+
+    config: Config
+    load: Callable[[], backbones.Backbone]  # called when the first image must be embedded
+    digest: str  # of the weights
+    compiled: Callable  # (backbone, images [B, S, S, 3]) -> (patches [B, P, D], finite [B])
+    batch_size: int
+    cache_dir: Path | None
+    cache_bytes: int
+
+    def entry(self, hashes: tuple[str, ...]) -> str:
+        """The name in the cache of the embeddings of images with these content hashes."""
+        config = self.config
+        return cache.key(
+            images=hashes,
+            backbone=config.backbone,
+            weights=self.digest,
+            layers=config.layers,
+            image_size=config.image_size,
+            grid=config.grid,
+            unit_norm=config.unit_norm,
+            version=__version__,
+            platform=jax.default_backend(),
+        )
+
+    def known(self, hashes: tuple[str, ...]) -> bool:
+        """Whether the embeddings of these images are in the cache."""
+        return self.cache_dir is not None and cache.holds(self.cache_dir, self.entry(hashes))
+
+    def batches(self, split: loading.Split) -> Iterator[np.ndarray]:
+        """The patches of a split, `[n, P, D]` float32 at a time; `n` is the batch size but last.
+
+        Raises:
+          DatasetError: names the first image with features that are not finite.
+        """
+        made = self._embedded(split)
+        if self.cache_dir is None:
+            return made
+        name = self.entry(split.hashes)
+        found = cache.read(self.cache_dir, name)
+        if found is not None:
+            starts = range(0, len(found), self.batch_size)
+            return (found[start : start + self.batch_size] for start in starts)
+        shape = (len(split.examples), self.config.grid**2, num_features(self.config))
+        return cache.write_through(self.cache_dir, name, shape, made, self.cache_bytes)
+
+    def _embedded(self, split: loading.Split) -> Iterator[np.ndarray]:
+        images = (loaded.image for loaded in loading.iterate(split, self.config))
+        done = 0
+        while batch := list(itertools.islice(images, self.batch_size)):
+            padded = np.zeros((self.batch_size, *batch[0].shape), np.uint8)
+            padded[: len(batch)] = batch
+            features, finite = self.compiled(self.load(), padded)
+            finite = np.asarray(finite)[: len(batch)]
+            if not finite.all():
+                name = split.examples[done + int(np.argmin(finite))].name
+                raise DatasetError(
+                    f"{name}: its features are NaN or infinite; look at the image and at --weights"
+                )
+            yield np.asarray(features)[: len(batch)]
+            done += len(batch)
+
+
+def num_features(config: Config) -> int:
+    """`D`: the features of a patch."""
+    return sum(ARCHITECTURES[config.backbone].widths[name] for name in config.layers)
+
+
+def make_embedding(config: Config) -> Callable:
+    """What an `Embedder` calls: `(backbone, images) -> (patches, finite)`, compiled once."""
     grid = (config.grid, config.grid)
 
-    @jax.jit
-    def embed(state, images):
-        features = patches.merge_levels(backbone.embed(state, images), grid)
+    def embed(apply, state, images):
+        features = patches.merge_levels(apply(state, images), grid)
         if config.unit_norm:
             features = patches.unit_norm(features)
         features = features.reshape(features.shape[0], -1, features.shape[-1])
         return features, jnp.all(jnp.isfinite(features), axis=(1, 2))
 
-    return lambda images: embed(backbone.state, images)
+    compiled = jax.jit(embed, static_argnums=0)
+    return lambda backbone, images: compiled(backbone.embed, backbone.state, images)
 
 
 def make_scorer(config: Config, solver: str) -> Callable:
@@ -54,53 +134,52 @@ def make_scorer(config: Config, solver: str) -> Callable:
     return score
 
 
-def embed_in_batches(
-    embed: Callable, images: Sequence[np.ndarray], names: Sequence[str], batch_size: int
-) -> Iterator[tuple[int, jax.Array]]:
-    """Patches of a batch at a time, with the number of images that they belong to.
+def pad(batch: np.ndarray, size: int) -> np.ndarray:
+    """A batch `[n, ...]` with zeros up to `[size, ...]`, so that one shape compiles once."""
+    missing = size - len(batch)
+    return np.pad(batch, ((0, missing), *[(0, 0)] * (batch.ndim - 1))) if missing else batch
 
-    The last batch is padded, so that all have one shape and compile once; only the first `count`
-    entries of what is yielded mean anything.
+
+class Seconds(NamedTuple):
+    """Wall time of the two stages of fitting."""
+
+    embed: float
+    sample: float
+
+
+def fit(
+    embedder: Embedder, split: loading.Split, embedding: Progress, sampling: Progress
+) -> tuple[types.Bank, list[str], Seconds]:
+    """The bank of a category's training images.
 
     Args:
-      embed: from `make_embedder`.
-      images: each `[S, S, 3]` uint8.
-      names: of the images, for messages.
-      batch_size: `B`.
+      embedder: for the images.
+      split: the training images.
+      embedding: makes a context in which images embedded are reported.
+      sampling: and one for atoms chosen.
 
-    Yields:
-      `count` and patches `[B, P, D]`.
+    Returns:
+      The bank, notes on how it was made, and the time it took.
 
     Raises:
-      DatasetError: names the first image with features that are not finite.
+      DatasetError: if features are not finite.
     """
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        padded = np.zeros((batch_size, *batch[0].shape), np.uint8)
-        padded[: len(batch)] = batch
-        features, finite = embed(padded)
-        finite = np.asarray(finite)[: len(batch)]
-        if not finite.all():
-            bad = names[start + int(np.argmin(finite))]
-            raise DatasetError(
-                f"{bad}: its features are NaN or infinite; look at the image, and at --weights"
-            )
-        yield len(batch), features
+    config = embedder.config
+    num_patches = len(split.examples) * config.grid**2
+    num_atoms = config.num_atoms(num_patches)
+    key = jax.random.key(config.seed)
+    if config.sampler == choices.STREAMING:
+        with embedding() as report:
+            return _fit_streaming(key, embedder, split, num_atoms, report)
 
-
-def embed_all(
-    embed: Callable, images: Sequence[np.ndarray], names: Sequence[str], batch_size: int,
-    report: Report,
-) -> jax.Array:  # fmt: skip
-    """The patches of all images, `[N, D]`, image after image."""
-    stored, done = None, 0
-    for count, features in embed_in_batches(embed, images, names, batch_size):
-        if stored is None:
-            stored = np.empty((len(images), *features.shape[1:]), np.float32)
-        stored[done : done + count] = features[:count]
-        done += count
-        report(count)
-    return jnp.asarray(stored.reshape(-1, stored.shape[-1]))
+    start = time.perf_counter()
+    with embedding() as report:
+        points = _gather(embedder, split, report)
+    embedded = time.perf_counter()
+    with sampling() as report:
+        bank = sample(choices.SAMPLERS[config.sampler], key, points, num_atoms, report)
+        jax.block_until_ready(bank)
+    return bank, [], Seconds(embedded - start, time.perf_counter() - embedded)
 
 
 def sample(
@@ -112,9 +191,59 @@ def sample(
     selection = jax.jit(sampler.start, static_argnums=3)(key, points, weights, num_atoms)
     done = 0
     for step in range(1, math.ceil(num_atoms / SAMPLER_STRIDE) + 1):
-        upto = min(step * SAMPLER_STRIDE, num_atoms)
-        selection = advance(selection, points, upto)
+        selection = advance(selection, points, min(step * SAMPLER_STRIDE, num_atoms))
         count = int(selection.count)
         report(count - done)
         done = count
-    return pipeline.make_bank(points, selection)
+    return types.make_bank(points, selection)
+
+
+def _gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array:
+    """All patches of a split on the device, `[N, D]`, image after image."""
+    config = embedder.config
+    patches_each, features = config.grid**2, num_features(config)
+    stored = jnp.empty((len(split.examples) * patches_each, features), jnp.float32)
+    done = 0
+    for batch in embedder.batches(split):
+        stored = _put(stored, batch.reshape(-1, features), done * patches_each)
+        done += len(batch)
+        report(len(batch))
+    return stored
+
+
+def _fit_streaming(
+    key: jax.Array, embedder: Embedder, split: loading.Split, num_atoms: int, report: Report
+) -> tuple[types.Bank, list[str], Seconds]:
+    """Folds the patches into the bank block by block; memory does not grow with the images."""
+    config = embedder.config
+    patches_each, features = config.grid**2, num_features(config)
+    images_held = max(1, -(-max(STREAM_PATCHES, 3 * num_atoms) // patches_each))
+    images_held = -(-images_held // embedder.batch_size) * embedder.batch_size
+    held = images_held * patches_each
+
+    fold = jax.jit(streaming.fold, donate_argnums=1)
+    core = streaming.empty(num_atoms, features)
+    block, filled = jnp.zeros((held, features), jnp.float32), 0
+    start, sample_seconds = time.perf_counter(), 0.0
+    batches = embedder.batches(split)
+    for batch in itertools.chain(batches, [None]):
+        if batch is not None:
+            block = _put(block, batch.reshape(-1, features), filled)
+            filled += len(batch) * patches_each
+            report(len(batch))
+        if filled == held or (batch is None and filled):
+            began = time.perf_counter()
+            weights = jnp.arange(held) < filled
+            core = jax.block_until_ready(fold(key, core, block, weights.astype(jnp.float32)))
+            sample_seconds += time.perf_counter() - began
+            filled = 0
+    radius = float(streaming.covering_radius(core))
+    notes = [f"streamed: every nominal patch lies within {radius:.4g} of an atom"]
+    spent = time.perf_counter() - start
+    return streaming.to_bank(core), notes, Seconds(spent - sample_seconds, sample_seconds)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(stored: jax.Array, rows: jax.Array, start: int) -> jax.Array:
+    """Writes rows into a buffer in place."""
+    return jax.lax.dynamic_update_slice_in_dim(stored, rows, start, axis=0)

@@ -4,7 +4,6 @@ import pytest
 
 from experiments import config
 from experiments.choices import ConfigError
-from sgfr_jax.datasets import Category, Example
 
 
 def resolved(**fields):
@@ -59,22 +58,17 @@ def test_mistakes_name_the_flag(fields, message):
     assert message in str(raised.value)
 
 
-def category(num_train):
-    example = Example("a", None, 0, "good", None)
-    return Category("bolt", (example,) * num_train, ())
-
-
 def test_bank_larger_than_the_patches():
     settings = resolved(bank_size=513)
-    config.check_sizes(settings, (category(3),))
+    config.check_sizes(settings, {"bolt": 3})
     with pytest.raises(ConfigError, match="--bank_size=513, but category bolt has 512 nominal"):
-        config.check_sizes(settings, (category(2),))
+        config.check_sizes(settings, {"bolt": 2})
 
 
 def test_more_neighbours_than_atoms():
     with pytest.raises(ConfigError, match=r"--num_neighbors=10.*a bank of 8 atoms"):
-        config.check_sizes(resolved(), (category(3),))
-    config.check_sizes(resolved(solver="nearest"), (category(3),))
+        config.check_sizes(resolved(), {"bolt": 3})
+    config.check_sizes(resolved(solver="nearest"), {"bolt": 3})
 
 
 def test_a_tiny_ratio_still_makes_one_atom():

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from PIL import Image
 
 from experiments import figures
@@ -34,18 +33,3 @@ def test_save_writes_a_png(tmp_path):
     figures.save(tmp_path / "cap", "cut_most_1", panel(), 0.0, 1.0)
     with Image.open(tmp_path / "cap" / "cut_most_1.png") as image:
         assert image.width > 4 * 30 and image.height > 20
-
-
-def test_most_certain_is_high_for_defects_and_low_for_nominal_images():
-    scores = np.array([0.1, 0.9, 0.5, 0.2, 0.8])
-    kinds, labels = ["good", "good", "cut", "cut", "cut"], np.array([0, 0, 1, 1, 1])
-    assert figures.choose(scores, kinds, labels, 1) == {
-        0: "good_most_1", 1: "good_least_1", 4: "cut_most_1", 3: "cut_least_1"
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("num", [0, 1, 5])
-def test_no_image_is_drawn_twice(num):
-    chosen = figures.choose(np.arange(3.0), ["cut"] * 3, np.ones(3), num)
-    assert len(chosen) == min(3, 2 * num)
-    assert len(set(chosen.values())) == len(chosen)

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import loading
 from sgfr_jax import datasets
@@ -12,33 +13,48 @@ def listed(small):
     return datasets.load("folder", small.data_dir)
 
 
+def check(small, known=lambda hashes: False):
+    return loading.check(listed(small), small, known)
+
+
 def test_images_are_kept_when_they_fit_and_read_again_when_not(small, monkeypatch):
-    categories = listed(small)
-    kept = loading.check(categories, small)
+    kept = check(small)
     monkeypatch.setattr(loading, "KEPT_BYTES", 0)
-    not_kept = loading.check(categories, small)
-    assert set(kept.loaded) == {"cap", "nut"} and not not_kept.loaded
-    for category in categories:
-        pairs = zip(
-            loading.load(category, kept, small),
-            loading.load(category, not_kept, small),
-            strict=True,
-        )
-        for first, second in pairs:
-            for a, b in zip(first, second, strict=True):
+    not_kept = check(small)
+    assert [category.name for category in kept] == ["cap", "nut"]
+    for first, second in zip(kept, not_kept, strict=True):
+        assert first.train.kept is not None and second.train.kept is None
+        for split in ("train", "test"):
+            pairs = zip(
+                loading.iterate(getattr(first, split), small),
+                loading.iterate(getattr(second, split), small),
+                strict=True,
+            )
+            for a, b in pairs:
                 np.testing.assert_array_equal(a.image, b.image)
                 np.testing.assert_array_equal(a.mask, b.mask)
+
+
+def test_training_images_that_are_embedded_are_not_read(small, folder):
+    hashes = loading.hash_images(listed(small)[0].train)
+    path = folder / "cap" / "train" / "good" / "2.png"
+    path.write_bytes(path.read_bytes()[:300])
+    changed = loading.hash_images(listed(small)[0].train)
+    assert [a == b for a, b in zip(hashes, changed, strict=True)] == [True, True, False, True, True]
+    cap, nut = check(small, known=lambda hashes: hashes == changed)
+    assert len(cap.train.examples) == 5 and cap.train.kept is None
+    assert nut.train.kept is not None and cap.test.kept is not None
 
 
 def test_a_truncated_image_is_named_or_skipped(small, folder, capsys):
     path = folder / "cap" / "train" / "good" / "2.png"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DatasetError, match=r"cap/train/good/2\.png.*--skip_bad_images"):
-        loading.check(listed(small), small)
-    skipping = dataclasses.replace(small, skip_bad_images=True)
-    checked = loading.check(listed(small), skipping)
-    assert [len(c.train) for c in checked.categories] == [4, 5]
-    assert checked.notes == {"cap": ["1 bad images skipped"]}
+        check(small)
+    cap, nut = check(dataclasses.replace(small, skip_bad_images=True))
+    assert [len(c.train.examples) for c in (cap, nut)] == [4, 5]
+    assert len(cap.train.hashes) == len(cap.train.kept) == 4
+    assert (cap.notes, nut.notes) == (("1 bad images skipped",), ())
     assert "2.png" in capsys.readouterr().err
 
 
@@ -46,23 +62,33 @@ def test_a_category_whose_training_images_are_all_bad(small, folder):
     for path in (folder / "cap" / "train" / "good").iterdir():
         path.write_bytes(b"")
     with pytest.raises(DatasetError, match="category cap has no training image left"):
-        loading.check(listed(small), dataclasses.replace(small, skip_bad_images=True))
+        check(dataclasses.replace(small, skip_bad_images=True))
 
 
 def test_an_image_smaller_than_the_stride(small, folder):
-    from PIL import Image
-
     Image.new("L", (6, 30)).save(folder / "nut" / "test" / "good" / "tiny.png")
     with pytest.raises(DatasetError, match=r"tiny\.png.*6 x 30 pixels; at least 8"):
-        loading.check(listed(small), small)
+        check(small)
 
 
-def test_the_fingerprint_follows_the_files(small, folder):
-    def fingerprints():
-        return [loading.fingerprint(category) for category in listed(small)]
+def test_an_image_that_goes_bad_after_the_check(small, folder, monkeypatch):
+    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    cap = check(small)[0]
+    (folder / "cap" / "train" / "good" / "1.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"1\.png"):
+        list(loading.iterate(cap.train, small))
 
-    before = fingerprints()
-    assert before == fingerprints()
-    (folder / "cap" / "test" / "good" / "0.png").unlink()
-    after = fingerprints()
+
+def test_the_fingerprint_follows_images_and_masks(small, folder):
+    before = [category.fingerprint() for category in check(small)]
+    assert before == [category.fingerprint() for category in check(small)]
+    mask = folder / "cap" / "ground_truth" / "dent" / "0_mask.png"
+    Image.new("L", (72, 72), 255).save(mask)
+    after = [category.fingerprint() for category in check(small)]
     assert before[0] != after[0] and before[1] == after[1]
+
+
+def test_content_hashes(tmp_path):
+    one, two = np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8)
+    assert loading.content_hash(one) != loading.content_hash(two)
+    assert loading.content_hash(None) == loading.content_hash(tmp_path / "absent") == ""

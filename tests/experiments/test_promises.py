@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 def results(workdir, *arguments):
-    command = [sys.executable, "-m", "experiments.run", f"--workdir={workdir}", *arguments]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=1200)
+    command = [sys.executable, "-m", "experiments.run", f"--workdir={workdir}", "--cache_dir="]
+    subprocess.run([*command, *arguments], cwd=ROOT, check=True, timeout=1200)
     return json.loads((workdir / "results.json").read_text())
 
 

@@ -21,8 +21,8 @@ from experiments import category, config, run
 ROOT = Path(__file__).parents[2]
 
 
-def go(settings, workdir, num_figures=1, save_maps=False):
-    return run.run(settings, workdir, batch_size=4, num_figures=num_figures, save_maps=save_maps)
+def go(settings, workdir, **resources):
+    return run.run(settings, run.Resources(workdir, batch_size=4, num_figures=1, **resources))
 
 
 def test_a_run_leaves_everything_it_promises(small, tmp_path):
@@ -109,6 +109,31 @@ def test_other_data_or_settings_do_not_go_on_with_old_records(small, folder, tmp
         assert fitted == ["cap", "nut"]
 
 
+def test_a_second_run_embeds_nothing_and_finds_the_same(small, tmp_path, monkeypatch):
+    keeping = {"cache_dir": tmp_path / "cache", "cache_bytes": 10**9}
+    first = go(small, tmp_path / "first", **keeping)
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+    plain = go(small, tmp_path / "plain")
+    monkeypatch.setattr(
+        "sgfr_jax.backbones.load", lambda *args: pytest.fail("a network was loaded")
+    )
+    second = go(small, tmp_path / "second", **keeping)
+    assert [r.images for r in first] == [r.images for r in second] == [r.images for r in plain]
+    go(dataclasses.replace(small, sampler="random", seed=1), tmp_path / "other", **keeping)
+
+
+def test_streaming_finds_nearly_the_same(small, tmp_path):
+    exact = go(small, tmp_path / "exact")[0]
+    streamed = go(dataclasses.replace(small, metrics="streaming"), tmp_path / "streamed")[0]
+    assert streamed.images == exact.images
+    for name in ("pixel_auroc", "pixel_ap", "aupro"):
+        assert streamed.results[name] == pytest.approx(exact.results[name], abs=1e-4)
+    assert "streamed" in streamed.notes[0] and exact.notes == []
+    sampled = go(dataclasses.replace(small, sampler="k_center_stream"), tmp_path / "sampled")[0]
+    assert sampled.results["image_auroc"] == 1.0
+    assert "every nominal patch lies within" in sampled.notes[0]
+
+
 def test_without_masks_pixel_metrics_are_null_with_a_note(small, folder, tmp_path):
     shutil.rmtree(folder / "cap" / "ground_truth")
     shutil.rmtree(folder / "nut" / "test" / "dent")
@@ -154,7 +179,7 @@ class TestCommandLine:
             flags.FLAGS(["run"])
 
     def fails(self, **values):
-        with flagsaver.flagsaver(**values), pytest.raises(SystemExit) as stopped:
+        with flagsaver.flagsaver(cache_dir="", **values), pytest.raises(SystemExit) as stopped:
             run.main(["run"])
         assert str(stopped.value.code).startswith("error: ")
         return str(stopped.value.code)
@@ -235,7 +260,7 @@ def test_a_mistake_shows_no_traceback():
 def test_control_c_is_answered_and_the_same_command_goes_on(folder, tmp_path):
     arguments = [
         "--dataset=folder", f"--data_dir={folder}", f"--workdir={tmp_path / 'out'}",
-        "--layers=block2", "--image_size=64", "--bank_size=20", "--num_figures=0",
+        "--layers=block2", "--image_size=64", "--bank_size=20", "--num_figures=0", "--cache_dir=",
     ]  # fmt: skip
     started = subprocess.Popen(
         command(*arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ

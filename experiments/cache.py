@@ -1,0 +1,152 @@
+"""Embeddings on disk, so that nothing is embedded twice.
+
+An entry is a file named by a hash of everything that its content depends on: the bytes of the
+images, the weights, the layers, the preprocessing. It appears under that name whole, by renaming,
+so several processes may share a directory and a killed one leaves no half entry. It ends with a
+checksum: a damaged one is removed and made again. The directory is kept under a limit by removing
+the entries that have not been used for longest.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SUFFIX = ".embeddings"
+_CHECKSUM_BYTES = 4
+# A temporary file this old belongs to a process that was killed.
+_ABANDONED_SECONDS = 24 * 3600
+
+
+def default_directory() -> Path:
+    """`$XDG_CACHE_HOME/sgfr_jax`, or `~/.cache/sgfr_jax`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgfr_jax"
+
+
+def key(**parts: Any) -> str:
+    """The name of an entry: a hash of everything that it depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def read(directory: Path, name: str) -> np.ndarray | None:
+    """An entry as a memory map, float32; None where there is none.
+
+    A damaged entry is removed.
+    """
+    path = directory / f"{name}{_SUFFIX}"
+    try:
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+            start = file.tell()
+            size = int(np.prod(shape)) * dtype.itemsize
+            if path.stat().st_size != start + size + _CHECKSUM_BYTES:
+                raise ValueError("its size is wrong")
+            found = np.memmap(path, dtype, "r", start, shape)
+            file.seek(start + size)
+            if zlib.crc32(found) != int.from_bytes(file.read(_CHECKSUM_BYTES), "little"):
+                raise ValueError("its checksum is wrong")
+        os.utime(path)  # used now: last to be evicted
+        return found
+    except OSError:
+        return None  # absent, or out of reach: writing will say why
+    except ValueError as error:
+        print(f"cache entry {path} is damaged ({error}): made again", file=sys.stderr)
+        path.unlink(missing_ok=True)
+        return None
+
+
+def holds(directory: Path, name: str) -> bool:
+    """Whether there is an entry of that name, damaged or not."""
+    return (directory / f"{name}{_SUFFIX}").exists()
+
+
+def write_through(
+    directory: Path, name: str, shape: tuple[int, ...], blocks: Iterator[np.ndarray], limit: int
+) -> Iterator[np.ndarray]:
+    """Passes blocks on while it stores them; the entry appears when all have gone by.
+
+    Trouble with the disk ends the storing, not the passing on.
+
+    Args:
+      directory: of the cache; made if need be.
+      name: from `key`.
+      shape: of the whole entry; blocks are stacked along its first axis.
+      blocks: float32, `[n, *shape[1:]]` each.
+      limit: how many bytes the directory may hold; a larger entry is not stored.
+    """
+    size = 4 * int(np.prod(shape))
+    if size > limit:
+        yield from blocks
+        return
+    temporary = directory / f".{name}.{os.getpid()}"
+    file, checksum, done = None, 0, 0
+    try:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            file = open(temporary, "wb")  # noqa: SIM115 (closed below, whatever ends the iteration)
+            header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+            np.lib.format.write_array_header_2_0(file, header)
+        except OSError as error:
+            file = _give_up(file, temporary, error)
+        for block in blocks:
+            if file is not None:
+                try:
+                    stored = np.ascontiguousarray(block, "<f4")
+                    file.write(stored)
+                    checksum = zlib.crc32(stored, checksum)
+                    done += len(stored)
+                except OSError as error:
+                    file = _give_up(file, temporary, error)
+            yield block
+        if file is not None and done == shape[0]:
+            try:
+                file.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
+                file.close()
+                _evict(directory, limit - size)
+                os.replace(temporary, directory / f"{name}{_SUFFIX}")
+            except OSError as error:
+                file = _give_up(file, temporary, error)
+    finally:
+        _discard(file, temporary)
+
+
+def _give_up(file, temporary: Path, error: OSError) -> None:
+    """Says so and cleans up; returns the None that stands for no file."""
+    print(f"--cache_dir={temporary.parent}: {error}: going on without storing", file=sys.stderr)
+    _discard(file, temporary)
+
+
+def _discard(file, temporary: Path) -> None:
+    if file is not None:
+        with contextlib.suppress(OSError):  # closing flushes, perhaps to a full disk
+            file.close()
+        temporary.unlink(missing_ok=True)
+
+
+def _evict(directory: Path, limit: int) -> None:
+    """Removes the longest unused entries until no more than `limit` bytes are left."""
+    entries, now = [], time.time()
+    for path in directory.iterdir():
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue  # another process was faster
+        if path.suffix == _SUFFIX:
+            entries.append((status.st_mtime, status.st_size, path))
+        elif path.name.startswith(".") and now - status.st_mtime > _ABANDONED_SECONDS:
+            path.unlink(missing_ok=True)
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= limit:
+            break
+        path.unlink(missing_ok=True)
+        total -= size

@@ -1,0 +1,50 @@
+"""Foreseeing that memory will not do, before the work that would be lost."""
+
+from collections.abc import Mapping
+
+import jax
+import psutil
+
+from experiments import choices
+from experiments.choices import ConfigError
+from experiments.config import Config
+from sgfr_jax.backbones.architectures import ARCHITECTURES
+
+# Of every patch the samplers hold its features, and a block of distances and products.
+_BLOCK_FLOATS = 160
+
+
+def needed(config: Config, num_images: int) -> int:
+    """Bytes that sampling from all patches of so many images at once takes."""
+    features = sum(ARCHITECTURES[config.backbone].widths[name] for name in config.layers)
+    return 4 * num_images * config.grid**2 * (features + _BLOCK_FLOATS)
+
+
+def available() -> int:
+    """Bytes free on the device that JAX computes on, as far as it tells."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    return psutil.virtual_memory().available
+
+
+def check(config: Config, num_train: Mapping[str, int]) -> None:
+    """Checks that the device can hold the patches of the largest category.
+
+    Args:
+      config: from `config.resolve`.
+      num_train: category to its number of training images.
+
+    Raises:
+      ConfigError: says what is needed, what there is and which flag to change.
+    """
+    if config.sampler == choices.STREAMING:
+        return
+    category = max(num_train, key=num_train.__getitem__)
+    need, free = needed(config, num_train[category]), available()
+    if need > free:
+        raise ConfigError(
+            f"category {category} needs about {need / 1e9:.1f} GB to sample from all patches of"
+            f" {num_train[category]} images at once, and {free / 1e9:.1f} GB are free:"
+            f" --sampler={choices.STREAMING} needs no more for more images, or lower --grid"
+        )

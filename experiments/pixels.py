@@ -1,0 +1,54 @@
+"""Pixel scores on their way to the metrics: all of them while they fit, else their histogram."""
+
+import numpy as np
+
+from sgfr_jax import histograms, metrics
+
+# Anomaly maps of one category and solver are kept when they fit in this.
+KEPT_BYTES = 1 << 30
+
+
+class PixelScores:
+    """Takes the maps of the images whose masks are known, and ranks their pixels at the end."""
+
+    def __init__(self, num_images: int, size: int, *, exact: bool):
+        """Makes room.
+
+        Args:
+          num_images: how many will come.
+          size: of their maps, in pixels squared.
+          exact: keep all scores, rather than their counts in bins.
+        """
+        self.exact = exact
+        self.done = 0
+        if exact:
+            self.maps = np.empty((num_images, size, size), np.float32)
+            self.masks = np.empty((num_images, size, size), bool)
+        else:
+            self.histogram = histograms.empty()
+
+    def add(self, maps: np.ndarray, masks: np.ndarray) -> None:
+        """Takes the maps and masks of some images, `[n, S, S]` each."""
+        if self.exact:
+            rows = slice(self.done, self.done + len(maps))
+            self.maps[rows], self.masks[rows] = maps, masks
+            self.done = rows.stop
+        else:
+            self.histogram = histograms.add(self.histogram, maps, masks)
+
+    def measure(self, scores: np.ndarray, labels: np.ndarray) -> metrics.Metrics:
+        """All metrics, with those of the image scores `[B]` and labels `[B]`."""
+        if self.exact:
+            return metrics.evaluate(scores, labels, self.maps[: self.done], self.masks[: self.done])
+        found = metrics.evaluate(scores, labels)
+        if not self.histogram.positives.any() or not self.histogram.negatives.any():
+            return found
+        of_pixels = metrics.measure(None, *histograms.rankings(self.histogram))
+        return metrics.Metrics(*found[:3], *of_pixels[3:])
+
+
+def keep_all(num_images: int, size: int, num_solvers: int, choice: str) -> bool:
+    """Whether `choice` (auto, exact or streaming) keeps all scores of so many maps."""
+    if choice == "auto":
+        return num_images * size**2 * 4 * num_solvers <= KEPT_BYTES
+    return choice == "exact"

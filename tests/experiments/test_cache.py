@@ -1,0 +1,108 @@
+import itertools
+import os
+import time
+
+import numpy as np
+import pytest
+
+from experiments import cache
+
+LIMIT = 10**9
+
+
+def blocks(array, size=3):
+    return (array[i : i + size] for i in range(0, len(array), size))
+
+
+def store(directory, name, array, limit=LIMIT):
+    passed = cache.write_through(directory, name, array.shape, blocks(array), limit)
+    return np.concatenate(list(passed))
+
+
+@pytest.fixture
+def array(rng):
+    return rng.normal(size=(8, 4, 5)).astype(np.float32)
+
+
+def test_what_is_stored_comes_back(tmp_path, array):
+    assert cache.read(tmp_path, "a") is None and not cache.holds(tmp_path, "a")
+    np.testing.assert_array_equal(store(tmp_path, "a", array), array)
+    assert cache.holds(tmp_path, "a")
+    np.testing.assert_array_equal(cache.read(tmp_path, "a"), array)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_entry_appears_when_it_is_whole(tmp_path, array):
+    passed = cache.write_through(tmp_path, "a", array.shape, blocks(array), LIMIT)
+    for _ in itertools.islice(passed, 2):
+        assert not cache.holds(tmp_path, "a")
+    passed.close()  # as an exception in its consumer does
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_in_what_is_stored_leaves_nothing(tmp_path, array):
+    def failing():
+        yield array[:3]
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        list(cache.write_through(tmp_path, "a", array.shape, failing(), LIMIT))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", [0, 20, 200, -6, -1])
+def test_a_damaged_entry_is_found_and_removed(tmp_path, array, where, capsys):
+    store(tmp_path, "a", array)
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[where] ^= 0xFF
+    path.write_bytes(content)
+    assert cache.read(tmp_path, "a") is None
+    assert "is damaged" in capsys.readouterr().err
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("size", [0, 5, 100, 500])
+def test_a_truncated_entry_is_found_and_removed(tmp_path, array, size):
+    store(tmp_path, "a", array)
+    (path,) = tmp_path.iterdir()
+    os.truncate(path, size)
+    assert cache.read(tmp_path, "a") is None
+    assert not path.exists()
+
+
+def test_the_longest_unused_go_first(tmp_path, array):
+    for i, name in enumerate("abc"):
+        store(tmp_path, name, array)
+        (path,) = tmp_path.glob(f"{name}.*")
+        os.utime(path, (1000 + i, 1000 + i))
+    size = path.stat().st_size
+    cache.read(tmp_path, "a")  # used again
+    store(tmp_path, "d", array, limit=int(3.5 * size))
+    assert {name for name in "abcd" if cache.holds(tmp_path, name)} == set("acd")
+
+
+def test_an_entry_larger_than_the_limit_is_passed_on_and_not_stored(tmp_path, array):
+    np.testing.assert_array_equal(store(tmp_path, "a", array, limit=10), array)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_written_stops_nothing(tmp_path, array, capsys):
+    (tmp_path / "file").write_text("")
+    np.testing.assert_array_equal(store(tmp_path / "file", "a", array), array)
+    assert "going on without storing" in capsys.readouterr().err
+
+
+def test_what_a_killed_process_left_is_removed_in_the_end(tmp_path, array):
+    for name, age in ((".old.1", 10**6), (".new.2", 10)):
+        path = tmp_path / name
+        path.write_bytes(b"half an entry")
+        os.utime(path, (time.time() - age,) * 2)
+    store(tmp_path, "a", array)
+    assert not (tmp_path / ".old.1").exists() and (tmp_path / ".new.2").exists()
+
+
+def test_the_key_depends_on_every_part():
+    keys = {cache.key(a=1, b=2), cache.key(a=2, b=2), cache.key(a=1, b=3), cache.key(a=1)}
+    assert len(keys) == 4
+    assert cache.key(a=1, b=2) == cache.key(b=2, a=1)
