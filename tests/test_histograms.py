@@ -19,15 +19,22 @@ def measured(histogram):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), batch=st.integers(1, 4))
-def test_metrics_are_exact_to_a_millionth(seed, batch):
+@given(seed=st.integers(0, 2**31), batch=st.integers(1, 4), num_bins=st.sampled_from([16, 2**20]))
+def test_metrics_are_exact_for_the_bins(seed, batch, num_bins):
     maps, masks = make_case(seed, 6)
     maps = maps - maps.min()
-    exact = metrics.evaluate(np.arange(4.0), np.zeros(4), maps, masks)
-    found = measured(fill(maps, masks, batch))
-    for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro", "aupro_05"):
-        # These cases have few pixels, so that two that share a bin weigh much.
-        assert getattr(found, name) == pytest.approx(getattr(exact, name), abs=1e-4), name
+    histogram = fill(maps, masks, batch, num_bins)
+    binned = np.floor(maps * (1.0 / histogram.width))
+    exact = metrics.evaluate(np.arange(4.0), np.zeros(4), binned, masks)
+    assert measured(histogram)[3:] == pytest.approx(exact[3:], abs=1e-9)
+
+
+def test_metrics_of_many_pixels_are_exact_to_a_millionth(rng):
+    masks = np.zeros((8, 400, 400), bool)
+    masks[4:, 100:200, 50:150] = True
+    maps = np.abs(rng.normal(size=masks.shape)).astype(np.float32) + masks
+    exact = metrics.evaluate(np.arange(8.0), np.zeros(8), maps, masks)
+    assert measured(fill(maps, masks, 3))[3:] == pytest.approx(exact[3:], abs=2e-6)
 
 
 def test_few_bins_are_exact_for_rounded_scores():
