@@ -10,18 +10,20 @@ the entries that have not been used for longest.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import sys
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 _SUFFIX = ".embeddings"
 _CHECKSUM_BYTES = 4
+_PIECE_BYTES = 1 << 22
 # A temporary file this old belongs to a process that was killed.
 _ABANDONED_SECONDS = 24 * 3600
 
@@ -36,32 +38,56 @@ def key(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def read(directory: Path, name: str) -> np.ndarray | None:
-    """An entry as a memory map, float32; None where there is none.
+def read(directory: Path, name: str, rows: int) -> Iterator[np.ndarray] | None:
+    """An entry, so many rows at a time, float32; None where there is none.
 
-    A damaged entry is removed.
+    The whole entry has been verified when this returns; a damaged one is removed. It stays
+    readable while it is being read, even if another process evicts it.
     """
     path = directory / f"{name}{_SUFFIX}"
-    try:
-        with open(path, "rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-            start = file.tell()
-            size = int(np.prod(shape)) * dtype.itemsize
-            if path.stat().st_size != start + size + _CHECKSUM_BYTES:
-                raise ValueError("its size is wrong")
-            found = np.memmap(path, dtype, "r", start, shape)
-            file.seek(start + size)
-            if zlib.crc32(found) != int.from_bytes(file.read(_CHECKSUM_BYTES), "little"):
-                raise ValueError("its checksum is wrong")
-        os.utime(path)  # used now: last to be evicted
-        return found
-    except OSError:
-        return None  # absent, or out of reach: writing will say why
-    except ValueError as error:
-        print(f"cache entry {path} is damaged ({error}): made again", file=sys.stderr)
-        path.unlink(missing_ok=True)
-        return None
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, "rb"))
+            shape = _verified_shape(file)
+            os.utime(path)  # used now: last to be evicted
+        except OSError:
+            return None  # absent, or out of reach: writing will say why
+        except ValueError as error:
+            print(f"cache entry {path} is damaged ({error}): made again", file=sys.stderr)
+            path.unlink(missing_ok=True)
+            return None
+        return _blocks(stack.pop_all(), file, shape, rows)
+
+
+def _verified_shape(file: BinaryIO) -> tuple[int, ...]:
+    """Leaves the file where the values begin; raises ValueError if anything is wrong with it."""
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    start = file.tell()
+    remaining = math.prod(shape) * 4
+    if dtype != np.dtype("<f4") or os.fstat(file.fileno()).st_size != (
+        start + remaining + _CHECKSUM_BYTES
+    ):
+        raise ValueError("its size or type is wrong")
+    checksum = 0
+    # Pieces, not a memory map: the pages of a map would count as this process's memory.
+    while remaining:
+        piece = file.read(min(_PIECE_BYTES, remaining))
+        if not piece:
+            raise ValueError("it has shrunk")
+        checksum = zlib.crc32(piece, checksum)
+        remaining -= len(piece)
+    if checksum != int.from_bytes(file.read(_CHECKSUM_BYTES), "little"):
+        raise ValueError("its checksum is wrong")
+    file.seek(start)
+    return shape
+
+
+def _blocks(stack, file: BinaryIO, shape: tuple[int, ...], rows: int) -> Iterator[np.ndarray]:
+    with stack:
+        for start in range(0, shape[0], rows):
+            block = (min(rows, shape[0] - start), *shape[1:])
+            yield np.fromfile(file, "<f4", math.prod(block)).reshape(block)
 
 
 def holds(directory: Path, name: str) -> bool:
@@ -83,7 +109,7 @@ def write_through(
       blocks: float32, `[n, *shape[1:]]` each.
       limit: how many bytes the directory may hold; a larger entry is not stored.
     """
-    size = 4 * int(np.prod(shape))
+    size = 4 * math.prod(shape)
     if size > limit:
         yield from blocks
         return

@@ -72,10 +72,9 @@ class Embedder(NamedTuple):
         if self.cache_dir is None:
             return made
         name = self.entry(split.hashes)
-        found = cache.read(self.cache_dir, name)
+        found = cache.read(self.cache_dir, name, self.batch_size)
         if found is not None:
-            starts = range(0, len(found), self.batch_size)
-            return (found[start : start + self.batch_size] for start in starts)
+            return found
         shape = (len(split.examples), self.config.grid**2, num_features(self.config))
         return cache.write_through(self.cache_dir, name, shape, made, self.cache_bytes)
 

@@ -19,16 +19,21 @@ def store(directory, name, array, limit=LIMIT):
     return np.concatenate(list(passed))
 
 
+def read(directory, name):
+    found = cache.read(directory, name, 3)
+    return None if found is None else np.concatenate(list(found))
+
+
 @pytest.fixture
 def array(rng):
     return rng.normal(size=(8, 4, 5)).astype(np.float32)
 
 
 def test_what_is_stored_comes_back(tmp_path, array):
-    assert cache.read(tmp_path, "a") is None and not cache.holds(tmp_path, "a")
+    assert read(tmp_path, "a") is None and not cache.holds(tmp_path, "a")
     np.testing.assert_array_equal(store(tmp_path, "a", array), array)
     assert cache.holds(tmp_path, "a")
-    np.testing.assert_array_equal(cache.read(tmp_path, "a"), array)
+    np.testing.assert_array_equal(read(tmp_path, "a"), array)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -57,7 +62,7 @@ def test_a_damaged_entry_is_found_and_removed(tmp_path, array, where, capsys):
     content = bytearray(path.read_bytes())
     content[where] ^= 0xFF
     path.write_bytes(content)
-    assert cache.read(tmp_path, "a") is None
+    assert read(tmp_path, "a") is None
     assert "is damaged" in capsys.readouterr().err
     assert not path.exists()
 
@@ -67,8 +72,15 @@ def test_a_truncated_entry_is_found_and_removed(tmp_path, array, size):
     store(tmp_path, "a", array)
     (path,) = tmp_path.iterdir()
     os.truncate(path, size)
-    assert cache.read(tmp_path, "a") is None
+    assert read(tmp_path, "a") is None
     assert not path.exists()
+
+
+def test_an_entry_that_is_evicted_while_it_is_read(tmp_path, array):
+    store(tmp_path, "a", array)
+    found = cache.read(tmp_path, "a", 3)
+    next(tmp_path.iterdir()).unlink()
+    np.testing.assert_array_equal(np.concatenate(list(found)), array)
 
 
 def test_the_longest_unused_go_first(tmp_path, array):
@@ -77,7 +89,7 @@ def test_the_longest_unused_go_first(tmp_path, array):
         (path,) = tmp_path.glob(f"{name}.*")
         os.utime(path, (1000 + i, 1000 + i))
     size = path.stat().st_size
-    cache.read(tmp_path, "a")  # used again
+    read(tmp_path, "a")  # used again
     store(tmp_path, "d", array, limit=int(3.5 * size))
     assert {name for name in "abcd" if cache.holds(tmp_path, name)} == set("acd")
 
