@@ -145,6 +145,12 @@ def write_through(
         _discard(file, temporary)
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Removes what this process was about to store, when it ends before its time."""
+    for path in directory.glob(f".*.{os.getpid()}"):
+        path.unlink(missing_ok=True)
+
+
 def _give_up(file, temporary: Path, error: OSError) -> None:
     """Says so and cleans up; returns the None that stands for no file."""
     print(f"--cache_dir={temporary.parent}: {error}: going on without storing", file=sys.stderr)

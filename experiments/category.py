@@ -15,7 +15,7 @@ from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
 from sgfr_jax import types
-from sgfr_jax.datasets import Example
+from sgfr_jax.datasets import DatasetError, Example
 from sgfr_jax.metrics import Metrics
 
 
@@ -115,6 +115,9 @@ def _score(
     seconds, metrics_seconds = [0.0] * len(scorers), [0.0] * len(scorers)
     gallery = Gallery(output.num_figures)
     maps_directory = output.workdir / "maps" / category.name
+    figures_directory = output.workdir / "figures" / category.name
+    for directory in (maps_directory, figures_directory):  # of an earlier run
+        shutil.rmtree(directory, ignore_errors=True)
     images, done = loading.iterate(test, config), 0
     with progress.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
         began = time.perf_counter()
@@ -125,6 +128,7 @@ def _score(
             for i, scorer in enumerate(scorers.values()):
                 began = time.perf_counter()
                 maps, image_scores = jax.device_get(scorer(bank, patches))
+                _check_finite(image_scores[: len(batch)], test.examples[done:])
                 scores[i][done : done + len(batch)] = image_scores[: len(batch)]
                 seconds[i] += shared + time.perf_counter() - began
 
@@ -142,10 +146,7 @@ def _score(
             report(len(batch))
             began = time.perf_counter()
 
-    directory = output.workdir / "figures" / category.name
-    shutil.rmtree(directory, ignore_errors=True)
-    gallery.save(directory)
-
+    gallery.save(figures_directory)
     labels = np.array([example.label for example in test.examples], bool)
     found = []
     for i, counted in enumerate(counts):
@@ -154,6 +155,15 @@ def _score(
         metrics_seconds[i] += time.perf_counter() - began
         found.append(Scored(scores[i], measured, seconds[i], metrics_seconds[i]))
     return found
+
+
+def _check_finite(scores: np.ndarray, examples: Sequence[Example]) -> None:
+    if not np.isfinite(scores).all():
+        name = examples[int(np.argmin(np.isfinite(scores)))].name
+        raise DatasetError(
+            f"{name}: its score is not finite: too many atoms for the penalty; raise --ridge or"
+            " lower --num_neighbors"
+        )
 
 
 def _mask_is_known(example: Example) -> bool:

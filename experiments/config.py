@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,14 +71,16 @@ def resolve(config: Config) -> Config:
     _require(config.bank_size is None or config.bank_size > 0, "bank_size", config.bank_size,
              "a positive number of atoms")  # fmt: skip
     _require(config.num_neighbors > 0, "num_neighbors", config.num_neighbors, "at least 1")
-    _require(config.ridge > 0, "ridge", config.ridge, "positive, such as 1e-3")
-    _require(config.sigma >= 0, "sigma", config.sigma, "0 or positive, in pixels")
+    _require(0 < config.ridge < math.inf, "ridge", config.ridge, "positive, such as 1e-3")
+    _require(0 <= config.sigma < math.inf, "sigma", config.sigma, "0 or positive, in pixels")
     _require(0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2^32 - 1")
     _require(0 <= config.split_seed < 2**32, "split_seed", config.split_seed,
              "between 0 and 2^32 - 1")  # fmt: skip
     _require(config.grid is None or config.grid > 0, "grid", config.grid, "a positive number")
-    if config.weights is not None and not Path(config.weights).is_file():
-        raise ConfigError(f"--weights={config.weights} is not a file")
+    if config.weights is not None:
+        config = dataclasses.replace(config, weights=str(Path(config.weights).expanduser()))
+        if not Path(config.weights).is_file():
+            raise ConfigError(f"--weights={config.weights} is not a file")
 
     architecture = ARCHITECTURES[config.backbone]
     layers = config.layers or architecture.default_levels

@@ -1,17 +1,20 @@
 """Results on disk: one record a category, kept from the moment it is finished."""
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import os
-import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.choices import ConfigError
 from sgfr_jax.metrics import Metrics
+
+FILES = ("results.json", "results.csv", "scores.csv", "config.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +54,13 @@ def open_workdir(workdir: Path) -> None:
       ConfigError: if it cannot be written.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_text(workdir / "probe", "")
-        (workdir / "probe").unlink()
+        for directory in (workdir, workdir / "figures", _unfinished(workdir)):
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=directory):
+                pass
+        for name in FILES:
+            if (workdir / name).is_dir():
+                raise IsADirectoryError(0, f"{name} is a directory")
     except OSError as error:
         raise ConfigError(
             f"--workdir={workdir} cannot be written ({error.strerror}): name another directory"
@@ -62,20 +69,32 @@ def open_workdir(workdir: Path) -> None:
 
 def keep(workdir: Path, record: Record) -> None:
     """Stores a finished category where `kept` finds it if the run is interrupted."""
-    write_json(_unfinished(workdir) / f"{record.digest}.json", dataclasses.asdict(record))
+    write_json(_path(workdir, record.digest), dataclasses.asdict(record))
 
 
 def kept(workdir: Path, digest: str) -> Record | None:
     """The record of a category that an interrupted run had finished, or None."""
     try:
-        text = (_unfinished(workdir) / f"{digest}.json").read_text(encoding="utf-8")
+        text = _path(workdir, digest).read_text(encoding="utf-8")
         return Record(**json.loads(text))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return None
 
 
-def finish(workdir: Path, records: Sequence[Record]) -> None:
-    """Writes `results.json`, `results.csv` and `scores.csv`; nothing is unfinished any more."""
+def finish(
+    workdir: Path,
+    records: Sequence[Record],
+    config: dict[str, Any],
+    environment: dict[str, Any],
+) -> None:
+    """Writes the files of a finished run; its records are kept no longer.
+
+    Args:
+      workdir: where to write.
+      records: of every category.
+      config: of the run; a record's own may name other categories.
+      environment: of the run.
+    """
     methods = {
         "": {record.category: record.results for record in records},
         **{
@@ -91,25 +110,30 @@ def finish(workdir: Path, records: Sequence[Record]) -> None:
     write_json(
         workdir / "results.json",
         {
-            "config": records[0].config,
-            "environment": records[0].environment,
+            "config": config,
+            "environment": environment,
             **own,
             "baselines": summary,
             "notes": {record.category: record.notes for record in records if record.notes},
         },
     )
-    solver = records[0].config["solver"]
+    write_json(workdir / "config.json", config)
     rows = [
-        {"method": name or solver, "category": category, **_flat(results)}
+        {"method": name or config["solver"], "category": category, **_flat(results)}
         for name, categories in methods.items()
         for category, results in categories.items()
     ]
-    write_text(workdir / "results.csv", _csv(rows))
+    write_text(workdir / "results.csv", _csv(rows, list(rows[0])))
     images = [
         {"category": record.category, **image} for record in records for image in record.images
     ]
-    write_text(workdir / "scores.csv", _csv(images))
-    shutil.rmtree(_unfinished(workdir), ignore_errors=True)
+    columns = ["category", "file", "label", "kind", "score"]
+    columns += [f"score_{name}" for name in summary]
+    write_text(workdir / "scores.csv", _csv(images, columns))
+    for record in records:
+        _path(workdir, record.digest).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another interrupted run may have records there
+        _unfinished(workdir).rmdir()
 
 
 def mean(results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
@@ -125,15 +149,18 @@ def _unfinished(workdir: Path) -> Path:
     return workdir / "unfinished"
 
 
+def _path(workdir: Path, digest: str) -> Path:
+    return _unfinished(workdir) / f"{digest}.json"
+
+
 def _flat(results: dict[str, Any]) -> dict[str, Any]:
     seconds = {f"seconds_{stage}": spent for stage, spent in results["seconds"].items()}
     return {key: value for key, value in results.items() if key != "seconds"} | seconds
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()

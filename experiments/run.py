@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 from absl import app, flags
 
-from experiments import cache, choices, compilation, config, memory, records, tables
+from experiments import cache, choices, compilation, config, interruption, memory, records, tables
 from sgfr_jax import datasets
 from sgfr_jax.backbones.architectures import ARCHITECTURES
-from sgfr_jax.version import __version__
 
 DEFAULT = config.Config()
 
@@ -111,15 +110,19 @@ SAVE_MAPS = flags.DEFINE_bool(
 def config_from_flags() -> config.Config:
     """The configuration that the flags ask for, checked and filled in."""
     names = [name.strip() for name in CATEGORY.value.split(",") if name.strip()]
+    if not names or ("all" in names and len(names) > 1):
+        raise choices.ConfigError(f"--category={CATEGORY.value} must be names, or all alone")
+    if LAYERS.value is not None and not LAYERS.value:
+        raise choices.ConfigError("--layers= names no layer; leave it out for the default")
     return config.resolve(
         config.Config(
             dataset=DATASET.value,
             data_dir=DATA_DIR.value,
-            categories=None if names in ([], ["all"]) else tuple(names),
+            categories=None if names == ["all"] else tuple(names),
             split_seed=SPLIT_SEED.value,
             backbone=BACKBONE.value,
             weights=WEIGHTS.value,
-            layers=tuple(LAYERS.value) if LAYERS.value else None,
+            layers=None if LAYERS.value is None else tuple(LAYERS.value),
             image_size=IMAGE_SIZE.value,
             grid=GRID.value,
             unit_norm=UNIT_NORM.value,
@@ -132,7 +135,7 @@ def config_from_flags() -> config.Config:
             sigma=SIGMA.value,
             metrics=METRICS.value,
             seed=SEED.value,
-            baselines=tuple(BASELINE.value),
+            baselines=tuple(dict.fromkeys(BASELINE.value)),
             skip_bad_images=SKIP_BAD_IMAGES.value,
         )
     )
@@ -201,7 +204,6 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     }
 
     made_with = environment.describe()
-    records.write_json(workdir / "config.json", dataclasses.asdict(settings))
     output = one_category.Output(workdir, resources.num_figures, resources.save_maps)
     finished = []
     for category in checked:
@@ -210,7 +212,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             category=category.name,
             data=category.fingerprint(),
             weights=embedder.digest,
-            version=[__version__, made_with["commit"]],
+            version=made_with,
             output=[resources.num_figures, resources.save_maps],
         )
         record = records.kept(workdir, digest)
@@ -219,15 +221,11 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
         else:
             outcome = one_category.run(category, embedder, scorers, settings, output)
             record = records.Record(
-                category=category.name,
-                digest=digest,
-                config=dataclasses.asdict(settings),
-                environment=made_with,
-                **outcome,
+                category.name, digest, dataclasses.asdict(settings), made_with, **outcome
             )
             records.keep(workdir, record)
         finished.append(record)
-    records.finish(workdir, finished)
+    records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
     return finished
 
 
@@ -239,6 +237,7 @@ def main(argv: Sequence[str]) -> None:
     logging.getLogger("jax").setLevel(logging.WARNING)
     workdir = Path(WORKDIR.value or f"runs/{DATASET.value}")
     cache_dir = Path(CACHE_DIR.value).expanduser() if CACHE_DIR.value else None
+    interruption.exit_at_once(lambda: cache_dir and cache.remove_unfinished(cache_dir))
     try:
         settings = config_from_flags()
         if cache_dir is not None:
@@ -254,10 +253,6 @@ def main(argv: Sequence[str]) -> None:
                 cache_bytes=int(CACHE_GB.value * 1e9),
             ),
         )
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on after the last finished category",
-              file=sys.stderr)  # fmt: skip
-        sys.exit(130)
     except Exception as error:
         if not _foreseen(error):
             raise
@@ -273,7 +268,8 @@ def _foreseen(error: Exception) -> bool:
     """Whether an error is the user's to mend; anything else deserves its traceback."""
     from sgfr_jax.backbones import WeightsError
 
-    return isinstance(error, choices.ConfigError | datasets.DatasetError | WeightsError)
+    # The system's own: a full disk, a name too long, a directory out of reach.
+    return isinstance(error, choices.ConfigError | datasets.DatasetError | WeightsError | OSError)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ class Embedder(NamedTuple):
             if not finite.all():
                 name = split.examples[done + int(np.argmin(finite))].name
                 raise DatasetError(
-                    f"{name}: its features are NaN or infinite; look at the image and at --weights"
+                    f"{name}: its features are NaN, infinite or too large for float32; look at the"
+                    " image and at --weights"
                 )
             yield np.asarray(features)[: len(batch)]
             done += len(batch)
@@ -106,10 +107,11 @@ def make_embedding(config: Config) -> Callable:
 
     def embed(apply, state, images):
         features = patches.merge_levels(apply(state, images), grid)
+        # Squares, as distances need them; and before the norm could hide anything.
+        finite = jnp.all(jnp.isfinite(jnp.sum(features**2, axis=-1)), axis=(1, 2))
         if config.unit_norm:
             features = patches.unit_norm(features)
-        features = features.reshape(features.shape[0], -1, features.shape[-1])
-        return features, jnp.all(jnp.isfinite(features), axis=(1, 2))
+        return features.reshape(features.shape[0], -1, features.shape[-1]), finite
 
     compiled = jax.jit(embed, static_argnums=0)
     return lambda backbone, images: compiled(backbone.embed, backbone.state, images)

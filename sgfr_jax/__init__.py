@@ -8,8 +8,9 @@ A short tour, with `levels` from any network as a mapping of name to `[B, h, w, 
     scores = score(bank, features.reshape(-1, D), code=code)
     maps = anomaly_map(scores.reshape(-1, 16, 16), (256, 256), sigma=4.0)
 
-All of these are pure functions of arrays; none of them calls `jax.jit`. `sgfr_jax.backbones` loads
-pretrained networks, `sgfr_jax.datasets` reads images, `sgfr_jax.metrics` evaluates.
+All of these are pure functions of arrays; none of them calls `jax.jit`. Imported by their own
+names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets` reads images,
+`sgfr_jax.metrics` and `sgfr_jax.histograms` evaluate, `sgfr_jax.streaming` samples in one pass.
 """
 
 from sgfr_jax.maps import anomaly_map, image_score

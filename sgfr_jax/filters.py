@@ -59,8 +59,9 @@ def apply(rows: np.ndarray, columns: np.ndarray, grid: jax.Array) -> jax.Array:
       grid: `[B, h, w, D]`.
 
     Returns:
-      `[B, H, W, D]`.
+      `[B, H, W, D]`, float32 at least.
     """
+    grid = linalg.at_least_float32(grid)
     rows, columns = (jnp.asarray(matrix, grid.dtype) for matrix in (rows, columns))
     tall = jnp.einsum("Hh,bhwd->bHwd", rows, grid, precision=linalg.HIGHEST)
     return jnp.einsum("Ww,bHwd->bHWd", columns, tall, precision=linalg.HIGHEST)

@@ -10,11 +10,17 @@ import jax.numpy as jnp
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
+def at_least_float32(array: jax.Array) -> jax.Array:
+    """The array in float32, or in float64 if it is that: residuals need the digits."""
+    array = jnp.asarray(array)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
 def squared_distances(targets: jax.Array, atoms: jax.Array) -> jax.Array:
     """Squared Euclidean distances `|z|^2 + |a|^2 - 2 z.a`, never negative.
 
-    The expansion makes the work one matrix product; its absolute error is about `1e-7 |z|^2`,
-    harmless for ranking neighbours, too coarse for a residual.
+    The expansion makes the work one matrix product. Its absolute error is about `1e-6 |z|^2`: too
+    coarse for a residual, and neighbours whose squared distances differ by less may change places.
 
     Args:
       targets: `[N, D]`.

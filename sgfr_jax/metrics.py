@@ -53,7 +53,7 @@ def rank(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = No
       A `Ranking`.
 
     Raises:
-      ValueError: on shapes that differ, scores that are not finite, or no positives.
+      ValueError: on shapes that do not fit, scores that are not finite, or no positives.
     """
     if scores.shape != labels.shape:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
@@ -63,6 +63,8 @@ def rank(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = No
     positives = scores[labels]
     if not positives.size:
         raise ValueError("there are no positives to rank")
+    if weights is not None and weights.shape != positives.shape:
+        raise ValueError(f"weights {weights.shape} must be one for each of {positives.shape}")
     negatives = scores[~labels]
     negatives.sort()
 
@@ -100,8 +102,10 @@ def roc_area(ranking: Ranking, *, max_fpr: float = 1.0) -> float:
       The normalised area, 0 to 1.
 
     Raises:
-      ValueError: if there are no negatives.
+      ValueError: if there are no negatives, or the limit is not in (0, 1].
     """
+    if not 0 < max_fpr <= 1:
+        raise ValueError(f"max_fpr={max_fpr}; it must be above 0 and at most 1")
     if not ranking.num_negatives:
         raise ValueError("there are no negatives: the false positive rate is undefined")
     # From one threshold to the next the curve runs level past the negatives in between, then
@@ -181,15 +185,19 @@ def evaluate(
       image_scores: `[B]`.
       image_labels: `[B]` bool; True is defective.
       maps: `[P, H, W]` anomaly maps of the images whose masks are known.
-      masks: `[P, H, W]` bool; True is defect.
+      masks: `[P, H, W]`; what is not zero is defect.
 
     Returns:
       `Metrics`.
 
     Raises:
-      ValueError: on shapes that differ or scores that are not finite.
+      ValueError: on shapes that differ, scores that are not finite, or maps without masks.
     """
     image_labels = np.asarray(image_labels, bool)
+    if (maps is None) != (masks is None):
+        raise ValueError("maps and masks must be given together")
+    if masks is not None:
+        masks = np.asarray(masks, bool)
     images = pixels = regions = None
     if image_labels.any() and not image_labels.all():
         images = rank(image_scores, image_labels)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import filters
+from sgfr_jax import filters, linalg
 
 
 def merge_levels(levels: Mapping[str, jax.Array], grid: tuple[int, int]) -> jax.Array:
@@ -48,7 +48,11 @@ def unit_norm(patches: jax.Array) -> jax.Array:
       patches: `[..., D]`.
 
     Returns:
-      `[..., D]`.
+      `[..., D]`, float32 at least; NaN where a patch is not finite.
     """
-    squared = jnp.sum(patches**2, axis=-1, keepdims=True)
-    return patches * jnp.where(squared > 0, jax.lax.rsqrt(jnp.where(squared > 0, squared, 1)), 0)
+    patches = linalg.at_least_float32(patches)
+    # Divided by the largest first, so that squares neither overflow nor vanish.
+    largest = jnp.max(jnp.abs(patches), axis=-1, keepdims=True)
+    scaled = patches / jnp.where(largest > 0, largest, 1)
+    squared = jnp.sum(scaled**2, axis=-1, keepdims=True)
+    return scaled * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1))

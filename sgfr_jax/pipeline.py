@@ -47,7 +47,12 @@ def score(
 
     Returns:
       `[N]`.
+
+    Raises:
+      ValueError: if `chunk_size` is not positive, or what `code` raises.
     """
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size}; it must be positive, or None")
 
     def residual_norm(targets: jax.Array) -> jax.Array:
         return reconstruction.residual_norm(targets, bank.atoms, code(targets, bank))

@@ -44,6 +44,7 @@ def residual_norm(targets: jax.Array, atoms: jax.Array, code: types.Code) -> jax
       code: of the targets.
 
     Returns:
-      `[N]`.
+      `[N]`; its gradient is zero where the residual is.
     """
-    return jnp.linalg.norm(residual(targets, atoms, code), axis=-1)
+    squared = jnp.sum(residual(targets, atoms, code) ** 2, axis=-1)
+    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0 * squared)

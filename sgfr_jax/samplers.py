@@ -1,8 +1,9 @@
 """Choosing the few nominal patches that make the bank.
 
 A sampler is `sample(key, points [N, D], weights [N], num) -> Selection`. Points of weight 0 are
-padding and never chosen. Where there are fewer points than `num`, the slots left over are padding
-of weight 0 in turn, so that padded problems of one shape can be mapped over.
+padding and never chosen, whatever they hold; nor are points that are not finite. Where there are
+fewer points than `num`, the slots left over are padding of weight 0 in turn, so that padded
+problems of one shape can be mapped over.
 """
 
 import jax
@@ -26,9 +27,8 @@ def uniform(key: jax.Array, points: jax.Array, weights: jax.Array, num: int) -> 
     Raises:
       ValueError: if `num` is not between 1 and `N`, or shapes do not fit.
     """
-    _check(points, weights, num)
-    eligible = weights > 0
-    order = jnp.where(eligible, jax.random.uniform(key, weights.shape), jnp.inf)
+    points, eligible = _check(points, weights, num)
+    order = jnp.where(eligible, jax.random.uniform(key, eligible.shape), jnp.inf)
     indices = jnp.argsort(order)[:num].astype(jnp.int32)
     chosen = eligible[indices]
     return types.Selection(
@@ -67,9 +67,8 @@ def k_center_start(
     key: jax.Array, points: jax.Array, weights: jax.Array, num: int
 ) -> types.Selection:
     """A `Selection` of `num` slots with the first, random choice made; see `greedy_k_center`."""
-    _check(points, weights, num)
-    eligible = weights > 0
-    first = jnp.argmax(jnp.where(eligible, jax.random.uniform(key, weights.shape), -1.0))
+    points, eligible = _check(points, weights, num)
+    first = jnp.argmax(jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0))
     distances = linalg.squared_distances(points, points[first][None])[:, 0]
     distances = jnp.where(eligible, distances, -jnp.inf).at[first].set(-jnp.inf)
     filled = jnp.any(eligible)
@@ -107,56 +106,18 @@ def k_center_advance(
     Returns:
       The selection, with `min(upto, M, eligible points)` slots filled.
     """
+    points = jnp.asarray(points)
     num_points, num_slots = points.shape[0], selection.indices.shape[0]
-    pool_size = min(pool_size, num_points)
     norms = jnp.sum(points**2, axis=-1)
     upto = jnp.minimum(jnp.asarray(upto, jnp.int32), num_slots)
-
-    def look_ahead(state: types.Selection):
-        values, pool = jax.lax.top_k(state.distances, min(pool_size + 1, num_points))
-        bound = values[pool_size] if num_points > pool_size else -jnp.inf
-        pool = pool[:pool_size]
-        candidates, candidate_norms = points[pool], norms[pool]
-
-        def choosing(carry):
-            _, count, distances = carry
-            farthest = jnp.max(distances)
-            fresh = (farthest >= bound) | (count == state.count)
-            return (count < upto) & (farthest > -jnp.inf) & fresh
-
-        def choose(carry):
-            indices, count, distances = carry
-            best = jnp.argmax(distances)
-            products = jnp.matmul(candidates, candidates[best], precision=linalg.HIGHEST)
-            to_best = jnp.maximum(candidate_norms + candidate_norms[best] - 2 * products, 0)
-            distances = jnp.minimum(distances, to_best).at[best].set(-jnp.inf)
-            return indices.at[count].set(pool[best]), count + 1, distances
-
-        carry = (state.indices, state.count, values[:pool_size])
-        indices, count, _ = jax.lax.while_loop(choosing, choose, carry)
-        return indices, count
-
-    def learn(distances, indices, start, count):
-        """Lowers `distances` to those from the choices `start:count`, a block at a time."""
-
-        def one_block(block, distances):
-            # The last block may begin early: seeing a choice twice changes nothing.
-            slots = start + block * width + jnp.arange(width)
-            chosen = indices[jnp.minimum(slots, count - 1)]
-            products = jnp.matmul(points, points[chosen].T, precision=linalg.HIGHEST)
-            nearest = jnp.min(norms[chosen][None] - 2 * products, axis=1)
-            return jnp.minimum(distances, jnp.maximum(norms + nearest, 0))
-
-        width = min(block_size, num_slots)
-        num_blocks = (count - start + width - 1) // width
-        return jax.lax.fori_loop(0, num_blocks, one_block, distances)
 
     def unfinished(state: types.Selection):
         return (state.count < upto) & (jnp.max(state.distances) > -jnp.inf)
 
     def advance(state: types.Selection):
-        indices, count = look_ahead(state)
-        distances = learn(state.distances, indices, state.count, count)
+        indices, count = _look_ahead(state, points, norms, upto, min(pool_size, num_points))
+        chosen = (indices, state.count, count)
+        distances = _learn(state.distances, points, norms, chosen, min(block_size, num_slots))
         # What was chosen, and what was never eligible, stays out.
         slot = jnp.arange(num_slots)
         fresh = (slot >= state.count) & (slot < count)
@@ -167,7 +128,62 @@ def k_center_advance(
     return jax.lax.while_loop(unfinished, advance, selection)
 
 
-def _check(points: jax.Array, weights: jax.Array, num: int) -> None:
+def _look_ahead(state, points, norms, upto, pool_size):
+    """Goes on inside the pool of the farthest points for as long as that is sure to be right.
+
+    Returns:
+      The indices with the new choices, and how many slots they fill.
+    """
+    num_points = points.shape[0]
+    values, pool = jax.lax.top_k(state.distances, min(pool_size + 1, num_points))
+    bound = values[pool_size] if num_points > pool_size else -jnp.inf
+    pool = pool[:pool_size]
+    # Points that are not eligible may hold anything; their distance keeps them out.
+    candidates, candidate_norms = points[pool], norms[pool]
+
+    def choosing(carry):
+        _, count, distances = carry
+        farthest = jnp.max(distances)
+        fresh = (farthest >= bound) | (count == state.count)
+        return (count < upto) & (farthest > -jnp.inf) & fresh
+
+    def choose(carry):
+        indices, count, distances = carry
+        best = jnp.argmax(distances)
+        products = jnp.matmul(candidates, candidates[best], precision=linalg.HIGHEST)
+        to_best = jnp.maximum(candidate_norms + candidate_norms[best] - 2 * products, 0)
+        distances = _lower(distances, to_best).at[best].set(-jnp.inf)
+        return indices.at[count].set(pool[best]), count + 1, distances
+
+    carry = (state.indices, state.count, values[:pool_size])
+    indices, count, _ = jax.lax.while_loop(choosing, choose, carry)
+    return indices, count
+
+
+def _learn(distances, points, norms, chosen, block_size):
+    """Lowers distances to those from the choices `start:count` of `indices`, block by block."""
+    indices, start, count = chosen
+
+    def one_block(block, distances):
+        # The last block may begin early: seeing a choice twice changes nothing.
+        slots = start + block * block_size + jnp.arange(block_size)
+        centres = indices[jnp.minimum(slots, count - 1)]
+        products = jnp.matmul(points, points[centres].T, precision=linalg.HIGHEST)
+        nearest = jnp.min(norms[centres][None] - 2 * products, axis=1)
+        return _lower(distances, jnp.maximum(norms + nearest, 0))
+
+    num_blocks = (count - start + block_size - 1) // block_size
+    return jax.lax.fori_loop(0, num_blocks, one_block, distances)
+
+
+def _lower(distances, others):
+    """The minimum, but what is out stays out, even where the other is NaN."""
+    return jnp.where(distances > -jnp.inf, jnp.minimum(distances, others), -jnp.inf)
+
+
+def _check(points, weights, num: int) -> tuple[jax.Array, jax.Array]:
+    """The points as an array, and which of them can be chosen."""
+    points, weights = jnp.asarray(points), jnp.asarray(weights)
     if points.ndim != 2 or weights.shape != points.shape[:1]:
         raise ValueError(
             f"points must be [N, D] and weights [N], got {points.shape} and {weights.shape}"
@@ -177,3 +193,4 @@ def _check(points: jax.Array, weights: jax.Array, num: int) -> None:
             f"a sampler was asked for {num} of {points.shape[0]} points;"
             " ask for at least 1 and at most all of them"
         )
+    return points, (weights > 0) & jnp.all(jnp.isfinite(points), axis=-1)

@@ -34,6 +34,7 @@ def local_code(
       ValueError: if the number of features differs or `num_neighbors` is not in `1..M`.
     """
     num_atoms = bank.atoms.shape[0]
+    targets = jnp.asarray(targets)
     if targets.ndim != 2 or targets.shape[1:] != bank.atoms.shape[1:]:
         raise ValueError(
             f"targets must be [N, D] with the atoms' D, got targets {targets.shape}"
@@ -44,8 +45,9 @@ def local_code(
             f"num_neighbors={num_neighbors}, but the bank has {num_atoms} atoms;"
             f" use 1 to {num_atoms}, or a larger bank"
         )
-    indices = linalg.nearest(targets, bank.atoms, bank.weights, num_neighbors=num_neighbors)
-    coefficients = jax.vmap(solve)(targets, bank.atoms[indices], bank.weights[indices] > 0)
+    targets, atoms = linalg.at_least_float32(targets), linalg.at_least_float32(bank.atoms)
+    indices = linalg.nearest(targets, atoms, bank.weights, num_neighbors=num_neighbors)
+    coefficients = jax.vmap(solve)(targets, atoms[indices], bank.weights[indices] > 0)
     return types.Code(indices, coefficients)
 
 
@@ -64,7 +66,8 @@ def affine_ridge(
       target: `[D]`.
       support: `[K, D]`.
       valid: `[K]` bool; False for padding.
-      ridge: the penalty relative to the mean squared difference; positive.
+      ridge: the penalty relative to the mean squared difference. Positive, and not below about
+        1e-6: with more atoms than features float32 needs that much to factorise the Gram matrix.
 
     Returns:
       `[K]`; 0 where not valid. A target that equals its whole support gets equal coefficients.
@@ -88,7 +91,7 @@ def ridge(target: jax.Array, support: jax.Array, valid: jax.Array, *, ridge: flo
       target: `[D]`.
       support: `[K, D]`.
       valid: `[K]` bool; False for padding.
-      ridge: the penalty relative to the mean squared norm of the support; positive.
+      ridge: the penalty relative to the mean squared norm of the support; as of `affine_ridge`.
 
     Returns:
       `[K]`; 0 where not valid.
@@ -111,15 +114,15 @@ def nearest(target: jax.Array, support: jax.Array, valid: jax.Array) -> jax.Arra
     Returns:
       `[K]`.
     """
-    del target, support
-    return jnp.zeros(valid.shape).at[0].set(valid[0])
+    del support
+    return jnp.zeros(valid.shape, target.dtype).at[0].set(valid[0])
 
 
 def _penalised(gram: jax.Array, valid: jax.Array, ridge: float) -> jax.Array:
     """The Gram matrix with its diagonal raised, and padding decoupled from the rest."""
     scale = jnp.trace(gram) / jnp.maximum(jnp.sum(valid), 1)
     # A support that coincides with the target has no scale of its own; any will do.
-    penalty = ridge * jnp.where(scale > 0, scale, 1)
+    penalty = ridge * jnp.where(scale > jnp.finfo(gram.dtype).tiny / ridge, scale, 1)
     return gram + jnp.diag(jnp.where(valid, penalty, 1))
 
 

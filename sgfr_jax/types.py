@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 
 class Selection(NamedTuple):
@@ -43,5 +44,5 @@ def make_bank(patches: jax.Array, selection: Selection) -> Bank:
     Returns:
       A `Bank` of `M` atoms; unfilled slots are zero atoms of weight 0.
     """
-    atoms = patches[selection.indices] * selection.weights[:, None]
+    atoms = jnp.where(selection.weights[:, None] > 0, patches[selection.indices], 0)
     return Bank(atoms, selection.weights, selection.indices)

@@ -41,6 +41,15 @@ def test_rows_sum_to_one(size, new_size):
         np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float16, jnp.bfloat16])
+def test_other_types_are_computed_in_float32(rng, dtype):
+    grid = rng.integers(0, 9, (1, 4, 4, 2))
+    matrix = filters.resize_matrix(4, 7)
+    found = filters.apply(matrix, matrix, jnp.asarray(grid, dtype))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, filters.apply(matrix, matrix, jnp.float32(grid)), rtol=1e-6)
+
+
 def test_apply_filters_each_axis_with_its_own_matrix(rng):
     rows, columns = rng.normal(size=(5, 3)), rng.normal(size=(6, 4))
     grid = rng.normal(size=(2, 3, 4, 7))

@@ -110,6 +110,14 @@ def test_without_masks_pixel_metrics_are_none():
     assert found.pixel_auroc is found.aupro is None
 
 
+def test_masks_of_0_and_255_will_do():
+    maps, masks = make_case(0, 2)
+    labels = masks.any(axis=(1, 2))
+    expected = metrics.evaluate(maps.max(axis=(1, 2)), labels, maps, masks)
+    found = metrics.evaluate(maps.max(axis=(1, 2)), labels, maps, masks.astype(np.uint8) * 255)
+    assert found == expected
+
+
 def test_inputs_are_left_alone():
     maps, masks = make_case(1, 3)
     before = maps.copy()
@@ -125,6 +133,19 @@ class TestMistakes:
     def test_shapes(self):
         with pytest.raises(ValueError, match=r"\(3,\) and labels \(2,\)"):
             metrics.rank(np.zeros(3), np.zeros(2, bool))
+
+    def test_weights(self):
+        with pytest.raises(ValueError, match=r"weights \(2,\) must be one for each of \(1,\)"):
+            metrics.rank(np.zeros(2), np.array([True, False]), np.ones(2))
+
+    @pytest.mark.parametrize("limit", [0, -1, 1.5])
+    def test_limits(self, limit):
+        with pytest.raises(ValueError, match="max_fpr"):
+            metrics.roc_area(metrics.rank(np.zeros(2), np.array([True, False])), max_fpr=limit)
+
+    def test_maps_without_masks(self):
+        with pytest.raises(ValueError, match="together"):
+            metrics.evaluate(np.zeros(2), np.array([0, 1]), np.zeros((2, 3, 3)))
 
     def test_one_class(self):
         with pytest.raises(ValueError, match="no positives"):

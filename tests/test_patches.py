@@ -53,6 +53,26 @@ def test_unit_norm(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
+def test_unit_norm_of_any_size(rng, scale):
+    features = rng.normal(size=(4, 5))
+    found = patches.unit_norm(jnp.float32(features * scale))
+    expected = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_unit_norm_in_half_precision(rng):
+    features = jnp.float16(rng.normal(size=(4, 5)) * 300)
+    found = patches.unit_norm(features)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, rtol=1e-5)
+
+
+def test_a_patch_that_is_not_finite_stays_so():
+    found = patches.unit_norm(jnp.float32([[1, jnp.nan], [jnp.inf, 1], [3, 4]]))
+    np.testing.assert_array_equal(np.isnan(found).any(axis=-1), [True, True, False])
+
+
 def test_a_zero_patch_stays_zero_and_has_a_gradient():
     np.testing.assert_array_equal(patches.unit_norm(jnp.zeros((2, 3))), 0)
     gradient = jax.grad(lambda x: jnp.sum(patches.unit_norm(x)))(jnp.zeros((2, 3)))

@@ -70,6 +70,19 @@ def test_vmap_over_padded_categories_equals_the_loop(rng):
         np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_empty_slots_are_zero_atoms_whatever_the_patches_hold():
+    patches = jnp.ones((4, 3)).at[0].set(jnp.nan)
+    weights = jnp.float32([0, 1, 0, 0])
+    bank = sgfr.fit(jax.random.key(0), patches, weights, sample=sgfr.uniform, num_atoms=3)
+    np.testing.assert_array_equal(bank.atoms, [[1] * 3, [0] * 3, [0] * 3])
+
+
+def test_a_chunk_must_have_a_size():
+    bank = fit(np.ones((4, 3), np.float32), 2)
+    with pytest.raises(ValueError, match="chunk_size=0"):
+        sgfr.score(bank, jnp.ones((4, 3)), code=NEAREST, chunk_size=0)
+
+
 def test_a_bank_that_ran_out_of_patches_scores_like_a_smaller_one(rng):
     patches = jnp.float32(rng.normal(size=(20, 5)))
     weights = jnp.ones(20).at[8:].set(0)

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,6 +10,12 @@ CODE = types.Code(jnp.array([[0, 1], [2, 2]]), jnp.float32([[3, -1], [0.25, 0.5]
 
 def test_reconstruction_worked_by_hand():
     np.testing.assert_allclose(reconstruction.reconstruct(ATOMS, CODE), [[3, -2, 0], [0, 0, 3]])
+
+
+def test_the_norm_of_a_zero_residual_has_a_gradient():
+    gradient = jax.grad(lambda z: reconstruction.residual_norm(z, ATOMS, CODE).sum())
+    found = gradient(jnp.float32([[3, 1, 4], [0, 0, 3]]))
+    np.testing.assert_allclose(found, [[0, 0.6, 0.8], [0, 0, 0]], rtol=1e-6)
 
 
 def test_residual_and_its_norm_worked_by_hand():

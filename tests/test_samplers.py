@@ -92,6 +92,25 @@ class TestEverySampler:
         np.testing.assert_array_equal(found.weights, [1] * 25 + [0] * 5)
         np.testing.assert_array_equal(found.indices[25:], np.zeros(5))
 
+    def test_padding_may_hold_anything(self, rng, sample):
+        points = jnp.float32(rng.normal(size=(40, 3)))
+        weights = jnp.ones(40).at[25:].set(0)
+        expected = sample(jax.random.key(2), points, weights, 12)
+        for junk in (jnp.nan, jnp.inf, 1e30):
+            found = sample(jax.random.key(2), points.at[25:].set(junk), weights, 12)
+            np.testing.assert_array_equal(found.indices, expected.indices)
+
+    def test_points_that_are_not_finite_are_not_chosen(self, rng, sample):
+        points = jnp.float32(rng.normal(size=(20, 3))).at[4, 1].set(jnp.nan).at[7].set(jnp.inf)
+        found = sample(jax.random.key(2), points, jnp.ones(20), 20)
+        assert found.count == 18
+        assert not {4, 7} & set(np.asarray(found.indices[:18]).tolist())
+
+    def test_numpy_arrays_will_do(self, rng, sample):
+        points = rng.normal(size=(20, 3)).astype(np.float32)
+        found = sample.__wrapped__(jax.random.key(2), points, np.ones(20), 5)
+        assert found.count == 5
+
     def test_nothing_but_padding(self, sample):
         found = sample(jax.random.key(0), jnp.ones((4, 2)), jnp.zeros(4), 2)
         assert found.count == 0

@@ -117,6 +117,15 @@ class TestEverySolver:
         left = targets - rebuild(atoms, code)
         assert np.isnan(left[1]).all()
 
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+    def test_half_precision_is_computed_in_float32(self, rng, name, dtype):
+        atoms, targets = (jnp.asarray(rng.normal(size=(n, 5)), dtype) for n in (12, 4))
+        bank = types.Bank(atoms, jnp.ones(12), jnp.arange(12))
+        found = code_of(name, targets, bank, 3)
+        expected = code_of(name, jnp.float32(targets), bank_of(jnp.float32(atoms)), 3)
+        assert found.coefficients.dtype == jnp.float32
+        np.testing.assert_allclose(found.coefficients, expected.coefficients, atol=1e-5)
+
     def test_new_values_do_not_compile_again(self, rng, name):
         code = jax.jit(partial(solvers.local_code, num_neighbors=3, solve=SOLVERS[name]))
         for _ in range(3):

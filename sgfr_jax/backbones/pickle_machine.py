@@ -36,7 +36,10 @@ _LITERALS = {
     *("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
 # How a damaged program shows itself: an empty stack, an unknown memo, wrong types, bad numbers.
-DAMAGE = (LookupError, TypeError, ValueError, OverflowError, struct.error, MemoryError)
+DAMAGE = (
+    *(LookupError, TypeError, ValueError, AttributeError, OverflowError),
+    *(RecursionError, MemoryError, struct.error),
+)
 
 
 def load(
@@ -120,6 +123,8 @@ def _step(name, argument, stack, memo, names, persistent):
         stack.append(_look_up(argument, names))
     elif name == "STACK_GLOBAL":
         attribute, module = stack.pop(), stack.pop()
+        if not isinstance(attribute, str) or not isinstance(module, str):
+            raise FormatError("is damaged: it looks something up by what is not a name")
         stack.append(_look_up(f"{module} {attribute}", names))
     elif name in ("REDUCE", "NEWOBJ"):
         arguments, function = stack.pop(), stack.pop()

@@ -244,6 +244,8 @@ def _materialize(tensor, buffers, swap=False):
 
 def _ordered_dict(items=None):
     # Python 2 gave the items here; since then they follow one by one.
+    if items is not None and not isinstance(items, list):
+        raise FormatError("is damaged: the items of a dictionary are not in a list")
     result = {}
     for key, value in items or []:
         if not isinstance(key, str):

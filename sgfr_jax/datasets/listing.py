@@ -25,7 +25,7 @@ def require_directory(data_dir: Path | None, *, dataset: str, layout: str) -> Pa
         problem = f"the data directory (--data_dir) '{data_dir}' does not exist"
     elif not data_dir.is_dir():
         problem = f"the data directory (--data_dir) '{data_dir}' is a file, not a directory"
-    elif not any(data_dir.iterdir()):
+    elif not _entries(data_dir):
         problem = f"the data directory (--data_dir) '{data_dir}' is empty"
     else:
         return data_dir
@@ -34,11 +34,18 @@ def require_directory(data_dir: Path | None, *, dataset: str, layout: str) -> Pa
 
 def subdirectories(directory: Path) -> list[Path]:
     """Returns the visible directories right under `directory`, sorted; none if it is missing."""
-    if not directory.is_dir():
+    return [
+        entry for entry in _entries(directory) if entry.is_dir() and not entry.name.startswith(".")
+    ]
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What lies right in a directory, sorted; nothing if it is missing."""
+    try:
+        return sorted(directory.iterdir()) if directory.is_dir() else []
+    except OSError as error:
+        _refuse(error)
         return []
-    return sorted(
-        entry for entry in directory.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
 
 
 def image_files(directory: Path, *, recursive: bool = True) -> list[Path]:
@@ -48,14 +55,29 @@ def image_files(directory: Path, *, recursive: bool = True) -> list[Path]:
     do not count.
     """
     found = []
-    for parent, children, files in os.walk(directory):
+    for parent, children, files in os.walk(directory, onerror=_refuse):
         children[:] = [child for child in children if recursive and not child.startswith(".")]
-        found += [
-            Path(parent, file)
-            for file in files
-            if not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES
-        ]
+        for file in files:
+            path = Path(parent, file)
+            if not file.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
+                _check_name(path)
+                found.append(path)
     return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    """Raises for a directory that cannot be listed; one that is not there is an empty one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise DatasetError(f"the directory '{error.filename}' cannot be read: {error.strerror}.")
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DatasetError(
+            f"the file name {os.fsencode(path)!r} is not UTF-8; rename it."
+        ) from None
 
 
 def pair_masks(
@@ -75,7 +97,7 @@ def pair_masks(
         stem = mask.relative_to(mask_root).with_suffix("")
         if stem not in image_of:
             # An image may itself be called x_mask, so the whole stem is tried first.
-            stem = stem.with_name(stem.name.removesuffix("_mask"))
+            stem = stem.parent / stem.name.removesuffix("_mask")
         candidates = image_of.get(stem, [])
         if not candidates:
             raise DatasetError(

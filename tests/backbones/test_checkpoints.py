@@ -227,6 +227,20 @@ def test_keys_that_take_for_ever_to_hash_are_refused(write):
         checkpoints.read(write(zip_with_pickle(b"\x80\x02}" + bomb + b"Ns.")))
 
 
+def test_names_that_are_no_text_are_refused(write):
+    nested = b"]" * 100_000 + b"a" * 99_999
+    doubled = b")" + b"2\x86" * 40  # 2 ** 40 leaves, if anybody printed it
+    for body in (nested, doubled):
+        with pytest.raises(WeightsError, match="not a name"):
+            checkpoints.read(write(zip_with_pickle(b"\x80\x04" + body + b"\x8c\x01x\x93.")))
+
+
+def test_dictionaries_of_other_than_a_list_are_refused(write):
+    body = b"\x80\x02ccollections\nOrderedDict\n(((X\x01\x00\x00\x00aK\x01tttR."
+    with pytest.raises(WeightsError, match="not in a list"):
+        checkpoints.read(write(zip_with_pickle(body)))
+
+
 def test_memo_of_a_huge_index_allocates_nothing(write):
     with pytest.raises(WeightsError, match="no dictionary of weights"):
         checkpoints.read(write(zip_with_pickle(b"\x80\x02Nr\xff\xff\xff\xff.")))

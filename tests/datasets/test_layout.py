@@ -1,5 +1,6 @@
 """The data sets `mvtec` and `folder`, which share a layout."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,36 @@ def test_listed_files_are_read(tmp_path):
     (category,) = _load("mvtec", tmp_path)
     ((_, loaded),) = datasets.read_examples(category.test, 8)
     np.testing.assert_array_equal(loaded.mask, np.repeat([True] * 4 + [False] * 4, 8).reshape(8, 8))
+
+
+def test_a_mask_without_a_stem_is_named(mvtec_dir):
+    _write(mvtec_dir / "tile", ["ground_truth/crack/_mask.png"])
+    with pytest.raises(DatasetError, match=r"_mask\.png' has no image"):
+        _load("mvtec", mvtec_dir)
+
+
+def test_what_is_no_file_is_no_image(mvtec_dir):
+    os.mkfifo(mvtec_dir / "tile" / "train" / "good" / "pipe.png")
+    (mvtec_dir / "tile" / "train" / "good" / "directory.png").mkdir()
+    names = [example.name for example in _load("mvtec", mvtec_dir, "tile")[0].train]
+    assert names == ["tile/train/good/000.png", "tile/train/good/001.png"]
+
+
+def test_a_name_that_is_not_text_is_refused(mvtec_dir):
+    good = os.fsencode(mvtec_dir / "tile" / "test" / "good")
+    try:
+        open(good + b"/\xff\xfe.png", "wb").close()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(DatasetError, match=r"xff.*is not UTF-8"):
+        _load("mvtec", mvtec_dir)
+
+
+def test_a_directory_out_of_reach_is_named(mvtec_dir, monkeypatch):
+    def walk(directory, onerror):
+        onerror(PermissionError(13, "Permission denied", str(directory)))
+        return []
+
+    monkeypatch.setattr("os.walk", walk)
+    with pytest.raises(DatasetError, match=r"good' cannot be read: Permission denied"):
+        _load("mvtec", mvtec_dir)

@@ -99,6 +99,15 @@ def test_an_entry_larger_than_the_limit_is_passed_on_and_not_stored(tmp_path, ar
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_being_stored_can_be_removed_at_once(tmp_path, array):
+    store(tmp_path, "kept", array)
+    passed = cache.write_through(tmp_path, "a", array.shape, blocks(array), LIMIT)
+    next(passed)
+    cache.remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.embeddings"]
+    cache.remove_unfinished(tmp_path / "absent")
+
+
 def test_a_directory_that_cannot_be_written_stops_nothing(tmp_path, array, capsys):
     (tmp_path / "file").write_text("")
     np.testing.assert_array_equal(store(tmp_path / "file", "a", array), array)

@@ -31,10 +31,17 @@ def record(name, value, baseline=0.5):
     )
 
 
+def finish(workdir, finished):
+    records.finish(workdir, finished, {"solver": "affine_ridge", "seed": 3}, {"jax": "1"})
+
+
 def test_results_have_the_promised_shape(tmp_path):
-    records.finish(tmp_path, [record("cap", 0.75), record("nut", 0.25)])
+    finish(tmp_path, [record("cap", 0.75), record("nut", 0.25)])
     found = json.loads((tmp_path / "results.json").read_text())
     assert set(found) >= {"config", "environment", "categories", "mean", "baselines"}
+    # The run's own, not those of a record that an earlier run made.
+    assert found["config"]["seed"] == 3 and found["environment"] == {"jax": "1"}
+    assert json.loads((tmp_path / "config.json").read_text()) == found["config"]
     assert set(found["categories"]["cap"]) == {
         *Metrics._fields, "num_train", "num_test", "num_atoms", "seconds"
     }  # fmt: skip
@@ -58,7 +65,7 @@ def test_results_have_the_promised_shape(tmp_path):
 
 
 def test_undefined_metrics_are_null_and_left_out_of_the_mean(tmp_path):
-    records.finish(tmp_path, [record("cap", None), record("nut", 0.25)])
+    finish(tmp_path, [record("cap", None), record("nut", 0.25)])
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["categories"]["cap"]["aupro"] is None
     assert found["mean"]["aupro"] == 0.25
@@ -71,8 +78,24 @@ def test_a_kept_record_comes_back_until_the_run_is_finished(tmp_path):
     records.keep(tmp_path, kept)
     assert records.kept(tmp_path, kept.digest) == kept
     assert records.kept(tmp_path, "another") is None
-    records.finish(tmp_path, [kept])
+    finish(tmp_path, [kept])
     assert records.kept(tmp_path, kept.digest) is None
+
+
+def test_records_of_another_run_are_left_alone(tmp_path):
+    other, own = record("nut", 0.5), record("cap", 0.75)
+    records.keep(tmp_path, other)
+    records.keep(tmp_path, own)
+    finish(tmp_path, [own])
+    assert records.kept(tmp_path, own.digest) is None
+    assert records.kept(tmp_path, other.digest) == other
+
+
+def test_no_test_images_leave_a_header(tmp_path):
+    empty = records.Record(**{**vars(record("cap", None)), "images": []})
+    finish(tmp_path, [empty])
+    header = "category,file,label,kind,score,score_nearest\n"
+    assert (tmp_path / "scores.csv").read_text() == header
 
 
 def test_a_damaged_record_counts_as_none(tmp_path):
@@ -91,6 +114,26 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
         records.write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("name", ["figures", "unfinished"])
+def test_a_file_where_a_directory_must_be(tmp_path, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(ConfigError, match="--workdir"):
+        records.open_workdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", records.FILES)
+def test_a_directory_where_a_file_must_be(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=f"{name} is a directory"):
+        records.open_workdir(tmp_path)
+
+
+def test_opening_leaves_the_files_that_are_there(tmp_path):
+    (tmp_path / "probe").write_text("mine")
+    records.open_workdir(tmp_path)
+    assert (tmp_path / "probe").read_text() == "mine"
 
 
 def test_a_work_directory_that_cannot_be_written(tmp_path):

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import category, config, run
+from experiments import category, config, interruption, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,7 +159,7 @@ def test_a_folder_of_nominal_images_alone(small, folder, tmp_path):
     cap, _ = go(small, tmp_path / "out")
     assert cap.results["num_test"] == 0 and cap.results["image_auroc"] is None
     assert "no test images" in cap.notes[0]
-    assert (tmp_path / "out" / "scores.csv").read_text() == ""
+    assert (tmp_path / "out" / "scores.csv").read_text() == "category,file,label,kind,score\n"
 
 
 def test_one_training_image(small, folder, tmp_path):
@@ -174,7 +173,8 @@ class TestCommandLine:
     """What `main` makes of flags: one line and an exit status, and no traceback."""
 
     @pytest.fixture(autouse=True)
-    def parsed(self):
+    def parsed(self, monkeypatch):
+        monkeypatch.setattr(interruption, "exit_at_once", lambda clean_up: None)
         if not flags.FLAGS.is_parsed():
             flags.FLAGS(["run"])
 
@@ -198,6 +198,11 @@ class TestCommandLine:
             ({"image_size": 16}, ["--image_size=16", "32"]),
             ({"bank_size": 10**9}, ["--bank_size=1000000000"]),
             ({"bank_size": 3}, ["--num_neighbors=10", "3 atoms"]),
+            ({"layers": []}, ["--layers= names no layer"]),
+            ({"category": ""}, ["--category="]),
+            ({"category": "all,brick"}, ["--category=all,brick", "all alone"]),
+            ({"ridge": float("inf")}, ["--ridge=inf"]),
+            ({"sigma": float("inf")}, ["--sigma=inf"]),
         ],
     )
     def test_mistakes(self, tmp_path, values, words):
@@ -232,6 +237,34 @@ class TestCommandLine:
         message = self.fails(workdir=str(tmp_path), bank_size=20, **values)
         assert "0_mask.png" in message and "10 x 10" in message and "72 x 72" in message
 
+    def test_mask_without_an_image(self, folder, tmp_path):
+        (folder / "cap" / "test" / "dent" / "1.png").unlink()
+        message = self.fails(workdir=str(tmp_path), dataset="folder", data_dir=str(folder))
+        assert "1_mask.png" in message and "has no image" in message
+
+    def test_bad_image(self, folder, tmp_path):
+        path = folder / "nut" / "test" / "good" / "2.png"
+        path.write_bytes(path.read_bytes()[:200])
+        values = {"dataset": "folder", "data_dir": str(folder), "image_size": 64}
+        message = self.fails(workdir=str(tmp_path), bank_size=20, **values)
+        assert "nut/test/good/2.png" in message and "--skip_bad_images" in message
+
+    def test_a_penalty_too_small_for_its_atoms(self, folder, tmp_path):
+        message = self.fails(
+            workdir=str(tmp_path), dataset="folder", data_dir=str(folder), image_size=64,
+            layers=["block0"], bank_size=200, num_neighbors=60, ridge=1e-12,
+        )  # fmt: skip
+        assert "score is not finite" in message and "--ridge" in message
+
+    def test_a_figure_that_cannot_be_written(self, folder, tmp_path, monkeypatch):
+        def fail(*args):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("experiments.figures.save", fail)
+        values = {"dataset": "folder", "data_dir": str(folder), "image_size": 64}
+        message = self.fails(workdir=str(tmp_path), layers=["block2"], bank_size=20, **values)
+        assert "No space left on device" in message
+
     def test_positional_arguments(self):
         with pytest.raises(SystemExit, match="unexpected arguments: demo"):
             run.main(["run", "demo"])
@@ -257,14 +290,16 @@ def test_a_mistake_shows_no_traceback():
     assert found.stderr.startswith("error: ") and "Traceback" not in found.stderr
 
 
+def small_run(folder, out, *more):
+    return command(
+        "--dataset=folder", f"--data_dir={folder}", f"--workdir={out}", "--layers=block2",
+        "--image_size=64", "--bank_size=20", "--num_figures=0", *more,
+    )  # fmt: skip
+
+
 def test_control_c_is_answered_and_the_same_command_goes_on(folder, tmp_path):
-    arguments = [
-        "--dataset=folder", f"--data_dir={folder}", f"--workdir={tmp_path / 'out'}",
-        "--layers=block2", "--image_size=64", "--bank_size=20", "--num_figures=0", "--cache_dir=",
-    ]  # fmt: skip
-    started = subprocess.Popen(
-        command(*arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ
-    )
+    arguments = small_run(folder, tmp_path / "out", "--cache_dir=")
+    started = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     unfinished = tmp_path / "out" / "unfinished"
     deadline = time.monotonic() + 60
     while not list(unfinished.glob("*.json")) and time.monotonic() < deadline:
@@ -273,9 +308,23 @@ def test_control_c_is_answered_and_the_same_command_goes_on(folder, tmp_path):
     _, errors = started.communicate(timeout=60)
     assert started.returncode == 130
     assert "interrupted" in errors and "Traceback" not in errors
-    again = subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0
     assert "cap: finished before the interruption" in again.stderr
     assert "mean" in again.stdout
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.15, 0.5])
+def test_control_c_in_the_middle_leaves_nothing_half_done(tmp_path, delay):
+    # Long enough to embed that the signal comes while a compiled program runs.
+    arguments = command(f"--workdir={tmp_path / 'out'}", f"--cache_dir={tmp_path / 'cache'}")
+    started = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in started.stderr:
+        if line.startswith("reading images: 100%"):
+            break
+    time.sleep(delay)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert "interrupted" in errors and "Traceback" not in errors
+    assert not list((tmp_path / "cache").glob(".*"))

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,23 @@ def test_features_that_are_not_finite_name_their_image(images):
     images[7][0, 1, 1] = 255
     with pytest.raises(DatasetError, match=r"^image 7: its features are NaN"):
         list(embedder(batch_size=3).batches(split_of(images)))
+
+
+@pytest.mark.parametrize("unit_norm", [True, False])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_what_cannot_be_scored_is_seen_whatever_the_norm(unit_norm, bad):
+    class Network(NamedTuple):
+        state: float
+
+        def embed(self, state, images):
+            level = jnp.ones((len(images), 4, 4, 3)).at[1, 2, 2, 0].set(state)
+            return {"block4": level}
+
+    compiled = stages.make_embedding(dataclasses.replace(SETTINGS, unit_norm=unit_norm))
+    features, finite = compiled(Network(bad), np.zeros((3, 8, 8, 3), np.uint8))
+    np.testing.assert_array_equal(finite, [True, False, True])
+    assert features.shape == (3, 4, 3)
+    assert compiled(Network(1.0), np.zeros((3, 8, 8, 3), np.uint8))[1].all()
 
 
 def test_nothing_is_embedded_twice(images, tmp_path):
