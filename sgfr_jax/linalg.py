@@ -39,6 +39,10 @@ def nearest(
 ) -> jax.Array:
     """The nearest atoms of every target, nearest first; padding comes last.
 
+    Atoms are ranked by `z.a - |a|^2 / 2`, which orders as their distances do: what depends on the
+    target alone is left out, and the passes over `[N, M]` that it would take. Accurate as
+    `squared_distances`.
+
     Args:
       targets: `[N, D]`.
       atoms: `[M, D]`.
@@ -48,8 +52,9 @@ def nearest(
     Returns:
       `[N, K]` int32 indices of atoms.
     """
-    distances = jnp.where(weights[None] > 0, squared_distances(targets, atoms), jnp.inf)
-    return jax.lax.top_k(-distances, num_neighbors)[1].astype(jnp.int32)
+    offsets = jnp.where(weights > 0, -0.5 * jnp.sum(atoms**2, axis=-1), -jnp.inf)
+    closeness = jnp.matmul(targets, atoms.T, precision=HIGHEST) + offsets[None]
+    return jax.lax.top_k(closeness, num_neighbors)[1].astype(jnp.int32)
 
 
 def solve_positive_definite(matrix: jax.Array, vector: jax.Array) -> jax.Array:

@@ -23,6 +23,12 @@ def test_nearest_atoms_come_in_order_and_padding_last():
     np.testing.assert_array_equal(found, [[0, 2, 1, 3], [1, 2, 0, 3]])
 
 
+def test_nearest_atoms_are_scipys(rng):
+    targets, atoms = rng.normal(size=(40, 6)), 3 + rng.normal(size=(90, 6))
+    found = linalg.nearest(jnp.float32(targets), jnp.float32(atoms), jnp.ones(90), num_neighbors=12)
+    np.testing.assert_array_equal(found, np.argsort(cdist(targets, atoms), axis=1)[:, :12])
+
+
 def test_solve_agrees_with_numpy(rng):
     root = rng.normal(size=(6, 6))
     matrix, vector = root @ root.T + np.eye(6), rng.normal(size=6)
