@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -64,15 +64,19 @@ def hash_images(examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def check(
-    categories: Sequence[Category], config: Config, known: Callable[[Sequence[str]], bool]
+    categories: Sequence[Category],
+    config: Config,
+    train_hashes: Mapping[str, tuple[str, ...]],
+    embedded: Collection[str],
 ) -> list[Checked]:
     """Reads all images once, but for training images that were read before.
 
     Args:
       categories: as listed.
       config: of the run.
-      known: whether images of these content hashes, in this order, are embedded already; then
-        they can be read, and need not be.
+      train_hashes: category to `hash_images` of its training images.
+      embedded: names of the categories whose training images are embedded already, so that they
+        can be read, and need not be.
 
     Raises:
       DatasetError: on the first bad image, unless `config.skip_bad_images`; or when a category
@@ -84,12 +88,12 @@ def check(
     checked = []
     with progress.bar("reading images", total, "images") as report:
         for category in categories:
-            train_hashes = hash_images(category.train)
-            if known(train_hashes):
-                train, bad_train = Split(category.train, train_hashes, None), 0
+            hashes = train_hashes[category.name]
+            if category.name in embedded:
+                train, bad_train = Split(category.train, hashes, None), 0
                 report(len(category.train))
             else:
-                train, bad_train = _check(category.train, train_hashes, config, keep, report)
+                train, bad_train = _check(category.train, hashes, config, keep, report)
             test_hashes = hash_images(category.test)
             test, bad_test = _check(category.test, test_hashes, config, keep, report)
             if not train.examples:

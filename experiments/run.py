@@ -194,9 +194,11 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
         cache_dir=resources.cache_dir,
         cache_bytes=resources.cache_bytes,
     )
-    if not all(embedder.known(loading.hash_images(c.train)) for c in found):
+    train_hashes = {category.name: loading.hash_images(category.train) for category in found}
+    embedded = {name for name, hashes in train_hashes.items() if embedder.known(hashes)}
+    if len(embedded) < len(found):
         load()  # weights that do not fit should be known before images are read
-    checked = loading.check(found, settings, embedder.known)
+    checked = loading.check(found, settings, train_hashes, embedded)
     config.check_sizes(settings, {c.name: len(c.train.examples) for c in checked})
     scorers = {
         solver: stages.make_scorer(settings, solver)
