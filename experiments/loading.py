@@ -15,7 +15,7 @@ from experiments.config import Config, strides
 from sgfr_jax.datasets import Category, DatasetError, Example, images
 
 # Images are kept from the check when they fit in this; otherwise they are read again in turn.
-KEPT_BYTES = 1 << 30
+KEPT_BYTES = 1 << 29
 
 
 class Split(NamedTuple):
