@@ -54,11 +54,14 @@ def add(histogram: Histogram, maps: np.ndarray, masks: np.ndarray) -> Histogram:
     num_bins = len(histogram.negatives)
     histogram = _widen(histogram, float(highest))
     # The largest float32 below the range can round up to its end.
-    bins = np.minimum((maps * (1.0 / histogram.width)).astype(np.int32), num_bins - 1)
-    histogram.negatives[:] += np.bincount(bins[~masks], minlength=num_bins)
+    bins = np.minimum((maps * (1.0 / histogram.width)).astype(np.intp), num_bins - 1)
+    # All at first: picking out the many normal pixels would cost more than counting them.
+    histogram.negatives[:] += np.bincount(bins.ravel(), minlength=num_bins)
     if masks.any():
         defective, weights = bins[masks], metrics.region_weights(masks)
-        histogram.positives[:] += np.bincount(defective, minlength=num_bins)
+        positives = np.bincount(defective, minlength=num_bins)
+        histogram.negatives[:] -= positives
+        histogram.positives[:] += positives
         histogram.regions[:] += np.bincount(defective, weights, minlength=num_bins)
     return histogram
 
