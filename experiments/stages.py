@@ -25,6 +25,8 @@ SAMPLER_STRIDE = 512
 # Patches coded at a time: what keeps a CPU's caches, or an accelerator, busy.
 CODING_CHUNK = {"cpu": 256}
 ACCELERATOR_CHUNK = 8192
+# Images whose embeddings are read at a time when all of them are wanted.
+CACHED_IMAGES = 128
 # Patches that a streaming sampler holds beside its core: at least this many.
 STREAM_PATCHES = 1 << 16
 
@@ -62,8 +64,12 @@ class Embedder(NamedTuple):
         """Whether the embeddings of these images are in the cache."""
         return self.cache_dir is not None and cache.holds(self.cache_dir, self.entry(hashes))
 
-    def batches(self, split: loading.Split) -> Iterator[np.ndarray]:
+    def batches(self, split: loading.Split, *, cached: int | None = None) -> Iterator[np.ndarray]:
         """The patches of a split, `[n, P, D]` float32 at a time; `n` is the batch size but last.
+
+        Args:
+          split: the images.
+          cached: how many images at a time come from the cache; the batch size by default.
 
         Raises:
           DatasetError: names the first image with features that are not finite.
@@ -72,7 +78,7 @@ class Embedder(NamedTuple):
         if self.cache_dir is None:
             return made
         name = self.entry(split.hashes)
-        found = cache.read(self.cache_dir, name, self.batch_size)
+        found = cache.read(self.cache_dir, name, cached or self.batch_size)
         if found is not None:
             return found
         shape = (len(split.examples), self.config.grid**2, num_features(self.config))
@@ -205,7 +211,7 @@ def _gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Arr
     patches_each, features = config.grid**2, num_features(config)
     stored = jnp.empty((len(split.examples) * patches_each, features), jnp.float32)
     done = 0
-    for batch in embedder.batches(split):
+    for batch in embedder.batches(split, cached=CACHED_IMAGES):
         stored = _put(stored, batch.reshape(-1, features), done * patches_each)
         done += len(batch)
         report(len(batch))
