@@ -54,15 +54,17 @@ def add(histogram: Histogram, maps: np.ndarray, masks: np.ndarray) -> Histogram:
     num_bins = len(histogram.negatives)
     histogram = _widen(histogram, float(highest))
     # The largest float32 below the range can round up to its end.
-    bins = np.minimum((maps * (1.0 / histogram.width)).astype(np.intp), num_bins - 1)
-    # All at first: picking out the many normal pixels would cost more than counting them.
-    histogram.negatives[:] += np.bincount(bins.ravel(), minlength=num_bins)
+    bins = (maps * (1.0 / histogram.width)).astype(np.int32)
+    np.minimum(bins, num_bins - 1, out=bins)
+    # All at first: picking out the many normal pixels would cost more than counting them. Counts
+    # end at the highest bin, as most scores of most images are low.
+    _add(histogram.negatives, np.bincount(bins.ravel()))
     if masks.any():
         defective, weights = bins[masks], metrics.region_weights(masks)
-        positives = np.bincount(defective, minlength=num_bins)
-        histogram.negatives[:] -= positives
-        histogram.positives[:] += positives
-        histogram.regions[:] += np.bincount(defective, weights, minlength=num_bins)
+        positives = np.bincount(defective)
+        _add(histogram.negatives, -positives)
+        _add(histogram.positives, positives)
+        _add(histogram.regions, np.bincount(defective, weights))
     return histogram
 
 
@@ -87,6 +89,11 @@ def rankings(histogram: Histogram) -> tuple[Ranking, Ranking]:
         num_negatives=int(at_or_above[0]),
     )
     return pixels, pixels._replace(recall=regions / regions[-1])
+
+
+def _add(totals: np.ndarray, counts: np.ndarray) -> None:
+    """Adds the counts of the lowest bins, in place."""
+    totals[: len(counts)] += counts
 
 
 def _widen(histogram: Histogram, highest: float) -> Histogram:
