@@ -104,6 +104,11 @@ def strides(config: Config) -> list[int]:
     return [ARCHITECTURES[config.backbone].strides[name] for name in config.layers]
 
 
+def num_features(config: Config) -> int:
+    """`D`: the features of a patch."""
+    return sum(ARCHITECTURES[config.backbone].widths[name] for name in config.layers)
+
+
 def check_sizes(config: Config, num_train: Mapping[str, int]) -> None:
     """Checks that every category has patches enough for the bank, and the bank enough for K.
 

@@ -7,8 +7,7 @@ import psutil
 
 from experiments import choices
 from experiments.choices import ConfigError
-from experiments.config import Config
-from sgfr_jax.backbones.architectures import ARCHITECTURES
+from experiments.config import Config, num_features
 
 # Of every patch the samplers hold its features, and a block of distances and products.
 _BLOCK_FLOATS = 160
@@ -16,8 +15,7 @@ _BLOCK_FLOATS = 160
 
 def needed(config: Config, num_images: int) -> int:
     """Bytes that sampling from all patches of so many images at once takes."""
-    features = sum(ARCHITECTURES[config.backbone].widths[name] for name in config.layers)
-    return 4 * num_images * config.grid**2 * (features + _BLOCK_FLOATS)
+    return 4 * num_images * config.grid**2 * (num_features(config) + _BLOCK_FLOATS)
 
 
 def available() -> int:

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cache, choices, loading
-from experiments.config import Config
+from experiments.config import Config, num_features
 from sgfr_jax import backbones, maps, patches, pipeline, streaming, types
-from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.datasets import DatasetError
 from sgfr_jax.version import __version__
 
@@ -100,11 +99,6 @@ class Embedder(NamedTuple):
                 )
             yield np.asarray(features)[: len(batch)]
             done += len(batch)
-
-
-def num_features(config: Config) -> int:
-    """`D`: the features of a patch."""
-    return sum(ARCHITECTURES[config.backbone].widths[name] for name in config.layers)
 
 
 def make_embedding(config: Config) -> Callable:
