@@ -11,7 +11,7 @@ import safetensors
 
 from sgfr_jax.backbones import torch_files
 
-# The largest network here has a quarter of a gigabyte of weights.
+# The largest network here has 1.2 gigabytes of weights.
 _MAX_BYTES = 4 << 30
 # Where training scripts put the weights in a larger dictionary, the smoothed ones first.
 _WRAPPERS = ("state_dict_ema", "state_dict", "model")

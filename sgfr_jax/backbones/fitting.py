@@ -1,20 +1,17 @@
 """Does a file's weights fit a network, and the network's parameters from them if they do."""
 
 import functools
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from sgfr_jax.backbones import naming
+from sgfr_jax.backbones import conversion, naming
 from sgfr_jax.backbones.architectures import ARCHITECTURES, Architecture, Layout
 from sgfr_jax.backbones.checkpoints import WeightsError
 
 _LISTED = 10  # of each kind of misfit; a file of another network misfits in hundreds of places
-_NORM = ("weight", "bias", "running_mean", "running_var")
-_IGNORED = ".num_batches_tracked"  # a counter that only training reads
-
-Arrays = Mapping[str, np.ndarray]
+# A counter and a token that only training reads.
+_IGNORED = (".num_batches_tracked", "mask_token")
 
 
 class Fitted(NamedTuple):
@@ -25,7 +22,7 @@ class Fitted(NamedTuple):
     num_classes: int  # 0: the file has no classifier
 
 
-def fit(arrays: Arrays, architecture: Architecture, source: str) -> Fitted:
+def fit(arrays: conversion.Arrays, architecture: Architecture, source: str) -> Fitted:
     """Checks a file against the whole network.
 
     Args:
@@ -45,71 +42,64 @@ def fit(arrays: Arrays, architecture: Architecture, source: str) -> Fitted:
     if misfits:
         others = [other.name for other in ARCHITECTURES.values() if _fits(arrays, other)]
         raise WeightsError(_report(misfits, architecture, layout, source, others))
-    names = naming.LAYOUTS[layout.name](architecture)
-    head = arrays.get(f"{names[naming.CLASSIFIER].weight}.weight")
     damaged = _impossible_values(arrays)
     if damaged:
         raise WeightsError(f"{source} holds values that no network has:{_listing(damaged)}")
-    return Fitted(layout, names, 0 if head is None else head.shape[0])
+    head = naming.classifier(architecture, layout)
+    weight = arrays.get(f"{head}.weight") if head else None
+    num_classes = 0 if weight is None else len(weight)
+    return Fitted(layout, naming.LAYOUTS[layout.name](architecture), num_classes)
 
 
 def parameters(
-    arrays: Arrays, architecture: Architecture, fitted: Fitted, layer: str
+    arrays: conversion.Arrays, architecture: Architecture, fitted: Fitted, layer: str
 ) -> dict[str, np.ndarray]:
-    """Returns a layer's `kernel` (HWIO) and `bias`, float32, its batch norm folded in.
-
-    Folding is done in float64: `y = gamma (w * x - mean) / sqrt(var + eps) + beta` is the
-    convolution with `gamma w / sqrt(var + eps)` and the bias `beta - gamma mean / sqrt(var + eps)`.
+    """Returns a layer's parameters, float32, for the network that `networks.abstract` describes.
 
     Args:
       arrays: the file's weights by name.
       architecture: the network.
       fitted: what `fit` returned for the two.
       layer: the layer's dotted path in our modules.
+
+    Raises:
+      WeightsError: the conversion, which is done in float64, leaves the range of float32.
     """
     names = fitted.names[layer]
-    kernel = arrays[f"{names.weight}.weight"].astype(np.float64)
-    if names.norm is None:
-        kernel, bias = kernel.T, arrays[f"{names.weight}.bias"].astype(np.float64)
-    else:
-        gamma, beta, mean, var = (
-            arrays[f"{names.norm}.{part}"].astype(np.float64) for part in _NORM
-        )
-        scale = gamma / np.sqrt(var + architecture.norm_epsilon)
-        kernel = np.transpose(kernel * scale[:, None, None, None], (2, 3, 1, 0))
-        bias = beta - mean * scale
-    if not max(np.abs(kernel).max(), np.abs(bias).max()) <= np.finfo(np.float32).max:
-        raise WeightsError(f"{names.weight} and {names.norm} do not fit float32 when folded")
-    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+    found = conversion.parameters(names, arrays, architecture.norm_epsilon)
+    if not all(np.abs(x).max() <= np.finfo(np.float32).max for x in found.values()):
+        keys = ", ".join(conversion.file_shapes(names, {k: x.shape for k, x in found.items()}))
+        raise WeightsError(f"{keys} do not fit float32 when folded")
+    return {name: array.astype(np.float32) for name, array in found.items()}
 
 
 @functools.cache
 def expected_shapes(architecture: Architecture, layout: Layout) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every weight in a file of the whole network, its classifier apart."""
+    names, expected = naming.LAYOUTS[layout.name](architecture), {}
+    for layer, shapes in _layer_shapes(architecture).items():
+        expected |= conversion.file_shapes(names[layer], shapes)
+    return expected
+
+
+@functools.cache
+def _layer_shapes(architecture):
+    """The shapes of all parameters, by layer and name."""
     from sgfr_jax.backbones import networks
 
-    names, shapes = naming.LAYOUTS[layout.name](architecture), {}
     _, tree = networks.abstract(architecture, architecture.levels)
-    for layer, (height, width, inputs, outputs) in _layer_kernels(tree).items():
-        shapes[f"{names[layer].weight}.weight"] = (outputs, inputs, height, width)
-        shapes |= {f"{names[layer].norm}.{part}": (outputs,) for part in _NORM}
-    return shapes
-
-
-def _layer_kernels(tree, path=""):
-    """The kernel shape of every layer in a tree of (abstract) parameters, by path."""
-    if "kernel" in tree:
-        return {path: tree["kernel"].shape}
-    layers = {}
-    for name, branch in tree.items():
-        layers |= _layer_kernels(branch, f"{path}.{name}" if path else str(name))
-    return layers
+    return {
+        path: {name: leaf.shape for name, leaf in layer.items()}
+        for path, layer in networks.layers(tree).items()
+    }
 
 
 def _expected_with_classifier(arrays, architecture, layout):
     """As above, with a classifier of as many classes as the file has, if it has one."""
     shapes = dict(expected_shapes(architecture, layout))
-    head = naming.LAYOUTS[layout.name](architecture)[naming.CLASSIFIER].weight
+    head = naming.classifier(architecture, layout)
+    if head is None:
+        return shapes
     found = [arrays[name].shape for name in (f"{head}.weight", f"{head}.bias") if name in arrays]
     if found:
         classes = max(1, *(shape[0] if shape else 1 for shape in found))

@@ -1,6 +1,6 @@
 """Convolutions with their batch norm already folded in, and the padding rules of two frameworks.
 
-Every layer keeps a kernel in HWIO order and a bias, both float32, and maps `[B, H, W, C]` to
+Every convolution keeps a kernel in HWIO order and a bias, both float32, and maps `[B, H, W, C]` to
 `[B, H', W', C']`. Parameters start as zeros: a network is built abstractly and filled from a file.
 """
 
@@ -13,7 +13,7 @@ from jax import lax
 
 # TPUs and recent GPUs multiply float32 in fewer bits by default; residuals are small differences
 # of features, so that rounding would show.
-_PRECISION = lax.Precision.HIGHEST
+PRECISION = lax.Precision.HIGHEST
 
 Pads = tuple[tuple[int, int], tuple[int, int]]  # ((top, bottom), (left, right))
 DepthwiseFn = Callable[[jax.Array, jax.Array, int, Pads], jax.Array]
@@ -99,7 +99,7 @@ class DepthwiseConv(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """The classifier: features to logits."""
+    """A linear layer with bias."""
 
     def __init__(self, inputs: int, outputs: int):
         """Makes a zero kernel `[inputs, outputs]` and bias `[outputs]`."""
@@ -107,8 +107,36 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        """Maps `[B, inputs]` to `[B, outputs]`."""
-        return jnp.matmul(features, self.kernel[...], precision=_PRECISION) + self.bias[None]
+        """Maps `[..., inputs]` to `[..., outputs]`."""
+        outputs = jnp.matmul(features, self.kernel[...], precision=PRECISION)
+        return outputs + _over(self.bias, features)
+
+
+class LayerNorm(nnx.Module):
+    """Every feature vector with its mean taken off, over its standard deviation, then affine.
+
+    Ba, Kiros and Hinton, "Layer Normalization" (2016):
+    `(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias`.
+    """
+
+    def __init__(self, features: int, *, epsilon: float):
+        """Makes a zero scale and bias `[features]`."""
+        self.scale = nnx.Param(jnp.zeros(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.epsilon = epsilon
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps `[..., features]` to the same shape."""
+        # The variance of what is centred: tokens have a few features a hundred times the others.
+        centred = features - features.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        unit = centred * lax.rsqrt(variance + self.epsilon)
+        return unit * _over(self.scale, features) + _over(self.bias, features)
+
+
+def _over(parameter, features):
+    """A vector with as many axes as the features that it goes with."""
+    return jnp.expand_dims(parameter[...], tuple(range(features.ndim - 1)))
 
 
 def _convolve(images, kernel, stride, pads, groups=1):
@@ -125,13 +153,13 @@ def _convolve(images, kernel, stride, pads, groups=1):
         pads,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
-        precision=_PRECISION,
+        precision=PRECISION,
     )
 
 
 def _dot(images, kernel):
     """Every pixel's channels times the kernel flattened to `[inputs, outputs]`."""
-    return jnp.matmul(images, kernel.reshape(-1, kernel.shape[-1]), precision=_PRECISION)
+    return jnp.matmul(images, kernel.reshape(-1, kernel.shape[-1]), precision=PRECISION)
 
 
 def _unfold(images, size, stride, pads):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sgfr_jax.backbones import architectures, checkpoints, fitting
+from sgfr_jax.backbones import architectures, checkpoints, fitting, hub
 from sgfr_jax.backbones.architectures import Architecture
 from sgfr_jax.backbones.checkpoints import WeightsError
 
@@ -50,17 +50,19 @@ def load(
     `backbone.embed(backbone.state, images)` maps `[B, H, W, 3]`, uint8 or float in 0..255, to
     `{level: [B, h, w, D]}` in float32, where `h = ceil(H / stride)`. It is not jitted, and works
     under `jit`, `vmap` and `shard_map`. Levels come in the order asked for, but JAX sorts the
-    dictionaries that a jitted function returns; `backbone.levels` keeps the order.
+    dictionaries that a jitted function returns; `backbone.levels` keeps the order. Images that a
+    transformer's patches do not fill raise ValueError (`architectures.check_size`).
 
     Args:
       name: one of `ARCHITECTURES`.
-      weights: a `.pth` or `.safetensors` file with torchvision's or timm's names; None takes the
+      weights: a `.pth` or `.safetensors` file with the names of torchvision, timm, Meta or Hugging
+        Face, or `hf://OWNER/NAME` for one on Hugging Face's hub (see `hub.fetch`); None takes the
         ImageNet weights of a Python package, for the EfficientNets.
       levels: names of feature maps; None takes `default_levels`.
 
     Raises:
       ValueError: an unknown network or level.
-      WeightsError: the weights are missing, damaged or do not fit.
+      WeightsError: the weights are missing, damaged or do not fit, or the hub has none.
     """
     architecture = architectures.get(name)
     levels = architectures.select_levels(architecture, levels)
@@ -87,13 +89,13 @@ def weights_digest(name: str, weights: str | os.PathLike | None = None) -> str:
     Whether the weights fit is not checked.
     """
     architecture = architectures.get(name)
-    return checkpoints.digest(_default_weights(architecture) if weights is None else weights)
+    return checkpoints.digest(_path(architecture, weights))
 
 
 def _load(architecture, weights, levels, *, classify):
     from sgfr_jax.backbones import networks
 
-    path = _default_weights(architecture) if weights is None else weights
+    path = _path(architecture, weights)
     arrays, digest = checkpoints.read(path)
     source = f"weights file {os.fspath(path)!r}"
     fitted = fitting.fit(arrays, architecture, source)
@@ -101,19 +103,20 @@ def _load(architecture, weights, levels, *, classify):
         raise WeightsError(f"{source} has no classifier")
     num_classes = fitted.num_classes if classify else 0
     graph, tree = networks.abstract(architecture, levels, num_classes)
-    state = _fill(tree, "", functools.partial(fitting.parameters, arrays, architecture, fitted))
+
+    def fill(layer, _):
+        found = fitting.parameters(arrays, architecture, fitted, layer)
+        return {name: jnp.asarray(array) for name, array in found.items()}
+
+    state = networks.replace_layers(tree, fill)
     architecture = dataclasses.replace(architecture, mean=fitted.layout.mean, std=fitted.layout.std)
     return graph, state, architecture, digest
 
 
-def _fill(tree, path, parameters):
-    """Puts a layer's parameters where the tree has a layer, keeping its structure."""
-    if "kernel" in tree:
-        return {name: jnp.asarray(array) for name, array in parameters(path).items()}
-    return {
-        name: _fill(branch, f"{path}.{name}" if path else str(name), parameters)
-        for name, branch in tree.items()
-    }
+def _path(architecture, weights):
+    if weights is None:
+        return _default_weights(architecture)
+    return hub.fetch(weights) if hub.is_address(weights) else weights
 
 
 def _default_weights(architecture):

@@ -4,7 +4,10 @@ import zlib
 
 import numpy as np
 
+from sgfr_jax.backbones import architectures, fitting, naming
+
 NUM_CLASSES = 10
+POSITION_SIZES = ((9, 4), (3, 16), (5, 5))  # of grids for `positions`
 _VALUES = 256  # of each map that a golden file keeps
 
 
@@ -28,6 +31,36 @@ def image_batch():
     return np.random.default_rng(7).integers(0, 256, (2, 75, 96, 3), dtype=np.uint8)
 
 
+def tiny_transformer(registers):
+    """Returns an architecture with all that DINOv2's have, but 3 narrow blocks."""
+    name = "tiny_reg" if registers else "tiny"
+    return architectures._dinov2(name, 32, 3, 2, registers=registers)
+
+
+def transformer_shapes(architecture, layout):
+    """Returns the shapes of a whole file of a transformer, as it is published."""
+    shapes = fitting.expected_shapes(architecture, layout)
+    width, head = architecture.blocks[0].width, naming.classifier(architecture, layout)
+    if head:
+        shapes = with_classifier(shapes, head, architecture.features)
+    if layout.name == "dinov2":
+        return {**shapes, "mask_token": (1, width)}
+    if layout.name.startswith("transformers"):
+        first = naming.LAYOUTS[layout.name](architecture)["tokens"].first
+        return {**shapes, first.replace("cls_token", "mask_token"): (1, width)}
+    return shapes
+
+
+def positions():
+    """Returns float32 `[7, 7, 3]`."""
+    return np.random.default_rng(13).normal(size=(7, 7, 3)).astype(np.float32)
+
+
+def patch_batch(height=84, width=126):
+    """Returns uint8 `[2, height, width, 3]`, in patches of 14 pixels: neither square nor native."""
+    return np.random.default_rng(11).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+
+
 def summary(features):
     """Returns some values of a map, spread evenly, its largest magnitude and its l2 norm."""
     flat = np.asarray(features, np.float64).ravel()
@@ -39,9 +72,10 @@ def _array(name, shape):
     uniform = np.random.default_rng(zlib.crc32(name.encode())).random(shape, dtype=np.float32)
     if name.endswith("running_var"):
         return uniform + np.float32(0.5)
-    if name.endswith("running_mean") or name.endswith("bias"):
+    # Tokens and positions, as large as the patches that they stand beside, have three axes.
+    if name.endswith(("running_mean", "bias", "mask_token")) or len(shape) == 3:
         return uniform - np.float32(0.5)
-    if len(shape) == 1:  # the weight of a norm
+    if len(shape) == 1:  # the weight of a norm, or a layer scale
         return np.float32(0.4) * uniform + np.float32(0.6)
     bound = np.sqrt(6 / np.prod(shape[1:]))  # He et al. 2015: activations keep their variance
     return (np.float32(bound) * (2 * uniform - 1)).astype(np.float32)

@@ -15,6 +15,9 @@ from sgfr_jax.backbones import ARCHITECTURES, architectures
         ("resnet18", ("layer2", "layer3"), (8, 16), (128, 256)),
         ("resnet50", ("layer2", "layer3"), (8, 16), (512, 1024)),
         ("wide_resnet50_2", ("layer2", "layer3"), (8, 16), (512, 1024)),
+        ("dinov2_vits14", ("norm11",), (14,), (384,)),
+        ("dinov2_vitb14_reg", ("norm11",), (14,), (768,)),
+        ("dinov2_vitl14", ("norm23",), (14,), (1024,)),
     ],
 )
 def test_default_levels(name, levels, strides, widths):
@@ -38,6 +41,9 @@ def test_level_names():
     assert resnet.levels[:4] == ("stem", "layer1.0", "layer1.1", "layer1")
     assert architectures.block_level_names(resnet)[1] == ("layer1.1", "layer1")
     assert architectures.blocks_needed(resnet, ("layer2", "stem")) == 4
+    dinov2 = ARCHITECTURES["dinov2_vits14_reg"]
+    assert dinov2.levels[:3] == ("block0", "norm0", "block1") and len(dinov2.levels) == 24
+    assert architectures.blocks_needed(dinov2, ("norm3", "block1")) == 4
 
 
 def test_unknown_names_are_answered_with_the_nearest():
@@ -54,6 +60,15 @@ def test_levels_keep_their_order_without_repeats():
     levels = architectures.select_levels(resnet, ["layer3", "layer1", "layer3"])
     assert levels == ("layer3", "layer1")
     assert architectures.select_levels(resnet, "layer1") == ("layer1",)
+
+
+def test_sizes():
+    dinov2 = ARCHITECTURES["dinov2_vits14"]
+    architectures.check_size(dinov2, 14, 518)
+    architectures.check_size(ARCHITECTURES["resnet18"], 1, 257)
+    message = "dinov2_vits14 takes .* 14 divides, not 256: the nearest are 252 and 266"
+    with pytest.raises(ValueError, match=message):
+        architectures.check_size(dinov2, 252, 256)
 
 
 def test_flags_can_be_checked_without_flax():

@@ -41,3 +41,16 @@ def test_both_depthwise_convolutions_are_the_definition(kernel, stride, rng):
 def test_max_pool_ignores_its_border():
     images = -np.arange(1.0, 17.0, dtype=np.float32).reshape(1, 4, 4, 1)
     np.testing.assert_array_equal(layers.max_pool(images)[0, :, :, 0], [[-1, -2], [-5, -6]])
+
+
+def test_layer_norm_is_the_definition(rng):
+    norm = layers.LayerNorm(6, epsilon=1e-6)
+    scale, bias = rng.normal(size=(2, 6)).astype(np.float32)
+    norm.scale[...], norm.bias[...] = scale, bias
+    features = rng.normal(size=(2, 3, 6)).astype(np.float32) * 0.01 + 100
+    exact = features.astype(np.float64)
+    centred = exact - exact.mean(-1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * scale + bias
+    np.testing.assert_allclose(norm(features), expected, atol=2e-3)  # of 100, 8e-6 is lost
+    constant = norm(np.full((1, 6), 7, np.float32))
+    np.testing.assert_array_equal(constant[0], bias)

@@ -15,7 +15,8 @@ from sgfr_jax.backbones import ARCHITECTURES, WeightsError, fitting, naming
 from tests.backbones import made_weights, pth_writer
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "features.npz")
-CASES = [(a.name, i) for a in ARCHITECTURES.values() for i in range(len(a.layouts))]
+CONVOLUTIONAL = [a for a in ARCHITECTURES.values() if a.family != "vision_transformer"]
+CASES = [(a.name, i) for a in CONVOLUTIONAL for i in range(len(a.layouts))]
 # Every path of a network is in these; the rest are the same code with other numbers.
 QUICK = {("efficientnet_lite0", 0), ("efficientnet_lite2", 1), ("efficientnet_lite0.ra_in1k", 0)}
 QUICK |= {("resnet18", 0), ("resnet50", 0)}
@@ -23,7 +24,7 @@ QUICK |= {("resnet18", 0), ("resnet50", 0)}
 
 def made_file(architecture, layout, path):
     shapes = fitting.expected_shapes(architecture, layout)
-    classifier = naming.LAYOUTS[layout.name](architecture)[naming.CLASSIFIER].weight
+    classifier = naming.classifier(architecture, layout)
     shapes = made_weights.with_classifier(shapes, classifier, architecture.features)
     safetensors.numpy.save_file(made_weights.make(shapes), path)
     return path
@@ -149,6 +150,8 @@ def test_images_of_another_shape(shape, stem):
 def test_networks_without_weights_of_their_own():
     with pytest.raises(WeightsError, match=r"resnet50 has no .*--weights=FILE, .*resnet50-\*\.pth"):
         backbones.load("resnet50")
+    with pytest.raises(WeightsError, match=r"vitb14_reg has no .*=hf://facebook/dinov2-with-reg"):
+        backbones.load("dinov2_vitb14_reg")
 
 
 def test_a_package_that_is_not_installed(monkeypatch):

@@ -2,16 +2,19 @@
 
     /tmp/torch_venv/bin/python tests/backbones/golden/make_golden.py
 
-`features.npz`: for every architecture and layout, what torch's module makes of the weights and
-images of `made_weights`. `legacy.pth`, `zip.pth` and `expected.npz`: the same few tensors of many
+`features.npz`: for every convolutional architecture and layout, what torch's module makes of the
+weights and images of `made_weights`. `tokens.npz`: the same of tiny transformers, and positions as
+torch interpolates them. `legacy.pth`, `zip.pth` and `expected.npz`: the same few tensors of many
 types, written by torch in both of its layouts.
 """
 
 import sys
+import tempfile
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 import torch
 
 HERE = Path(__file__).parent
@@ -19,14 +22,16 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[2])]
 
 import made_weights  # noqa: E402
 import torch_models  # noqa: E402
+import torch_transformers  # noqa: E402
 
 from sgfr_jax.backbones import ARCHITECTURES  # noqa: E402
 
 
 def main():
-    """Writes both kinds."""
+    """Writes all kinds."""
     torch.manual_seed(0)
     np.savez_compressed(HERE / "features.npz", **features())
+    np.savez_compressed(HERE / "tokens.npz", **tokens())
     tensors, expected = fixtures()
     torch.save(tensors, HERE / "legacy.pth", _use_new_zipfile_serialization=False)
     torch.save(tensors, HERE / "zip.pth")
@@ -37,6 +42,8 @@ def features():
     """Returns summaries of every level and of the logits, by `architecture/layout/level`."""
     images, golden = made_weights.image_batch(), {}
     for architecture in ARCHITECTURES.values():
+        if architecture.family == "vision_transformer":
+            continue
         for layout in architecture.layouts:
             module = torch_models.build(architecture, layout.name, made_weights.NUM_CLASSES)
             shapes = {
@@ -52,13 +59,47 @@ def features():
             key = f"{architecture.name}/{layout.name}"
             levels = ("stem", *architecture.default_levels, architecture.levels[-1])
             for level in levels:
-                print(key, level, maps[level].shape, np.abs(maps[level]).max(), maps[level].std())
-                chosen, largest, norm = made_weights.summary(maps[level])
-                golden[f"{key}/{level}/shape"] = np.array(maps[level].shape)
-                golden[f"{key}/{level}/values"] = chosen
-                golden[f"{key}/{level}/scale"] = np.array([largest, norm])
+                golden |= _summarise(f"{key}/{level}", maps[level])
             golden[f"{key}/logits"] = logits
     return golden
+
+
+def tokens():
+    """Returns summaries of two levels and the logits, and positions by the new grid's size."""
+    images, golden = made_weights.patch_batch(), {}
+    for registers in (0, 4):
+        architecture = made_weights.tiny_transformer(registers)
+        for layout in architecture.layouts:
+            shapes = made_weights.transformer_shapes(architecture, layout)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "model.safetensors")
+                safetensors.numpy.save_file(made_weights.make(shapes), path)
+                module = torch_transformers.load(architecture, layout.name, path)
+            maps, logits = torch_transformers.run(
+                module, architecture, images, layout.mean, layout.std
+            )
+            for level in ("block1", "norm2"):
+                key = f"{architecture.name}/{layout.name}/{level}"
+                golden |= _summarise(key, maps[level])
+            if logits is not None:
+                golden[f"{architecture.name}/{layout.name}/logits"] = logits
+    positions = torch.from_numpy(made_weights.positions())
+    for size in made_weights.POSITION_SIZES:
+        for antialias in (False, True):
+            found = torch_transformers.interpolate(positions.flatten(0, 1)[None], size, antialias)
+            key = f"positions/{size[0]}x{size[1]}/{antialias}"
+            golden[key] = found.reshape(*size, -1).numpy()
+    return golden
+
+
+def _summarise(key, features):
+    print(key, features.shape, np.abs(features).max(), features.std())
+    chosen, largest, norm = made_weights.summary(features)
+    return {
+        f"{key}/shape": np.array(features.shape),
+        f"{key}/values": chosen,
+        f"{key}/scale": np.array([largest, norm]),
+    }
 
 
 def fixtures():
