@@ -11,11 +11,13 @@ def reconstruct(atoms: jax.Array, code: types.Code) -> jax.Array:
 
     Args:
       atoms: `[M, D]`.
-      code: of `N` targets.
+      code: of `N` targets, over atoms that it names or, without indices, over all of them.
 
     Returns:
       `[N, D]`.
     """
+    if code.indices is None:
+        return jnp.matmul(code.coefficients, atoms, precision=linalg.HIGHEST)
     return jnp.einsum(
         "nk,nkd->nd", code.coefficients, atoms[code.indices], precision=linalg.HIGHEST
     )

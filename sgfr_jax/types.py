@@ -16,7 +16,9 @@ class Selection(NamedTuple):
     indices: jax.Array  # [M] int32, in the order of choice
     weights: jax.Array  # [M] float32: 1 in the filled slots
     count: jax.Array  # [] int32: filled slots
-    distances: jax.Array  # [N] squared distance to the nearest choice; -inf: not eligible
+    # [N] squared distance to the nearest choice, or the sampler's own cost, of which it may be an
+    # upper bound; -inf: chosen, or not eligible.
+    distances: jax.Array
 
 
 class Bank(NamedTuple):
@@ -24,14 +26,29 @@ class Bank(NamedTuple):
 
     atoms: jax.Array  # [M, D] float32
     weights: jax.Array  # [M] float32: 1 for an atom, 0 for padding
-    indices: jax.Array  # [M] int32: which of the patches given to `fit` each atom is
+    indices: jax.Array  # [M] int32: which patch given to `fit` an atom is; -1: it is none
 
 
 class Code(NamedTuple):
-    """Sparse self-expression: target `n` is about `coefficients[n] @ atoms[indices[n]]`."""
+    """Self-expression: target `n` is about `coefficients[n] @ atoms[indices[n]]`.
 
-    indices: jax.Array  # [N, K] int32: rows of the bank
+    Where `indices` is None there is one coefficient for every atom of the bank, in its order
+    (`K = M`): target `n` is about `coefficients[n] @ atoms`, and nothing need be gathered.
+    """
+
+    indices: jax.Array | None  # [N, K] int32: rows of the bank
     coefficients: jax.Array  # [N, K] float32
+
+
+class Subspaces(NamedTuple):
+    """`S` linear or affine subspaces of rank up to `R`: `mean + span(rows of the basis)`.
+
+    A subspace of lower rank has zero rows in its basis; a padding subspace has weight 0.
+    """
+
+    bases: jax.Array  # [S, R, D] float32: orthonormal rows, or zero rows for padding
+    means: jax.Array  # [S, D] float32: zero for a linear subspace
+    weights: jax.Array  # [S] float32: 1 for a subspace, 0 for padding
 
 
 def make_bank(patches: jax.Array, selection: Selection) -> Bank:
@@ -46,3 +63,23 @@ def make_bank(patches: jax.Array, selection: Selection) -> Bank:
     """
     atoms = jnp.where(selection.weights[:, None] > 0, patches[selection.indices], 0)
     return Bank(atoms, selection.weights, selection.indices)
+
+
+def subspace_bank(subspaces: Subspaces) -> Bank:
+    """The bank of all subspaces' atoms: of each its mean, then the rows of its basis.
+
+    Any coder runs on it: OMP and ridge over concatenated bases are `solvers.omp` and
+    `solvers.whole_bank_ridge` of this bank; `solvers.project` codes over one subspace of it.
+
+    Args:
+      subspaces: `S` of rank `R`.
+
+    Returns:
+      A `Bank` of `S (R + 1)` atoms: that of row `r` of subspace `s` has index `s (R + 1) + 1 + r`.
+      Zero atoms (the mean of a linear subspace, padding rows) and padding subspaces weigh 0.
+    """
+    rows = jnp.concatenate([subspaces.means[:, None], subspaces.bases], axis=1)
+    used = jnp.any(rows != 0, axis=-1) & (subspaces.weights[:, None] > 0)
+    atoms = jnp.where(used[..., None], rows, 0).reshape(-1, rows.shape[-1])
+    indices = jnp.arange(atoms.shape[0], dtype=jnp.int32)
+    return Bank(atoms, used.reshape(-1).astype(atoms.dtype), indices)

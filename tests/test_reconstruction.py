@@ -24,3 +24,11 @@ def test_residual_and_its_norm_worked_by_hand():
         reconstruction.residual(targets, ATOMS, CODE), [[0, 3, 4], [0, 0, 0]]
     )
     np.testing.assert_allclose(reconstruction.residual_norm(targets, ATOMS, CODE), [5, 0])
+
+
+def test_a_code_without_indices_is_over_all_atoms():
+    coefficients = jnp.float32([[3, -1, 0], [0, 0, 0.75]])
+    code = types.Code(None, coefficients)
+    np.testing.assert_allclose(reconstruction.reconstruct(ATOMS, code), [[3, -2, 0], [0, 0, 3]])
+    targets = jnp.float32([[3, 1, 4], [0, 0, 3]])
+    np.testing.assert_allclose(reconstruction.residual_norm(targets, ATOMS, code), [5, 0])

@@ -1,0 +1,67 @@
+"""Quadratic penalties on a support, whose codes have a closed form."""
+
+import jax
+import jax.numpy as jnp
+
+from sgfr_jax import linalg
+from sgfr_jax.solvers import checks
+
+
+def affine_ridge(
+    target: jax.Array, support: jax.Array, valid: jax.Array, *, ridge: float
+) -> jax.Array:
+    """Coefficients that sum to one: the target against the affine hull of its support.
+
+    `min_c |z - A^T c|^2 + ridge tr(G)/K |c|^2` subject to `sum c = 1`. With the differences
+    `Z_k = z - a_k` and `G = Z Z^T`, the solution is `w / sum w` where
+    `(G + ridge tr(G)/K I) w = 1`: the weights of locally linear embedding (Roweis and Saul 2000).
+    Formed from differences, `G` is accurate however close the atoms are. With `K = 1` this is the
+    nearest neighbour.
+
+    Args:
+      target: `[D]`.
+      support: `[K, D]`.
+      valid: `[K]` bool; False for padding.
+      ridge: the penalty relative to the mean squared difference. Positive, and not below about
+        1e-6: with more atoms than features float32 needs that much to factorise the Gram matrix.
+
+    Returns:
+      `[K]`; 0 where not valid. A target that equals its whole support gets equal coefficients.
+    """
+    checks.positive("such as 1e-3", ridge=ridge)
+    differences = jnp.where(valid[:, None], target[None] - support, 0)
+    gram = jnp.matmul(differences, differences.T, precision=linalg.HIGHEST)
+    weights = linalg.solve_positive_definite(
+        _penalised(gram, valid, ridge), valid.astype(gram.dtype)
+    )
+    total = jnp.sum(weights)
+    return weights / jnp.where(total > 0, total, 1)
+
+
+def ridge(target: jax.Array, support: jax.Array, valid: jax.Array, *, ridge: float) -> jax.Array:
+    """Free coefficients: the target against the linear span of its support.
+
+    `min_c |z - A^T c|^2 + ridge tr(A A^T)/K |c|^2`, solved from its normal equations.
+
+    Args:
+      target: `[D]`.
+      support: `[K, D]`.
+      valid: `[K]` bool; False for padding.
+      ridge: the penalty relative to the mean squared norm of the support; as of `affine_ridge`.
+
+    Returns:
+      `[K]`; 0 where not valid.
+    """
+    checks.positive("such as 1e-3", ridge=ridge)
+    support = jnp.where(valid[:, None], support, 0)
+    gram = jnp.matmul(support, support.T, precision=linalg.HIGHEST)
+    correlation = jnp.matmul(support, target, precision=linalg.HIGHEST)
+    return linalg.solve_positive_definite(_penalised(gram, valid, ridge), correlation)
+
+
+def _penalised(gram: jax.Array, valid: jax.Array, ridge: float) -> jax.Array:
+    """The Gram matrix with its diagonal raised, and padding decoupled from the rest."""
+    scale = jnp.trace(gram) / jnp.maximum(jnp.sum(valid), 1)
+    # A support that coincides with the target has no scale of its own; any will do.
+    penalty = ridge * jnp.where(scale > jnp.finfo(gram.dtype).tiny / ridge, scale, 1)
+    return gram + jnp.diag(jnp.where(valid, penalty, 1))

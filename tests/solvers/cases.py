@@ -1,0 +1,112 @@
+"""One row for every coder; `test_properties` holds them all to the same properties."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgfr_jax import solvers, types
+from tests.solvers import references
+
+# One shape for all, so that every coder compiles once for most of the properties.
+N, M, D = 6, 16, 8
+RANK = 3
+
+
+class Case(NamedTuple):
+    """A coder, its reference, and the most that its code may leave of an atom."""
+
+    code: Callable
+    reference: Callable  # (targets, atoms) -> coefficients [N, M]
+    left_of_atom: Callable = lambda target, atoms: 0.0
+    group: int = 1  # how many atoms belong together
+
+
+def local(name, num_neighbors, **penalties):
+    solve = partial(getattr(solvers, name), **penalties)
+    code = partial(solvers.local_code, num_neighbors=num_neighbors, solve=solve)
+    reference = partial(getattr(references, name), **penalties)
+    return code, partial(references.on_nearest, reference, num_neighbors)
+
+
+def mean_square(vectors):
+    return np.mean(np.sum(vectors**2, axis=1))
+
+
+# The objective at the atom's own code, or the shrinkage's largest, bounds the residual.
+def after_affine(target, atoms):
+    return np.sqrt(1e-3 * np.max(np.sum((target - atoms) ** 2, axis=1)))
+
+
+def after_ridge(target, atoms):
+    return np.sqrt(1e-3 * np.max(np.sum(atoms**2, axis=1))) / 2
+
+
+def after_elastic_net(l1, l2, target, atoms):
+    squared = 2 * l1 * np.max(np.abs(atoms @ target)) + l2 * np.max(np.sum(atoms**2, axis=1))
+    return np.sqrt(squared)
+
+
+CASES = {
+    "nearest": Case(*local("nearest", 1)),
+    "affine_ridge": Case(*local("affine_ridge", 4, ridge=1e-3), after_affine),
+    "ridge": Case(*local("ridge", 4, ridge=1e-3), after_ridge),
+    "nonnegative": Case(*local("nonnegative", 5)),
+    "lasso": Case(
+        partial(solvers.local_code, num_neighbors=5, solve=partial(solvers.lasso, l1=0.05)),
+        partial(references.on_nearest, partial(references.elastic_net, l1=0.05, l2=0.0), 5),
+        partial(after_elastic_net, 0.05, 0.0),
+    ),
+    "omp": Case(
+        partial(solvers.omp, sparsity=3),
+        partial(references.on_all, partial(references.omp, sparsity=3)),
+    ),
+    "whole_bank_ridge": Case(
+        partial(solvers.whole_bank_ridge, ridge=1e-3),
+        partial(references.on_all, partial(references.ridge, ridge=1e-3)),
+        after_ridge,
+    ),
+    "elastic_net_code": Case(
+        partial(solvers.elastic_net_code, l1=0.1, l2=1e-2, tolerance=1e-5),
+        partial(references.on_all, partial(references.elastic_net, l1=0.1, l2=1e-2)),
+        partial(after_elastic_net, 0.1, 1e-2),
+    ),
+    "project": Case(
+        partial(solvers.project, rank=RANK),
+        partial(references.on_all, partial(references.project, rank=RANK)),
+        group=RANK + 1,
+    ),
+}
+
+JITTED = {name: jax.jit(case.code) for name, case in CASES.items()}
+
+
+def draw(rng, name, scale=1.0):
+    """Targets `[N, D]` and atoms `[M, D]` in float64; for `project`, subspaces."""
+    atoms = rng.normal(size=(M, D)) + 0.5
+    if name == "project":
+        for group in np.split(atoms, M // (RANK + 1)):
+            group[1:] = np.linalg.qr(group[1:].T)[0].T
+            group[0] *= scale  # bases have no unit
+    else:
+        atoms *= scale
+    return scale * (rng.normal(size=(N, D)) + 0.5), atoms
+
+
+def bank_of(atoms, weights=None):
+    atoms = jnp.asarray(atoms, jnp.result_type(float))
+    weights = jnp.ones(len(atoms)) if weights is None else jnp.asarray(weights)
+    return types.Bank(atoms, weights.astype(atoms.dtype), jnp.arange(len(atoms)))
+
+
+def dense(code, num_atoms):
+    """The coefficients `[N, M]` of a code of either kind."""
+    found = np.asarray(code.coefficients, np.float64)
+    if code.indices is None:
+        return found
+    spread = np.zeros((len(found), num_atoms))
+    np.add.at(spread, (np.arange(len(found))[:, None], np.asarray(code.indices)), found)
+    return spread

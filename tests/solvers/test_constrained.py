@@ -1,0 +1,93 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgfr_jax import solvers
+from tests.solvers import references
+
+ALL = jnp.ones(6, bool)
+SOLVERS = {
+    "nonnegative": jax.jit(solvers.nonnegative),
+    "elastic_net": jax.jit(solvers.elastic_net),
+}
+
+
+def test_nonnegative_worked_by_hand():
+    # The first atom alone is best: with the second it would be used negatively.
+    support = jnp.float32([[1, 0], [1, 1]])
+    found = solvers.nonnegative(jnp.float32([2, -1]), support, jnp.ones(2, bool))
+    np.testing.assert_allclose(found, [2, 0], atol=1e-6)
+
+
+def test_nonnegative_gives_up_on_what_points_away():
+    found = solvers.nonnegative(-jnp.ones(3), jnp.ones((6, 3)), ALL)
+    np.testing.assert_array_equal(found, 0)
+
+
+def test_lasso_on_orthogonal_atoms_is_a_soft_threshold():
+    target = jnp.float32([4, -2, 1])
+    found = solvers.lasso(target, jnp.eye(3), jnp.ones(3, bool), l1=0.375)
+    np.testing.assert_allclose(found, [2.5, -0.5, 0], atol=1e-6)
+
+
+def test_all_coefficients_are_zero_from_the_largest_penalty_on(rng):
+    target, support = (jnp.float32(rng.normal(size=shape)) for shape in (4, (6, 4)))
+    np.testing.assert_array_equal(solvers.lasso(target, support, ALL, l1=1.001), 0)
+    assert np.any(solvers.lasso(target, support, ALL, l1=0.99))
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-2])
+def test_agrees_with_scikit_learn(rng, l2):
+    target, support = rng.normal(size=9), rng.normal(size=(6, 9))
+    arguments = jnp.float32(target), jnp.float32(support), ALL
+    found = SOLVERS["elastic_net"](*arguments, l1=0.1, l2=l2)
+    expected = references.elastic_net(target, support, l1=0.1, l2=l2)
+    assert 1 < np.count_nonzero(expected) < 6
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    likeness=st.floats(0, 30),
+    l1=st.floats(1e-3, 1),
+    l2=st.sampled_from([0.0, 1e-3, 1.0]),
+)
+def test_solutions_meet_the_optimality_conditions(seed, likeness, l1, l2):
+    """Also where atoms are much alike, and depend on each other."""
+    rng = np.random.default_rng(seed)
+    support = rng.normal(size=(6, 5)) + likeness
+    support[5] = support[4]
+    support /= np.linalg.norm(support, axis=1, keepdims=True)
+    target = rng.normal(size=5) + rng.choice([0, 1, likeness])
+    target /= np.linalg.norm(target)
+    arguments = jnp.float32(target), jnp.float32(support), ALL
+
+    found = np.float64(SOLVERS["nonnegative"](*arguments))
+    slopes = support @ (target - found @ support)
+    assert (found >= 0).all()
+    assert np.max(slopes) < 5e-5
+    np.testing.assert_allclose(slopes[found > 0], 0, atol=5e-5)
+
+    found = np.float64(SOLVERS["elastic_net"](*arguments, l1=l1, l2=l2))
+    threshold = l1 * np.max(np.abs(support @ target))
+    slopes = support @ (target - found @ support) - l2 * found
+    assert np.max(np.abs(slopes)) < threshold + 5e-5
+    used = found != 0
+    np.testing.assert_allclose(slopes[used], threshold * np.sign(found[used]), atol=5e-5)
+
+
+class TestMistakes:
+    @pytest.mark.parametrize("solve", [partial(solvers.elastic_net, l2=0.0), solvers.lasso])
+    def test_l1_that_is_not_positive(self, solve):
+        with pytest.raises(ValueError, match=r"l1=0; it must be positive.*`ridge`"):
+            solve(jnp.ones(3), jnp.ones((6, 3)), ALL, l1=0)
+
+    def test_negative_l2(self):
+        with pytest.raises(ValueError, match="l2=-1; it must not be negative"):
+            solvers.elastic_net(jnp.ones(3), jnp.ones((6, 3)), ALL, l1=0.1, l2=-1)

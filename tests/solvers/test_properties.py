@@ -1,0 +1,166 @@
+"""What holds for every coder; a new one joins by a row in `cases`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from sgfr_jax import reconstruction, types
+from tests.solvers.cases import CASES, JITTED, D, M, N, bank_of, dense, draw
+
+every_coder = pytest.mark.parametrize("name", CASES)
+
+
+def code_of(name, targets, atoms, weights=None):
+    return JITTED[name](jnp.float32(targets), bank_of(atoms, weights))
+
+
+def left_of(name, targets, atoms, weights=None):
+    code = code_of(name, targets, atoms, weights)
+    return np.asarray(targets) - dense(code, len(atoms)) @ np.asarray(atoms)
+
+
+@every_coder
+class TestEveryCoder:
+    def test_agrees_with_its_reference(self, rng, name):
+        targets, atoms = draw(rng, name)
+        found = dense(code_of(name, targets, atoms), M)
+        np.testing.assert_allclose(found, CASES[name].reference(targets, atoms), atol=2e-4)
+
+    def test_many_banks_at_once_agree_to_more_digits_in_float64(self, rng, name):
+        draws = [draw(rng, name) for _ in range(2)]
+        with jax.enable_x64(True):
+            targets = jnp.asarray(np.stack([t for t, _ in draws]))
+            banks = jax.tree.map(lambda *x: jnp.stack(x), *[bank_of(a) for _, a in draws])
+            codes = jax.jit(jax.vmap(CASES[name].code))(targets, banks)
+            assert codes.coefficients.dtype == jnp.float64
+        # The elastic net over the bank stops at its tolerance where that is met first.
+        atol = 1e-3 if name == "elastic_net_code" else 1e-7
+        for i, (these, atoms) in enumerate(draws):
+            code = jax.tree.map(lambda x, i=i: x[i], codes)
+            expected = CASES[name].reference(these, atoms)
+            np.testing.assert_allclose(dense(code, M), expected, atol=atol)
+
+    def test_leaves_no_more_of_an_atom_than_its_penalty(self, rng, name):
+        _, atoms = draw(rng, name)
+        if name == "project":  # nor of what lies in a subspace
+            targets = atoms[::4][np.arange(N) % 4] + rng.normal(size=(N, 1)) * atoms[1]
+            targets[1:] = atoms[[4, 8, 12, 0, 4]]
+        else:
+            targets = atoms[:N]
+        left = np.linalg.norm(left_of(name, targets, atoms), axis=1)
+        bounds = [CASES[name].left_of_atom(target, atoms) for target in targets]
+        assert (left <= np.array(bounds) + 1e-5).all()
+
+    def test_does_not_depend_on_the_order_of_atoms(self, rng, name):
+        targets, atoms = draw(rng, name)
+        groups = atoms.reshape(-1, CASES[name].group, D)
+        shuffled = groups[rng.permutation(len(groups))].reshape(M, D)
+        np.testing.assert_allclose(
+            left_of(name, targets, shuffled), left_of(name, targets, atoms), atol=1e-4
+        )
+
+    @settings(max_examples=10, deadline=None)
+    @given(seed=st.integers(0, 2**31), scale=st.floats(1e-3, 1e3))
+    def test_does_not_depend_on_the_unit(self, name, seed, scale):
+        plain, scaled = (
+            left_of(name, *draw(np.random.default_rng(seed), name, s)) for s in (1.0, scale)
+        )
+        # One rounding more or less decides between neighbours, hence norms, and loosely.
+        norms, scaled_norms = (np.linalg.norm(x, axis=1) for x in (plain, scaled / scale))
+        np.testing.assert_allclose(scaled_norms, norms, rtol=5e-3, atol=1e-3)
+
+    @pytest.mark.parametrize("rubbish", [0.0, 7.0])
+    def test_padding_changes_nothing(self, rng, name, rubbish):
+        targets, atoms = draw(rng, name)
+        padded, weights = atoms.copy(), np.ones(M)
+        padded[12:], weights[12:] = rubbish, 0
+        found = dense(code_of(name, targets, padded, weights), M)
+        np.testing.assert_array_equal(found[:, 12:], 0)
+        expected = CASES[name].reference(targets, atoms[:12])
+        np.testing.assert_allclose(found[:, :12], expected, atol=2e-4)
+
+    def test_a_bank_of_padding_codes_nothing(self, rng, name):
+        targets, atoms = draw(rng, name)
+        found = code_of(name, targets, 0 * atoms, np.zeros(M))
+        np.testing.assert_array_equal(found.coefficients, 0)
+
+    def test_duplicates_and_constants_stay_finite(self, rng, name):
+        targets, atoms = draw(rng, name)
+        for value in (0.0, 1.0):
+            constant = np.full((M, D), value)
+            for these in (targets, np.full((N, D), value), np.zeros((N, D))):
+                assert np.isfinite(code_of(name, these, constant).coefficients).all()
+        twice = np.concatenate([atoms[:8], atoms[:8]])
+        left = np.linalg.norm(left_of(name, targets, twice), axis=1)
+        assert np.isfinite(left).all()
+        # 0 is a code too, but not an affine one.
+        if name not in ("nearest", "affine_ridge", "project"):
+            assert (left <= np.linalg.norm(targets, axis=1) * (1 + 1e-5)).all()
+
+    def test_nan_in_one_target_stays_there(self, rng, name):
+        targets, atoms = draw(rng, name)
+        spoiled = targets.copy()
+        spoiled[1, 2] = np.nan
+        bank = bank_of(atoms)
+        left, expected = (
+            np.asarray(reconstruction.residual_norm(t, bank.atoms, JITTED[name](t, bank)))
+            for t in (jnp.float32(spoiled), jnp.float32(targets))
+        )
+        assert np.isnan(left[1])
+        others = np.arange(N) != 1
+        np.testing.assert_allclose(left[others], expected[others], rtol=1e-5)
+
+    def test_gradients_agree_with_finite_differences(self, rng, name):
+        targets, atoms = draw(rng, name)
+        weights = np.linspace(1, 2, N)  # the sum alone could hide one target's error in another's
+
+        @jax.jit
+        def left(targets, atoms):
+            bank = bank_of(atoms)
+            norms = reconstruction.residual_norm(targets, atoms, CASES[name].code(targets, bank))
+            return jnp.sum(jnp.asarray(weights) * norms)
+
+        with jax.enable_x64(True):
+            arguments = jnp.asarray(targets), jnp.asarray(atoms)
+            check_grads(left, arguments, order=1, modes=["rev"], rtol=1e-4, eps=1e-6)
+
+    def test_new_values_do_not_compile_again(self, rng, name):
+        code_of(name, *draw(rng, name))
+        before = JITTED[name]._cache_size()
+        for last in (1, 0):
+            code_of(name, *draw(rng, name), np.append(np.ones(M - 1), last))
+        assert JITTED[name]._cache_size() == before
+
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+    def test_half_precision_is_computed_in_float32(self, name, dtype):
+        bank = types.Bank(jnp.ones((M, D), dtype), jnp.ones(M), jnp.arange(M))
+        found = jax.eval_shape(CASES[name].code, jnp.ones((N, D), dtype), bank)
+        assert found.coefficients.dtype == jnp.float32
+
+    def test_features_that_differ(self, name):
+        with pytest.raises(ValueError, match=r"\(6, 4\) and atoms \(16, 8\)"):
+            jax.eval_shape(CASES[name].code, jnp.ones((N, 4)), bank_of(np.ones((M, D))))
+
+    def test_one_target_without_its_axis(self, name):
+        with pytest.raises(ValueError, match=r"must be \[N, D\]"):
+            jax.eval_shape(CASES[name].code, jnp.ones(D), bank_of(np.ones((M, D))))
+
+    def test_an_empty_bank(self, name):
+        with pytest.raises(ValueError, match=r"empty: atoms \(0, 8\)"):
+            jax.eval_shape(CASES[name].code, jnp.ones((N, D)), bank_of(np.ones((0, D))))
+
+    def test_weights_of_another_bank(self, name):
+        with pytest.raises(ValueError, match=r"weights \(3,\) and atoms \(16, 8\)"):
+            bank = bank_of(np.ones((M, D)), np.ones(3))
+            jax.eval_shape(CASES[name].code, jnp.ones((N, D)), bank)
+
+    @pytest.mark.parametrize("which", ["targets", "atoms"])
+    def test_integers(self, name, which):
+        kinds = {"targets": jnp.float32, "atoms": jnp.float32, which: jnp.int32}
+        bank = types.Bank(jnp.ones((M, D), kinds["atoms"]), jnp.ones(M), jnp.arange(M))
+        with pytest.raises(ValueError, match=rf"{which} .* are int32.*astype"):
+            jax.eval_shape(CASES[name].code, jnp.ones((N, D), kinds["targets"]), bank)

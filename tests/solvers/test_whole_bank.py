@@ -1,0 +1,39 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgfr_jax import solvers
+from tests.solvers import references
+from tests.solvers.cases import bank_of
+
+
+@pytest.mark.parametrize("num_atoms", [5, 12, 30])
+@pytest.mark.parametrize("ridge", [1e-4, 1.0])
+def test_agrees_with_least_squares_from_either_side(rng, num_atoms, ridge):
+    atoms, targets = rng.normal(size=(num_atoms, 12)), rng.normal(size=(4, 12))
+    code = jax.jit(partial(solvers.whole_bank_ridge, ridge=ridge))
+    found = code(jnp.float32(targets), bank_of(atoms))
+    assert found.indices is None
+    expected = references.on_all(partial(references.ridge, ridge=ridge), targets, atoms)
+    np.testing.assert_allclose(found.coefficients, expected, atol=2e-3 if ridge < 1 else 1e-5)
+    # The residual is what counts, and does not feel the conditioning.
+    np.testing.assert_allclose(found.coefficients @ atoms, expected @ atoms, atol=2e-5)
+
+
+def test_residual_survives_atoms_that_are_much_alike(rng):
+    """The Gram matrix has condition 1e6 here: refinement must bring the digits back."""
+    atoms = np.ones((600, 20)) + 0.1 * rng.normal(size=(600, 20))
+    targets = np.ones((4, 20)) + 0.1 * rng.normal(size=(4, 20))
+    found = solvers.whole_bank_ridge(jnp.float32(targets), bank_of(atoms), ridge=1e-3)
+    expected = references.on_all(partial(references.ridge, ridge=1e-3), targets, atoms)
+    np.testing.assert_allclose(
+        targets - np.float64(found.coefficients) @ atoms, targets - expected @ atoms, atol=2e-5
+    )
+
+
+def test_penalty_that_is_not_positive():
+    with pytest.raises(ValueError, match="ridge=0; it must be positive"):
+        solvers.whole_bank_ridge(jnp.ones((2, 3)), bank_of(np.ones((4, 3))), ridge=0)
