@@ -1,0 +1,143 @@
+"""Patches at the centres of clusters: the least mean squared distance to the bank."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from sgfr_jax import linalg, types
+from sgfr_jax.samplers import eligibility
+
+Sample = Callable[[jax.Array, jax.Array, jax.Array, int], types.Selection]
+
+# Distances from so many points to the medoids are held at a time.
+_ROWS = 1024
+
+
+def d2_sampling(key: jax.Array, points: jax.Array, weights: jax.Array, num: int) -> types.Selection:
+    """Every choice is drawn with the odds of the squared distance to all earlier ones.
+
+    The seeding of k-means++ (Arthur and Vassilvitskii 2007): between `uniform` and
+    `greedy_k_center`. It reads all points for every choice.
+
+    Args:
+      key: consumed.
+      points: `[N, D]`.
+      weights: `[N]`; 0 for padding.
+      num: `M`, how many to choose.
+
+    Returns:
+      A complete `Selection` of `M` slots. Duplicates of earlier choices come last, by index.
+
+    Raises:
+      ValueError: if `num` is not between 1 and `N`, or shapes do not fit.
+    """
+    points, eligible = eligibility.check(points, weights, num)
+    points = jnp.where(eligible[:, None], points, 0)
+    norms = jnp.sum(points**2, axis=-1)
+
+    def choose(slot, state):
+        distances, indices, count = state
+        # Gumbel's trick draws in proportion, and the same whatever padding follows.
+        noise = jax.random.gumbel(jax.random.fold_in(key, slot), distances.shape, points.dtype)
+        odds = jnp.log(jnp.where(distances > 0, distances, 1)) + noise
+        last = jnp.where(distances < 0, -jnp.inf, jnp.finfo(points.dtype).min)
+        best = jnp.argmax(jnp.where(distances > 0, odds, last))
+        fresh = distances[best] > -jnp.inf
+        products = jnp.matmul(points, points[best], precision=linalg.HIGHEST)
+        lowered = jnp.minimum(distances, jnp.maximum(norms + norms[best] - 2 * products, 0))
+        lowered = jnp.where(distances > -jnp.inf, lowered, -jnp.inf).at[best].set(-jnp.inf)
+        return lowered, indices.at[slot].set(best.astype(jnp.int32)), count + fresh
+
+    distances = jnp.where(eligible, jnp.finfo(points.dtype).max, -jnp.inf).astype(points.dtype)
+    state = (distances, jnp.zeros(num, jnp.int32), jnp.zeros((), jnp.int32))
+    distances, indices, count = jax.lax.fori_loop(0, num, choose, state)
+    return eligibility.make_selection(indices, jnp.arange(num) < count, distances)
+
+
+def k_medoids(
+    key: jax.Array,
+    points: jax.Array,
+    weights: jax.Array,
+    num: int,
+    *,
+    start: Sample = d2_sampling,
+    num_iterations: int = 20,
+) -> types.Selection:
+    """Medoids by alternation (Park and Jun 2009) on the sum of squared Euclidean distances.
+
+    Points join their nearest medoid; then every cluster's medoid becomes the point of the cluster
+    with the least sum of squared distances to the others, which is the point nearest to the mean:
+    `sum_x |x - m|^2 = sum_x |x - mean|^2 + n |m - mean|^2`. Neither step raises
+    `sum_n min_m |x_n - m|^2` (but for rounding); it ends when no medoid moves.
+
+    Args:
+      key: consumed by `start`.
+      points: `[N, D]`.
+      weights: `[N]`; 0 for padding.
+      num: `M`, how many to choose.
+      start: the sampler of the first medoids.
+      num_iterations: how many alternations, at most; each costs a product of all points with all
+        medoids. 0 returns the first medoids.
+
+    Returns:
+      A complete `Selection` of `M` slots.
+
+    Raises:
+      ValueError: if `num` is not between 1 and `N`, `num_iterations` is negative, or shapes do not
+        fit.
+    """
+    points, eligible = eligibility.check(points, weights, num)
+    if num_iterations < 0:
+        raise ValueError(f"num_iterations={num_iterations}; it must not be negative")
+    points = jnp.where(eligible[:, None], points, 0)
+    first = start(key, points, eligible.astype(points.dtype), num)
+    filled = first.weights > 0
+
+    def moving(state):
+        step, _, moved = state
+        return (step < num_iterations) & moved
+
+    def alternate(state):
+        step, medoids, _ = state
+        owner, _ = _assign(points, medoids, filled)
+        # A medoid stays in its own cluster even beside a duplicate, so clusters never run empty
+        # and no two share a medoid. What is not eligible belongs to none.
+        owner = owner.at[jnp.where(filled, medoids, len(points))].set(jnp.arange(num), mode="drop")
+        found = _central_points(points, jnp.where(eligible, owner, num), num)
+        found = jnp.where(filled, found, 0)
+        return step + 1, found, jnp.any(found != medoids)
+
+    state = (0, first.indices, jnp.bool_(True))
+    medoids = jax.lax.while_loop(moving, alternate, state)[1]
+    _, distances = _assign(points, medoids, filled)
+    distances = jnp.where(eligible, distances, -jnp.inf)
+    distances = distances.at[jnp.where(filled, medoids, len(points))].set(-jnp.inf, mode="drop")
+    return eligibility.make_selection(medoids, filled, distances)
+
+
+def _assign(points, medoids, filled):
+    """The slot of every point's nearest medoid, `[N]`, and the squared distance to it."""
+    atoms = points[medoids]
+
+    def of_rows(rows):
+        distances = jnp.where(filled[None], linalg.squared_distances(rows, atoms), jnp.inf)
+        return jnp.argmin(distances, axis=1).astype(jnp.int32), jnp.min(distances, axis=1)
+
+    num_rows = min(_ROWS, points.shape[0])
+    rows = jnp.pad(points, ((0, -points.shape[0] % num_rows), (0, 0)))
+    owner, distances = jax.lax.map(of_rows, rows.reshape(-1, num_rows, points.shape[1]))
+    return owner.reshape(-1)[: len(points)], distances.reshape(-1)[: len(points)]
+
+
+def _central_points(points, owner, num):
+    """The point nearest to the mean of every cluster, `[M]`; the first of equals."""
+    sizes = jax.ops.segment_sum(jnp.ones(len(points), points.dtype), owner, num)
+    sums = jax.ops.segment_sum(points, owner, num)
+    means = sums / jnp.maximum(sizes, 1)[:, None]
+    inside = owner < num
+    offsets = jnp.sum((points - means[jnp.minimum(owner, num - 1)]) ** 2, axis=-1)
+    least = jax.ops.segment_min(jnp.where(inside, offsets, jnp.inf), owner, num)
+    nearest = inside & (offsets <= least[jnp.minimum(owner, num - 1)])
+    place = jnp.where(nearest, jnp.arange(len(points)), len(points))
+    return jnp.minimum(jax.ops.segment_min(place, owner, num), len(points) - 1)

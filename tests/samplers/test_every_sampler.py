@@ -1,0 +1,141 @@
+"""What all samplers promise. Shapes repeat, so that each sampler is compiled a few times only."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgfr_jax import samplers, solvers
+
+CODE = partial(solvers.local_code, num_neighbors=3, solve=partial(solvers.affine_ridge, ridge=1e-3))
+SAMPLERS = {
+    "uniform": samplers.uniform,
+    "k_center": samplers.greedy_k_center,
+    "d2": samplers.d2_sampling,
+    "k_medoids": partial(samplers.k_medoids, num_iterations=4),
+    "self_representation": partial(samplers.self_representation, pool_size=8),
+    "support_frequency": partial(samplers.support_frequency, code=CODE, chunk_size=16),
+}
+JITTED = {name: jax.jit(sample, static_argnums=3) for name, sample in SAMPLERS.items()}
+NUM_POINTS, NUM_FEATURES = 40, 3
+
+
+@pytest.fixture
+def points(rng):
+    points = rng.normal(size=(NUM_POINTS, NUM_FEATURES))
+    return jnp.float32(points / np.linalg.norm(points, axis=1, keepdims=True))
+
+
+@pytest.fixture
+def ones():
+    return jnp.ones(NUM_POINTS)
+
+
+def chosen(found):
+    return np.asarray(found.indices)[: int(found.count)].tolist()
+
+
+@pytest.mark.parametrize("sample", JITTED.values(), ids=JITTED)
+class TestEverySampler:
+    def test_choices_differ(self, sample, points, ones):
+        found = sample(jax.random.key(1), points, ones, 12)
+        assert len(set(chosen(found))) == 12
+        np.testing.assert_array_equal(found.weights, np.ones(12))
+        assert found.indices.dtype == jnp.int32
+
+    def test_all_points_can_be_chosen(self, sample, points, ones):
+        found = sample(jax.random.key(1), points, ones, NUM_POINTS)
+        assert sorted(chosen(found)) == list(range(NUM_POINTS))
+
+    def test_duplicates_are_chosen_once_each(self, sample, ones):
+        same = jnp.full((NUM_POINTS, NUM_FEATURES), 0.5)
+        found = sample(jax.random.key(0), same, ones, NUM_POINTS)
+        assert sorted(chosen(found)) == list(range(NUM_POINTS))
+
+    def test_points_at_the_origin_are_chosen_once_each(self, sample, ones):
+        found = sample(jax.random.key(0), jnp.zeros((NUM_POINTS, NUM_FEATURES)), ones, NUM_POINTS)
+        assert sorted(chosen(found)) == list(range(NUM_POINTS))
+
+    def test_padding_is_never_chosen(self, sample, points, ones):
+        found = sample(jax.random.key(2), points, ones.at[25:].set(0), NUM_POINTS)
+        assert sorted(chosen(found)) == list(range(25))
+        np.testing.assert_array_equal(found.weights, [1] * 25 + [0] * 15)
+        np.testing.assert_array_equal(found.indices[25:], np.zeros(15))
+
+    def test_padding_may_hold_anything(self, sample, points, ones):
+        weights = ones.at[25:].set(0)
+        expected = sample(jax.random.key(2), points, weights, 12)
+        for junk in (jnp.nan, jnp.inf, 1e30):
+            found = sample(jax.random.key(2), points.at[25:].set(junk), weights, 12)
+            np.testing.assert_array_equal(found.indices, expected.indices)
+
+    def test_more_padding_changes_nothing(self, sample, points, ones):
+        few = sample(jax.random.key(5), points[:25], ones[:25], 12)
+        many = sample(jax.random.key(5), points, ones.at[25:].set(0), 12)
+        np.testing.assert_array_equal(many.indices, few.indices)
+
+    def test_points_that_are_not_finite_are_not_chosen(self, sample, points, ones):
+        spoilt = points.at[4, 1].set(jnp.nan).at[7].set(jnp.inf)
+        found = sample(jax.random.key(2), spoilt, ones, NUM_POINTS)
+        assert sorted(chosen(found)) == sorted(set(range(NUM_POINTS)) - {4, 7})
+
+    def test_nothing_but_padding(self, sample, points, ones):
+        found = sample(jax.random.key(0), points, 0 * ones, 12)
+        assert found.count == 0
+        np.testing.assert_array_equal(found.weights, np.zeros(12))
+        np.testing.assert_array_equal(found.indices, np.zeros(12))
+
+    def test_distances_tell_what_can_still_be_chosen(self, sample, points, ones):
+        found = sample(jax.random.key(1), points, ones.at[25:].set(0), 12)
+        assert (np.asarray(found.distances[25:]) == -np.inf).all()
+        left = sorted(set(range(25)) - set(chosen(found)))
+        assert (np.asarray(found.distances)[left] > -np.inf).all()
+
+    def test_one_seed_one_result(self, sample, points, ones):
+        runs = [sample(jax.random.key(seed), points, ones, 12) for seed in (4, 4, 5)]
+        np.testing.assert_array_equal(runs[0].indices, runs[1].indices)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_vmap_over_categories_equals_the_loop(name, rng):
+    sample = SAMPLERS[name]
+    points = rng.normal(size=(3, NUM_POINTS, NUM_FEATURES))
+    points = jnp.float32(points / np.linalg.norm(points, axis=2, keepdims=True))
+    weights = jnp.ones((3, NUM_POINTS)).at[1, 30:].set(0).at[2, 10:].set(0)
+    keys = jax.random.split(jax.random.key(0), 3)
+    mapped = jax.jit(jax.vmap(lambda *category: sample(*category, 12)))(keys, points, weights)
+    for i in range(3):
+        single = JITTED[name](keys[i], points[i], weights[i], 12)
+        np.testing.assert_array_equal(mapped.indices[i], single.indices)
+        np.testing.assert_array_equal(mapped.weights[i], single.weights)
+
+
+@pytest.mark.parametrize("sample", SAMPLERS.values(), ids=SAMPLERS)
+class TestWhatIsRefused:
+    @pytest.mark.parametrize("num", [0, 5])
+    def test_impossible_number(self, sample, num):
+        with pytest.raises(ValueError, match=f"asked for {num} of 4 points"):
+            sample(jax.random.key(0), jnp.ones((4, 2)), jnp.ones(4), num)
+
+    def test_shapes_that_do_not_fit(self, sample):
+        with pytest.raises(ValueError, match=r"\(4, 2\) and \(3,\)"):
+            sample(jax.random.key(0), jnp.ones((4, 2)), jnp.ones(3), 2)
+
+    def test_integers(self, sample):
+        with pytest.raises(ValueError, match="int32"):
+            sample(jax.random.key(0), jnp.ones((4, 2), jnp.int32), jnp.ones(4), 2)
+
+
+@pytest.mark.parametrize("name", ["uniform", "k_center", "d2", "k_medoids", "self_representation"])
+def test_one_point(name):
+    found = SAMPLERS[name](jax.random.key(0), jnp.ones((1, 3)), jnp.ones(1), 1)
+    np.testing.assert_array_equal(found.indices, [0])
+    assert found.count == 1
+
+
+@pytest.mark.parametrize("name", ["uniform", "k_center"])
+def test_numpy_arrays_will_do(name, rng):
+    points = rng.normal(size=(20, 3)).astype(np.float32)
+    assert SAMPLERS[name](jax.random.key(2), points, np.ones(20), 5).count == 5

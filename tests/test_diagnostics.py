@@ -1,0 +1,167 @@
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from sgfr_jax import diagnostics, solvers, types
+
+RIDGE = 1e-3
+CODE = partial(
+    solvers.local_code, num_neighbors=3, solve=partial(solvers.affine_ridge, ridge=RIDGE)
+)
+NEAREST = partial(solvers.local_code, num_neighbors=1, solve=solvers.nearest)
+
+
+def bank_of(atoms, weights=None, indices=None):
+    weights = jnp.ones(len(atoms)) if weights is None else jnp.float32(weights)
+    indices = jnp.arange(len(atoms)) if indices is None else jnp.asarray(indices)
+    return types.Bank(jnp.float32(atoms), weights, indices)
+
+
+def affine_residual(point, atoms):
+    """By the optimality conditions of the constrained problem, in float64."""
+    near = atoms[np.argsort(np.sum((point - atoms) ** 2, axis=1))[:3]]
+    scale = np.mean(np.sum((point - near) ** 2, axis=1))
+    system = np.ones((4, 4))
+    system[3, 3] = 0
+    system[:3, :3] = near @ near.T + RIDGE * scale * np.eye(3)
+    found = np.linalg.solve(system, np.append(near @ point, 1.0))[:3]
+    return np.linalg.norm(point - found @ near)
+
+
+class TestSelfRepresentationError:
+    @pytest.mark.parametrize("held_in", [True, False])
+    def test_agrees_with_one_at_a_time(self, rng, held_in):
+        points, chosen = rng.normal(size=(30, 6)), np.array([3, 8, 11, 20, 25, 29, 1])
+        bank = bank_of(points[chosen], indices=chosen)
+        found = diagnostics.self_representation_error(
+            jnp.float32(points), jnp.ones(30), bank, code=CODE, held_in=held_in, chunk_size=8
+        )
+        expected = []
+        for n, point in enumerate(points):
+            others = chosen[chosen != n] if held_in else chosen
+            expected.append(affine_residual(point, points[others]) / np.linalg.norm(point))
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+    def test_padding_and_degenerate_points(self):
+        points = jnp.float32([[1, 0], [0, 0], [jnp.nan, 0], [5, 5]])
+        weights = jnp.float32([1, 1, 1, 0])
+        found = diagnostics.self_representation_error(
+            points, weights, bank_of([[1.0, 0.0]]), code=NEAREST, held_in=False
+        )
+        np.testing.assert_array_equal(found, [0, np.inf, np.nan, 0])
+
+    def test_shapes_that_do_not_fit_are_refused(self):
+        with pytest.raises(ValueError, match=r"\(4, 2\).*\(4,\).*\(3, 3\)"):
+            diagnostics.self_representation_error(
+                jnp.ones((4, 2)), jnp.ones(4), bank_of(np.eye(3)), code=NEAREST
+            )
+
+
+class TestCoveringRadius:
+    @pytest.mark.parametrize("chunk_size", [7, 4096])
+    def test_agrees_with_all_distances(self, rng, chunk_size):
+        points, atoms = rng.normal(size=(50, 4)), rng.normal(size=(9, 4))
+        found = diagnostics.covering_radius(
+            jnp.float32(points), jnp.ones(50), bank_of(atoms), chunk_size=chunk_size
+        )
+        np.testing.assert_allclose(found, cdist(points, atoms).min(axis=1).max(), rtol=1e-5)
+
+    def test_padding_points_and_atoms_do_not_count(self):
+        points, weights = jnp.float32([[0.0], [3.0], [100.0]]), jnp.float32([1, 1, 0])
+        found = diagnostics.covering_radius(points, weights, bank_of([[1.0], [3.0]], [1, 0]))
+        assert found == 2
+        assert diagnostics.covering_radius(points, 0 * weights, bank_of([[1.0]])) == 0
+        assert diagnostics.covering_radius(points, weights, bank_of([[1.0]], [0])) == np.inf
+
+    def test_a_bank_of_all_points_covers_them(self, rng):
+        points = rng.normal(size=(20, 3)) + 100
+        found = diagnostics.covering_radius(jnp.float32(points), jnp.ones(20), bank_of(points))
+        assert found == 0
+
+    def test_nan_is_seen(self):
+        points = jnp.float32([[0.0], [jnp.nan]])
+        assert np.isnan(diagnostics.covering_radius(points, jnp.ones(2), bank_of([[0.0]])))
+
+
+def test_atoms_used_and_effective_atoms_by_hand():
+    code = types.Code(None, jnp.float32([[1, -1, 1, 1], [2, 0, 0, 0], [1, 1e-3, 0, -0.5], 4 * [0]]))
+    np.testing.assert_array_equal(diagnostics.atoms_used(code), [4, 1, 2, 0])
+    np.testing.assert_array_equal(diagnostics.atoms_used(code, threshold=0.0), [4, 1, 3, 0])
+    expected = [4, 1, 1.501**2 / (1.25 + 1e-6), 0]
+    np.testing.assert_allclose(diagnostics.effective_atoms(code), expected, rtol=1e-5)
+    tiny = types.Code(None, 1e-30 * code.coefficients)
+    np.testing.assert_allclose(diagnostics.effective_atoms(tiny), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="threshold=1"):
+        diagnostics.atoms_used(code, threshold=1)
+
+
+class TestShareInsideSubspace:
+    def test_agrees_with_summing_by_label(self, rng):
+        labels = rng.integers(-1, 3, size=10)
+        indices = np.stack([rng.permutation(10)[:4] for _ in range(20)])
+        coefficients = rng.normal(size=(20, 4))
+        expected = []
+        for row, values in zip(indices, np.abs(coefficients), strict=True):
+            masses = [values[labels[row] == s].sum() for s in range(3)]
+            expected.append(max(masses) / values.sum())
+        code = types.Code(jnp.asarray(indices), jnp.float32(coefficients))
+        found = diagnostics.share_inside_subspace(code, jnp.asarray(labels), num_subspaces=3)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        full = np.zeros((20, 10))
+        np.put_along_axis(full, indices, coefficients, axis=1)
+        found = diagnostics.share_inside_subspace(
+            types.Code(None, jnp.float32(full)), jnp.asarray(labels), num_subspaces=3
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+    def test_a_code_of_zeros_has_no_share(self):
+        code = types.Code(None, jnp.zeros((1, 3)))
+        assert diagnostics.share_inside_subspace(code, jnp.zeros(3, int), num_subspaces=2) == 0
+
+    def test_what_is_refused(self):
+        code = types.Code(None, jnp.zeros((1, 3)))
+        with pytest.raises(ValueError, match=r"\(2,\).*\(1, 3\)"):
+            diagnostics.share_inside_subspace(code, jnp.zeros(2, int), num_subspaces=2)
+        with pytest.raises(ValueError, match="num_subspaces=0"):
+            diagnostics.share_inside_subspace(code, jnp.zeros(3, int), num_subspaces=0)
+
+
+class TestConditioning:
+    @pytest.mark.parametrize("num_features", [3, 12])
+    def test_agrees_with_eigenvalues(self, rng, num_features):
+        targets, atoms = (rng.normal(size=(num, num_features)) for num in (10, 20))
+        bank = bank_of(atoms)
+        code = partial(CODE, num_neighbors=5)(jnp.float32(targets), bank)
+        found = diagnostics.conditioning(jnp.float32(targets), bank, code, chunk_size=4)
+        for n in range(10):
+            differences = targets[n] - atoms[np.asarray(code.indices[n])]
+            values = np.linalg.eigvalsh(differences @ differences.T)[::-1][:num_features]
+            np.testing.assert_allclose(found[n], values[0] / values[-1], rtol=1e-3)
+
+    def test_unused_atoms_do_not_count(self, rng):
+        targets, atoms = (jnp.float32(rng.normal(size=(num, 6))) for num in (1, 4))
+        few = types.Code(jnp.array([[2, 0]]), jnp.ones((1, 2)))
+        more = types.Code(None, jnp.float32([[1, 0, 1, 0]]))
+        found = [diagnostics.conditioning(targets, bank_of(atoms), code) for code in (few, more)]
+        np.testing.assert_allclose(*found, rtol=1e-5)
+
+    def test_degenerate_supports(self):
+        bank = bank_of([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+        code = types.Code(
+            jnp.array([[0, 1], [0, 1], [0, 2], [0, 1]]),
+            jnp.float32([[0.5, 0.5], [0.5, 0.5], [0, 0], [1, 1]]),
+        )
+        targets = jnp.float32([[0, 0], [1, 0], [1, 1], [jnp.nan, 0]])
+        found = np.asarray(diagnostics.conditioning(targets, bank, code))
+        assert 1e12 < found[0] < np.inf
+        np.testing.assert_array_equal(found[1:], [1, 1, np.nan])
+
+    def test_shapes_that_do_not_fit_are_refused(self):
+        code = types.Code(None, jnp.ones((2, 3)))
+        with pytest.raises(ValueError, match=r"\(2, 4\).*\(3, 3\)"):
+            diagnostics.conditioning(jnp.ones((2, 4)), bank_of(np.eye(3)), code)
+        with pytest.raises(ValueError, match=r"\(5, 3\).*\(2, 3\)"):
+            diagnostics.conditioning(jnp.ones((5, 3)), bank_of(np.eye(3)), code)
