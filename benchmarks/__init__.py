@@ -6,6 +6,7 @@
     metrics    evaluating a test set, against anomalib, adeval and scikit-learn
     memory     peak resident size of whole runs, by the number of images
     startup    time and memory to the help text, to the import and to the first result
+    accelerator   every stage on a GPU or TPU, against what the device reaches; no peers
 
 Each prints a table and, with --json=FILE, writes every figure. `python -m benchmarks.install_peers`
 makes the virtual environment of the peers; --peers=DIR/bin/python uses it. Without it ours is timed

@@ -1,8 +1,9 @@
 """From patches to codes, from scores to maps, and from image bytes to maps.
 
-- coding: 256 patches of one image over a bank, by affine ridge on the 10 nearest atoms and by the
-  nearest atom; against anomalib's scoring (nearest atom, and the image's score), and against
-  scikit-learn and FAISS for the search of the 10 nearest alone.
+- coding: 256 patches of one image over a bank, by affine ridge on the 10 nearest atoms, found by
+  each search of `sgfr_jax.search`, and by the nearest atom; against anomalib's scoring (nearest
+  atom, and the image's score), and against scikit-learn and FAISS for the search of the 10 nearest
+  alone.
 - map: a 16 x 16 grid of scores resized to 256 pixels and blurred, sigma 4.
 - bytes: encoded images in memory, decoded, resized, embedded, coded and drawn, 16 at a time;
   against anomalib's Patchcore with the same network, weights, levels, grid and size of bank.
@@ -26,7 +27,7 @@ from scipy import ndimage
 import sgfr_jax as sgfr
 from benchmarks import backbone as networks
 from benchmarks import machine, materials, report, timing, workers
-from sgfr_jax import backbones, patches, types
+from sgfr_jax import backbones, patches, search, types
 from sgfr_jax.datasets import images as reading
 
 _STAGES = ("coding", "map", "bytes")
@@ -34,13 +35,16 @@ _LAYERS = ("block4", "block10", "block14")  # D = 344
 _GRID, _SIZE, _SIGMA, _NEIGHBORS, _RIDGE = 16, 256, 4.0, 10, 1e-3
 _PATCHES = _GRID**2
 _NEAREST = f"{report.OURS}, nearest"
+_RIDGE_CODE = partial(
+    sgfr.local_code, num_neighbors=_NEIGHBORS, solve=partial(sgfr.affine_ridge, ridge=_RIDGE)
+)
 _CODERS = {
-    report.OURS: partial(
-        sgfr.local_code,
-        num_neighbors=_NEIGHBORS,
-        solve=partial(sgfr.affine_ridge, ridge=_RIDGE),
-    ),
+    report.OURS: _RIDGE_CODE,
     _NEAREST: partial(sgfr.local_code, num_neighbors=1, solve=sgfr.nearest),
+}
+_SEARCHES = {
+    f"{report.OURS}, {name}": partial(_RIDGE_CODE, search=find)
+    for name, find in (("reduced", search.reduced), ("approximate", search.approximate))
 }
 # The levels of each network in the order of anomalib, whose first gives the grid.
 _ANOMALIB_LAYERS = {
@@ -80,7 +84,7 @@ def _coding(options, peers):
         bank = _bank(atoms)
         contenders = {
             name: timing.contender(_compiled(partial(sgfr.score, code=code), bank, targets))
-            for name, code in _CODERS.items()
+            for name, code in (_CODERS | _SEARCHES).items()
         }
         given = {"atoms": atoms, "targets": targets}
         searching = given | {"num_neighbors": _NEIGHBORS}
@@ -88,7 +92,7 @@ def _coding(options, peers):
         contenders |= peers.contender("scikit-learn", "search:scikit_learn", **searching)
         contenders |= peers.contender("FAISS", "search:faiss_flat", **searching)
         timed = timing.alternate(contenders, repeats=options.repeats, number=5)
-        nearest = np.asarray(timed[_NEAREST].value)
+        exact, nearest = (np.asarray(timed[who].value) for who in _CODERS)
         found += report.rows(
             f"coding {_PATCHES} patches, bank {num_atoms:,}",
             timed,
@@ -96,12 +100,15 @@ def _coding(options, peers):
             notes={
                 report.OURS: f"affine ridge, K = {_NEIGHBORS}",
                 _NEAREST: "K = 1",
+                **dict.fromkeys(_SEARCHES, f"K = {_NEIGHBORS}, bfloat16 search"),
                 "anomalib": "K = 1, and the image's score",
                 "scikit-learn": f"search of {_NEIGHBORS} alone",
                 "FAISS": f"search of {_NEIGHBORS} alone",
             },
             values={
-                who: {
+                who: {"relative_difference": float(np.abs(timed[who].value / exact - 1).max())}
+                if who in _SEARCHES
+                else {
                     "nearest_distance_difference": float(np.abs(timed[who].value - nearest).max())
                 }
                 for who in timed

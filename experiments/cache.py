@@ -8,15 +8,18 @@ the entries that have not been used for longest.
 """
 
 import contextlib
+import functools
 import hashlib
+import inspect
 import json
 import math
 import os
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -36,6 +39,25 @@ def default_directory() -> Path:
 def key(**parts: Any) -> str:
     """The name of an entry: a hash of everything that it depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def source_digest(*parts: ModuleType | Callable) -> str:
+    """A hash of the source of packages, modules and functions: another for any edit of theirs.
+
+    For the key, so that what other code made is not taken for what this code would make. Packages
+    count with all modules below them.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if hasattr(part, "__path__"):
+            for root in map(Path, part.__path__):
+                for path in sorted(root.rglob("*.py")):
+                    digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+        else:
+            source = inspect.getsource(part).encode()
+            digest.update(f"{part.__name__} {len(source)}\0".encode() + source)
+    return digest.hexdigest()
 
 
 def read(directory: Path, name: str, rows: int) -> Iterator[np.ndarray] | None:
@@ -164,21 +186,25 @@ def _discard(file, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _evict(directory: Path, limit: int) -> None:
-    """Removes the longest unused entries until no more than `limit` bytes are left."""
-    entries, now = [], time.time()
-    for path in directory.iterdir():
-        try:
+def keep_within(limit: int, paths: Iterable[Path]) -> None:
+    """Removes the longest unused of some files until no more than `limit` bytes are left."""
+    files = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
             status = path.stat()
-        except FileNotFoundError:
-            continue  # another process was faster
-        if path.suffix == _SUFFIX:
-            entries.append((status.st_mtime, status.st_size, path))
-        elif path.name.startswith(".") and now - status.st_mtime > _ABANDONED_SECONDS:
-            path.unlink(missing_ok=True)
-    total = sum(size for _, size, _ in entries)
-    for _, size, path in sorted(entries):
+            files.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
         if total <= limit:
             break
         path.unlink(missing_ok=True)
         total -= size
+
+
+def _evict(directory: Path, limit: int) -> None:
+    """Removes the longest unused entries, and what killed processes left."""
+    for path in directory.glob(".*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+    keep_within(limit, directory.glob(f"*{_SUFFIX}"))

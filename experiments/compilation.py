@@ -1,16 +1,32 @@
 """Compiled programs on disk, so that a later run starts at once."""
 
+import contextlib
 from pathlib import Path
 
 import jax
 
+from experiments import cache
 
-def keep_in(directory: Path) -> None:
+# Room for thousands of programs, which take tens of kilobytes each on a CPU.
+LIMIT_BYTES = 1 << 28
+
+
+def keep_in(directory: Path, limit: int = LIMIT_BYTES) -> None:
     """Makes JAX look for compiled programs in a directory, and put there what it compiles.
 
     Must be called before anything is compiled. Trouble with the directory is a warning of JAX's,
     never an error.
+
+    JAX's own limit (`jax_compilation_cache_max_size`) is not used: it needs another package, takes
+    a lock for every look-up, and cannot go on from a directory that was filled without it.
+
+    Args:
+      directory: made when there is something to put there.
+      limit: bytes of programs to begin with; those that have not been used for longest are removed.
+        What this run compiles comes on top, until the next one.
     """
+    with contextlib.suppress(OSError):
+        cache.keep_within(limit, directory.glob("*-cache"))
     jax.config.update("jax_compilation_cache_dir", str(directory))
     # A run compiles a few dozen small programs; by default only slow ones would be kept.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 from sgfr_jax import samplers, streaming
 
 FOLD = jax.jit(streaming.fold)
+COVER = jax.jit(streaming.cover)
 KEY = jax.random.key(0)
 
 
@@ -92,3 +93,62 @@ def test_blocks_of_one_shape_compile_once(rng):
 def test_features_that_differ_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 2\) and atoms \(5, 3\)"):
         streaming.fold(KEY, streaming.empty(5, 3), jnp.ones((4, 2)), jnp.ones(4))
+
+
+def measure(core, points, block, weights=None):
+    """The second pass, in blocks, the last one padded."""
+    weights = np.ones(len(points)) if weights is None else weights
+    core = streaming.uncovered(core)
+    for i in range(0, len(points), block):
+        rows, use = points[i : i + block], weights[i : i + block]
+        missing = block - len(rows)
+        rows, use = np.pad(rows, ((0, missing), (0, 0))), np.pad(use, (0, missing))
+        core = COVER(core, jnp.float32(rows), jnp.float32(use))
+    return core
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_a_second_pass_finds_the_true_radius(seed):
+    rng = np.random.default_rng(seed)
+    points = (rng.normal(size=(150, 2)) @ rng.normal(size=(2, 4))).astype(np.float32)
+    core = stream(points, 12, 40)
+    measured = measure(core, points, 40)
+    distances = cdist(points, core.atoms)
+    np.testing.assert_allclose(
+        streaming.covering_radius(measured), distances.min(axis=1).max(), rtol=1e-5
+    )
+    assert streaming.covering_radius(measured) <= streaming.covering_radius(core) + 1e-5
+    reach = np.zeros(12)
+    np.maximum.at(reach, distances.argmin(axis=1), distances.min(axis=1))
+    np.testing.assert_allclose(measured.reach, reach, atol=1e-5)
+
+
+def test_a_second_pass_keeps_the_atoms_and_counts_its_own(rng):
+    points = rng.normal(size=(90, 3)).astype(np.float32)
+    core = stream(points, 8, 40)
+    measured = measure(core, points, 50)
+    np.testing.assert_array_equal(measured.atoms, core.atoms)
+    np.testing.assert_array_equal(measured.indices, core.indices)
+    assert measured.seen == 100
+    assert streaming.covering_radius(streaming.uncovered(core)) == 0
+
+
+def test_padding_and_what_is_not_finite_need_no_cover(rng):
+    points = rng.normal(size=(90, 3)).astype(np.float32)
+    weights = np.ones(90)
+    weights[10], points[10] = 0, 1e4
+    points[20], points[30, 1] = np.nan, np.inf
+    core = stream(points, 8, 90, weights)
+    assert not {10, 20, 30} & set(np.asarray(core.indices).tolist())
+    measured = measure(core, points, 40, weights)
+    use = np.delete(points, [10, 20, 30], axis=0)
+    true_radius = cdist(use, core.atoms).min(axis=1).max()
+    np.testing.assert_allclose(streaming.covering_radius(measured), true_radius, rtol=1e-5)
+    np.testing.assert_allclose(streaming.covering_radius(core), true_radius, rtol=1e-5)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    for function in (partial(streaming.fold, KEY), streaming.cover):
+        with pytest.raises(ValueError, match=r"\(3,\) and \(4, 3\)"):
+            function(streaming.empty(5, 3), jnp.ones((4, 3)), jnp.ones(3))

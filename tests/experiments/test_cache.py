@@ -1,5 +1,7 @@
+import importlib
 import itertools
 import os
+import sys
 import time
 
 import numpy as np
@@ -127,3 +129,50 @@ def test_the_key_depends_on_every_part():
     keys = {cache.key(a=1, b=2), cache.key(a=2, b=2), cache.key(a=1, b=3), cache.key(a=1)}
     assert len(keys) == 4
     assert cache.key(a=1, b=2) == cache.key(b=2, a=1)
+
+
+def make_package(directory, **sources):
+    root = directory / "made_for_a_test"
+    root.mkdir(parents=True, exist_ok=True)
+    for name, source in sources.items():
+        (root / f"{name}.py").write_text(source)
+
+
+def digest_of(directory, name, monkeypatch):
+    """The digest in a process that starts now, as far as this one can play it."""
+    monkeypatch.syspath_prepend(directory)
+    for module in [name for name in sys.modules if name.startswith("made_for_a_test")]:
+        del sys.modules[module]
+    importlib.invalidate_caches()
+    return cache.source_digest.__wrapped__(importlib.import_module(name))
+
+
+@pytest.mark.parametrize("edited, package, module", [
+    ({}, False, False),
+    ({"first": "x = 2"}, True, True),
+    ({"second": "# a comment"}, True, False),
+    ({"third": ""}, True, False),
+])  # fmt: skip
+def test_the_source_counts(tmp_path, monkeypatch, edited, package, module):
+    sources = {"__init__": "", "first": "x = 1", "second": "y = 1"}
+    make_package(tmp_path / "before", **sources)
+    make_package(tmp_path / "after", **sources | edited)
+    for name, changes in (("made_for_a_test", package), ("made_for_a_test.first", module)):
+        before, after = (digest_of(tmp_path / x, name, monkeypatch) for x in ("before", "after"))
+        assert (before != after) == changes
+
+
+def test_the_source_of_functions_counts():
+    assert cache.source_digest(blocks) == cache.source_digest(blocks)
+    assert cache.source_digest(blocks) != cache.source_digest(blocks, store)
+    assert cache.source_digest(blocks, store) != cache.source_digest(store, blocks)
+
+
+def test_files_are_kept_within_a_limit(tmp_path):
+    for i in range(4):
+        path = tmp_path / f"{i}"
+        path.write_bytes(bytes(100))
+        os.utime(path, (1000 + i, 1000 - i))  # used last, changed last: the later counts
+    absent = tmp_path / "removed by another process"
+    cache.keep_within(250, [*tmp_path.iterdir(), absent])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]

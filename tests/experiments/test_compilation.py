@@ -1,6 +1,8 @@
 import dataclasses
+import os
 
 import jax
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -32,21 +34,56 @@ def test_categories_of_one_shape_compile_once(small, tmp_path, compiled):
     assert counts[0] == counts[1] > 0
 
 
-def test_programs_are_kept(tmp_path, small):
+@pytest.fixture
+def restored():
+    """Puts back what `keep_in` sets."""
     flags = [
         "jax_compilation_cache_dir",
         "jax_persistent_cache_min_compile_time_secs",
         "jax_persistent_cache_min_entry_size_bytes",
     ]
     before = {flag: getattr(jax.config, flag) for flag in flags}
-    try:
+    jax.clear_caches()
+    compilation_cache.reset_cache()
+    yield
+    for flag, value in before.items():
+        jax.config.update(flag, value)
+    compilation_cache.reset_cache()
+
+
+def test_programs_are_kept(tmp_path, small, restored):
+    compilation.keep_in(tmp_path / "compiled")
+    run.run(small, run.Resources(tmp_path / "out", batch_size=4))
+    kept = {path.name.split("-")[0] for path in (tmp_path / "compiled").iterdir()}
+    assert {"jit_embed", "jit_score", "jit_k_center_advance"} <= kept
+
+
+def test_the_longest_unused_programs_go(tmp_path, restored):
+    directory = tmp_path / "compiled"
+
+    def compiled_now(name):
+        """Compiles, or finds, a program of that name; returns all that are kept."""
         jax.clear_caches()
         compilation_cache.reset_cache()
-        compilation.keep_in(tmp_path / "compiled")
-        run.run(small, run.Resources(tmp_path / "out", batch_size=4))
-        kept = {path.name.split("-")[0] for path in (tmp_path / "compiled").iterdir()}
-        assert {"jit_embed", "jit_score", "jit_k_center_advance"} <= kept
-    finally:
-        for flag, value in before.items():
-            jax.config.update(flag, value)
-        compilation_cache.reset_cache()
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+        def double(x):
+            return x * 2
+
+        double.__name__ = name
+        jax.jit(double)(np.ones(3))
+        return {path.name.split("-")[0]: path for path in directory.iterdir()}
+
+    compilation.keep_in(directory)
+    for i, name in enumerate(("first", "second", "third")):
+        path = compiled_now(name)[f"jit_{name}"]
+        os.utime(path, (1000 + i, 1000 + i))
+    compilation.keep_in(directory, limit=int(2.5 * path.stat().st_size))
+    assert {path.name.split("-")[0] for path in directory.iterdir()} == {"jit_second", "jit_third"}
+    assert "jit_first" in compiled_now("first")
+
+
+def test_a_directory_that_is_none_stops_nothing(tmp_path, restored):
+    (tmp_path / "file").write_text("")
+    compilation.keep_in(tmp_path / "file", limit=0)
+    assert (tmp_path / "file").exists()

@@ -1,0 +1,150 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from sgfr_jax import search
+
+# `approx_max_k` is exact on a CPU, so here every search finds the same; `benchmarks.accelerator`
+# measures the recall where it is not.
+SEARCHES = {
+    "exact": search.exact,
+    "reduced": search.reduced,
+    "approximate": search.approximate,
+}
+PROPOSING = {name: SEARCHES[name] for name in ("reduced", "approximate")}
+every = pytest.mark.parametrize("find", SEARCHES.values(), ids=SEARCHES)
+proposing = pytest.mark.parametrize("find", PROPOSING.values(), ids=PROPOSING)
+
+
+def patches(rng, num, width=48):
+    """Unit norm, in clusters around a common mean, each along a few directions of its own."""
+    centres = 1.0 + rng.normal(size=(8, width))
+    directions = rng.normal(size=(8, 5, width))
+    cluster = rng.integers(8, size=num)
+    along = np.einsum("nr,nrd->nd", rng.normal(size=(num, 5)), directions[cluster])
+    points = centres[cluster] + 0.2 * along + 0.05 * rng.normal(size=(num, width))
+    return np.float32(points / np.linalg.norm(points, axis=1, keepdims=True))
+
+
+def residuals(targets, atoms, indices, ridge=1e-3):
+    """The affine ridge residual of each target on the atoms of its row, in float64."""
+    found = []
+    for target, row in zip(targets.astype(np.float64), np.asarray(indices), strict=True):
+        differences = target - atoms[row].astype(np.float64)
+        gram = differences @ differences.T
+        gram += ridge * np.trace(gram) / len(row) * np.eye(len(row))
+        weights = np.linalg.solve(gram, np.ones(len(row)))
+        found.append(np.linalg.norm(weights / weights.sum() @ differences))
+    return np.array(found)
+
+
+@every
+def test_neighbours_come_in_order_and_padding_last(find):
+    atoms = jnp.float32([[0.0], [3.0], [1.0], [0.1]])
+    weights = jnp.float32([1, 1, 1, 0])
+    found = find(jnp.float32([[0.2], [2.9]]), atoms, weights, num_neighbors=4)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, [[0, 2, 1, 3], [1, 2, 0, 3]])
+
+
+@every
+def test_padding_is_never_among_the_neighbours(find, rng):
+    targets, atoms = patches(rng, 20), patches(rng, 60)
+    weights = np.float32(rng.random(60) < 0.3)
+    found = find(jnp.asarray(targets), jnp.asarray(atoms), jnp.asarray(weights), num_neighbors=10)
+    real = np.flatnonzero(weights)
+    expected = real[np.argsort(cdist(targets, atoms[real]), axis=1)[:, :10]]
+    np.testing.assert_array_equal(found, expected)
+
+
+@proposing
+def test_neighbours_of_patches_are_the_exact_ones(find, rng):
+    targets, atoms = patches(rng, 300), patches(rng, 3000)
+    found = find(jnp.asarray(targets), jnp.asarray(atoms), jnp.ones(3000), num_neighbors=10)
+    expected = np.argsort(cdist(targets, atoms), axis=1)[:, :10]
+    recall = np.mean((np.asarray(found)[:, :, None] == expected[:, None]).any(axis=2))
+    assert recall > 0.999
+    before, after = residuals(targets, atoms, expected), residuals(targets, atoms, found)
+    assert np.max(np.abs(after - before) / before) < 1e-3
+
+
+def test_the_spare_proposals_are_needed(rng):
+    targets, atoms = patches(rng, 300), patches(rng, 3000)
+    args = jnp.asarray(targets), jnp.asarray(atoms), jnp.ones(3000)
+    expected = np.sort(np.argsort(cdist(targets, atoms), axis=1)[:, :10])
+    wrong = {
+        spare: np.mean(np.sort(search.reduced(*args, num_neighbors=10, spare=spare)) != expected)
+        for spare in (0, 6)
+    }
+    assert wrong[6] < wrong[0] / 10
+
+
+@proposing
+def test_all_atoms_when_they_are_few(find, rng):
+    targets, atoms = patches(rng, 5), patches(rng, 7)
+    found = find(jnp.asarray(targets), jnp.asarray(atoms), jnp.ones(7), num_neighbors=5)
+    np.testing.assert_array_equal(found, np.argsort(cdist(targets, atoms), axis=1)[:, :5])
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_what_is_found_is_as_near_as_the_exact(seed):
+    rng = np.random.default_rng(seed)
+    targets, atoms = patches(rng, 16, width=6), patches(rng, 40, width=6)
+    atoms[20:] = atoms[:20]  # duplicates may stand in for each other
+    found = REDUCED(jnp.asarray(targets), jnp.asarray(atoms), jnp.ones(40))
+    distances = cdist(targets, atoms)
+    near = np.take_along_axis(distances, np.asarray(found), axis=1)
+    assert (np.diff(near, axis=1) >= -1e-6).all()
+    np.testing.assert_allclose(near[:, 0], distances.min(axis=1), atol=1e-6)
+    assert all(len(set(row)) == 4 for row in np.asarray(found).tolist())
+
+
+REDUCED = jax.jit(partial(search.reduced, num_neighbors=4, spare=12))
+
+
+@every
+def test_a_patch_that_is_not_a_number_harms_no_other(find, rng):
+    targets, atoms = patches(rng, 6), patches(rng, 30)
+    broken = targets.copy()
+    broken[2, 3] = np.nan
+    args = jnp.asarray(atoms), jnp.ones(30)
+    found, whole = (
+        np.asarray(find(jnp.asarray(x), *args, num_neighbors=4)) for x in (broken, targets)
+    )
+    np.testing.assert_array_equal(np.delete(found, 2, 0), np.delete(whole, 2, 0))
+    assert ((found >= 0) & (found < 30)).all()
+
+
+@every
+def test_searches_compile_without_calls_to_the_host(find, rng):
+    given = jnp.zeros((8, 4)), jnp.ones((16, 4)), jnp.ones(16)
+    program = jax.jit(partial(find, num_neighbors=3)).lower(*given).compile().as_text()
+    assert not any(word in program for word in ("callback", "outfeed", "infeed"))
+
+
+@every
+@pytest.mark.parametrize("num_neighbors", [0, 6])
+def test_impossible_numbers_are_refused(find, num_neighbors):
+    with pytest.raises(ValueError, match=f"num_neighbors={num_neighbors}, but there are 5 atoms"):
+        find(jnp.zeros((2, 3)), jnp.ones((5, 3)), jnp.ones(5), num_neighbors=num_neighbors)
+
+
+@every
+def test_shapes_that_do_not_fit_are_refused(find):
+    with pytest.raises(ValueError, match=r"\(2, 4\), \(5, 3\) and \(5,\)"):
+        find(jnp.zeros((2, 4)), jnp.ones((5, 3)), jnp.ones(5), num_neighbors=1)
+
+
+def test_bad_hyperparameters_are_refused():
+    args = jnp.zeros((2, 3)), jnp.ones((5, 3)), jnp.ones(5)
+    with pytest.raises(ValueError, match="spare=-1"):
+        search.reduced(*args, num_neighbors=1, spare=-1)
+    with pytest.raises(ValueError, match="recall_target=0"):
+        search.approximate(*args, num_neighbors=1, recall_target=0)
