@@ -1,27 +1,43 @@
-"""Data sets as lists of examples (NumPy and Pillow alone; nothing here imports jax).
+"""Data sets as lists of examples (nothing here imports jax or, at once, TFDS).
 
 A data set is a function `(data_dir, *, categories, split_seed) -> tuple[Category, ...]` that lists
-what there is without decoding it; `sgfr_jax.datasets.images` then reads the pixels.
+what there is without decoding it; `sgfr_jax.datasets.images` then reads the pixels. The TFDS
+builders (`sgfr_jax.datasets.builders`) are registered as soon as TFDS is imported.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import wrapt
+
 from sgfr_jax import names
+from sgfr_jax.datasets.btad import list_btad
 from sgfr_jax.datasets.demo import list_demo
+from sgfr_jax.datasets.fetch import obtain
 from sgfr_jax.datasets.folder import list_folder
+from sgfr_jax.datasets.globs import list_globs
 from sgfr_jax.datasets.images import Loaded, read_example, read_examples, read_image, read_mask
-from sgfr_jax.datasets.mtd import list_mtd
+from sgfr_jax.datasets.imitations import list_imitation
+from sgfr_jax.datasets.manifest import list_manifest
+from sgfr_jax.datasets.mtd import SPLITS, list_mtd
 from sgfr_jax.datasets.mvtec import list_mvtec
-from sgfr_jax.datasets.types import Category, DatasetError, Example
+from sgfr_jax.datasets.mvtec2 import list_mvtec2
+from sgfr_jax.datasets.preparation import prepare
+from sgfr_jax.datasets.prepared import BUILDERS, list_prepared
+from sgfr_jax.datasets.types import Category, DatasetError, Encoded, Example
+from sgfr_jax.datasets.visa import list_visa
 
 __all__ = [
     "DATASETS",
     "Category",
     "DatasetError",
+    "Encoded",
     "Example",
     "Loaded",
+    "list_globs",
+    "list_manifest",
     "load",
+    "prepare",
     "read_example",
     "read_examples",
     "read_image",
@@ -29,11 +45,21 @@ __all__ = [
 ]
 
 DATASETS = {
+    "btad": list_btad,
     "demo": list_demo,
     "folder": list_folder,
+    "imitation": list_imitation,
     "mtd": list_mtd,
     "mvtec": list_mvtec,
+    "mvtec2": list_mvtec2,
+    "visa": list_visa,
 }
+
+
+@wrapt.when_imported("tensorflow_datasets")
+def _register_builders(_: object) -> None:
+    # Not at once: TFDS takes a third of a second, and a `--help` needs none of it.
+    import sgfr_jax.datasets.builders  # noqa: F401
 
 
 def load(
@@ -42,6 +68,13 @@ def load(
     *,
     categories: Sequence[str] | None = None,
     split_seed: int = 0,
+    prepared_dir: Path | str | None = None,
+    accept_license: bool = False,
+    train_glob: str | None = None,
+    test_glob: str | None = None,
+    mask_glob: str | None = None,
+    manifest: Path | str | None = None,
+    split: str = "random",
 ) -> tuple[Category, ...]:
     """Returns the categories of the data set `name`, sorted by name.
 
@@ -50,11 +83,61 @@ def load(
       data_dir: where the files lie; `demo` needs none and takes none.
       categories: the names of those wanted; `None` for all.
       split_seed: chooses the split (or the crops) of a data set that has no official one.
+      prepared_dir: read prepared records from here; what is missing is prepared from `data_dir`.
+      accept_license: the licence has been read and is accepted, so a missing archive may be
+        downloaded into `data_dir` and unpacked there; as of `fetch.obtain`.
+      train_glob: of data set `folder`, with the next two: as of `list_globs`.
+      test_glob: as above.
+      mask_glob: as above.
+      manifest: of data set `folder`: as of `list_manifest`.
+      split: of data set `mtd`: `random` or `grouped`, as of `list_mtd`.
     """
     if name not in DATASETS:
         raise DatasetError(names.unknown_name("data set", name, DATASETS))
     if not 0 <= split_seed < 2**32:
         raise DatasetError(f"split_seed must lie in 0 .. 2**32 - 1, not {split_seed}.")
-    if data_dir is not None:
-        data_dir = Path(data_dir).expanduser()
-    return DATASETS[name](data_dir, categories=categories, split_seed=split_seed)
+    if split not in SPLITS:
+        raise DatasetError(names.unknown_name("split", split, SPLITS))
+    if split != "random" and (name != "mtd" or prepared_dir is not None):
+        raise DatasetError(
+            f"--split={split} is for data set 'mtd' from its --data_dir; the others, and prepared "
+            "records, have one split."
+        )
+    globs = {"train_glob": train_glob, "test_glob": test_glob, "mask_glob": mask_glob}
+    _check_routes(name, globs, manifest, prepared_dir, accept_license)
+    data_dir, prepared_dir, manifest = map(_expanded, (data_dir, prepared_dir, manifest))
+    if manifest is not None:
+        return list_manifest(manifest, data_dir, categories=categories)
+    if train_glob is not None:
+        return list_globs(data_dir, **globs, categories=categories)
+    if prepared_dir is not None:
+        wanted = prepare(
+            name,
+            data_dir,
+            prepared_dir,
+            categories=categories,
+            split_seed=split_seed,
+            accept_license=accept_license,
+        )
+        return list_prepared(name, prepared_dir, categories=wanted, split_seed=split_seed)
+    if accept_license and data_dir is not None:
+        data_dir = obtain(name, data_dir, accept_license=True)
+    more = {"split": split} if name == "mtd" else {}
+    return DATASETS[name](data_dir, categories=categories, split_seed=split_seed, **more)
+
+
+def _expanded(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()
+
+
+def _check_routes(name, globs, manifest, prepared_dir, accept_license):
+    own = [flag for flag, value in (*globs.items(), ("manifest", manifest)) if value is not None]
+    if own and name != "folder":
+        raise DatasetError(f"--{own[0]} is for data set 'folder', not for '{name}'.")
+    if manifest is not None and len(own) > 1:
+        raise DatasetError(f"--manifest and --{own[0]} both say which images there are; give one.")
+    if own and manifest is None and globs["train_glob"] is None:
+        raise DatasetError(f"--{own[0]} needs --train_glob: a detector learns from its images.")
+    if name not in BUILDERS and (prepared_dir is not None or accept_license):
+        flag = "accept_license" if prepared_dir is None else "prepared_dir"
+        raise DatasetError(f"--{flag} is for {', '.join(BUILDERS)}, not for data set '{name}'.")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from sgfr_jax.datasets.layout import category_directories, list_category
 from sgfr_jax.datasets.listing import require_directory
+from sgfr_jax.datasets.problems import refuse
+from sgfr_jax.datasets.recognition import refuse_other
 from sgfr_jax.datasets.selection import select_categories
 from sgfr_jax.datasets.types import Category, DatasetError
 
@@ -13,7 +15,8 @@ Put your images like this (or the same within DIR/<category>/ for several produc
   DIR/train/good/*                    nominal images to learn from
   DIR/test/good/*                     optional: nominal images to test
   DIR/test/<kind>/*                   optional: defective images to test, of any kinds
-  DIR/ground_truth/<kind>/*_mask.png  optional: masks, not zero where the defect is"""
+  DIR/ground_truth/<kind>/*_mask.png  optional: masks, not zero where the defect is
+Images that lie otherwise: --train_glob, --test_glob and --mask_glob, or --manifest."""
 
 
 def list_folder(
@@ -27,13 +30,17 @@ def list_folder(
     """
     del split_seed
     data_dir = require_directory(data_dir, dataset="folder", layout=LAYOUT)
+    refuse_other(data_dir, dataset="folder", layout=LAYOUT)
     directories = category_directories(data_dir)
     if not directories:
         raise DatasetError(
             f"there is neither a directory 'train' nor '<category>/train' in '{data_dir}' "
             f"(--data_dir).\n{LAYOUT}"
         )
-    return tuple(
-        list_category(name, directories[name], data_dir, masks_required=False)
+    problems = []
+    found = tuple(
+        list_category(name, directories[name], data_dir, masks_required=False, problems=problems)
         for name in select_categories(directories, categories, dataset="folder")
     )
+    refuse(problems)
+    return found

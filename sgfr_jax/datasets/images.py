@@ -6,12 +6,14 @@ full range (value / 257) and never stretched to the values that occur, which wou
 difference in brightness between two images; where Pillow offers no more than the high byte
 (16-bit RGB) that is taken, one grey level away at most. Floating-point images must lie in [0, 1].
 32-bit integers have no agreed range and are refused. EXIF orientation is applied, also to masks.
-Of an animation or a file of many pages the first is read.
+An animation or a file of many pages is refused, as only its first would be seen (a phone's MPO
+file, a JPEG with previews behind it, is read).
 
 A file of more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels unless the caller
 changed it) is refused, as several of them in flight would fill the memory.
 """
 
+import io
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sgfr_jax.datasets.types import DatasetError, Example
+from sgfr_jax.datasets.types import DatasetError, Encoded, Example
 
 # TIFF tags 258 (bits per sample), 262 (0: white is zero) and 284 (2: one plane per channel).
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 258, 262, 284
@@ -31,11 +33,11 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 258, 262, 284
 class Loaded(NamedTuple):
     """The pixels of one example."""
 
-    image: np.ndarray  # uint8 [S, S, 3]
-    mask: np.ndarray | None  # bool [S, S]; None: defective, but not known where
+    image: np.ndarray  # uint8 [S, S, 3]; of `read_native` [H, W] or [H, W, 3]
+    mask: np.ndarray | None  # bool [S, S] or [H, W]; None: not known where a defect is
 
 
-def read_image(source: Path | np.ndarray, size: int) -> np.ndarray:
+def read_image(source: Path | Encoded | np.ndarray, size: int) -> np.ndarray:
     """Returns the image resized to a square, uint8 `[size, size, 3]`.
 
     The aspect ratio is not kept. The filter is Pillow's bilinear one, which widens when shrinking
@@ -49,7 +51,7 @@ def read_image(source: Path | np.ndarray, size: int) -> np.ndarray:
     return _square_image(_image_pixels(source), size)
 
 
-def read_mask(source: Path | np.ndarray, size: int, *, threshold: int = 1) -> np.ndarray:
+def read_mask(source: Path | Encoded | np.ndarray, size: int, *, threshold: int = 1) -> np.ndarray:
     """Returns where the mask is at least `threshold`, bool `[size, size]`.
 
     Pixels are binarised first and then resized by nearest neighbour, so that every pixel of the
@@ -66,6 +68,17 @@ def read_example(example: Example, size: int, *, min_side: int = 1) -> Loaded:
       size: the side of the square that image and mask are resized to.
       min_side: an image with a shorter side is refused: enlarging it would show a network nothing.
     """
+    image, mask = read_native(example, min_side=min_side)
+    return Loaded(_square_image(image, size), None if mask is None else _square_mask(mask, size))
+
+
+def read_native(example: Example, *, min_side: int = 1) -> Loaded:
+    """Returns the pixels of `example` at their own size, as `read_example` resizes them.
+
+    Args:
+      example: what to read.
+      min_side: as of `read_example`.
+    """
     pixels = _image_pixels(example.image)
     if min(pixels.shape[:2]) < min_side:
         height, width = pixels.shape[:2]
@@ -73,9 +86,8 @@ def read_example(example: Example, size: int, *, min_side: int = 1) -> Loaded:
             f"the image {_describe(example.image)} has {width} x {height} pixels; at least "
             f"{min_side} a side are needed (the network's stride)."
         )
-    image = _square_image(pixels, size)
     if example.mask is None:
-        return Loaded(image, None if example.label else np.zeros((size, size), bool))
+        return Loaded(pixels, None if example.label else np.zeros(pixels.shape[:2], bool))
     mask = _mask_pixels(example.mask, example.mask_threshold)
     if mask.shape != pixels.shape[:2]:
         (height, width), (mask_height, mask_width) = pixels.shape[:2], mask.shape
@@ -84,7 +96,7 @@ def read_example(example: Example, size: int, *, min_side: int = 1) -> Loaded:
             f"image {_describe(example.image)} has {width} x {height} (after the rotation that "
             "EXIF data may ask for); they must agree."
         )
-    return Loaded(image, _square_mask(mask, size))
+    return Loaded(pixels, mask)
 
 
 def read_examples(
@@ -149,7 +161,7 @@ def _square_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(square).astype(bool)
 
 
-def _image_pixels(source: Path | np.ndarray) -> np.ndarray:
+def _image_pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
     """Returns uint8 `[H, W]` or `[H, W, 3]`."""
     pixels = _pixels(source)
     if pixels.dtype == np.uint16:
@@ -163,7 +175,7 @@ def _image_pixels(source: Path | np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _mask_pixels(source: Path | np.ndarray, threshold: int) -> np.ndarray:
+def _mask_pixels(source: Path | Encoded | np.ndarray, threshold: int) -> np.ndarray:
     """Returns bool `[H, W]`."""
     pixels = _pixels(source)
     if pixels.ndim == 3:
@@ -172,9 +184,14 @@ def _mask_pixels(source: Path | np.ndarray, threshold: int) -> np.ndarray:
     return pixels >= threshold
 
 
-def _pixels(source: Path | np.ndarray) -> np.ndarray:
+def _pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
     """Returns the upright image without alpha, integers `[H, W]` or `[H, W, 3]`."""
-    pixels = source if isinstance(source, np.ndarray) else _decode(Path(source))
+    if isinstance(source, np.ndarray):
+        pixels = source
+    elif isinstance(source, Encoded):
+        pixels = _decode_bytes(source)
+    else:
+        pixels = _decode(Path(source))
     if pixels.ndim == 3 and pixels.shape[2] in (1, 2):
         pixels = pixels[:, :, 0]
     elif pixels.ndim == 3 and pixels.shape[2] in (3, 4):
@@ -197,9 +214,23 @@ def _pixels(source: Path | np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
+def _decode_bytes(source: Encoded) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(source.read())) as image:
+            return _to_array(image)
+    except Exception as error:  # as below, and whatever keeps the bytes
+        raise _damaged(source.name, error) from error
+
+
 def _decode(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":
+                raise DatasetError(
+                    f"'{path}' has {frames} pages or frames; save the one that is meant as an "
+                    "image of its own."
+                )
             if _needs_tifffile(image):
                 return _decode_tiff(path)
             return _to_array(image)
@@ -253,12 +284,19 @@ def _decode_tiff(path: Path) -> np.ndarray:
 
     try:
         with tifffile.TiffFile(path) as file:
+            if len(file.pages) > 1:
+                raise DatasetError(
+                    f"'{path}' has {len(file.pages)} pages or frames; save the one that is meant "
+                    "as an image of its own."
+                )
             page = file.pages[0]
             pixels = page.asarray()
             if page.axes == "SYX":
                 pixels = np.moveaxis(pixels, 0, -1)
             tag = page.tags.get("Orientation")
             orientation = 1 if tag is None else int(tag.value)
+    except DatasetError:
+        raise
     except Exception as error:  # as above
         raise _damaged(path, error) from error
     return _upright(pixels, orientation)
@@ -275,11 +313,11 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _damaged(path: Path, error: Exception) -> DatasetError:
+def _damaged(path: Path | str, error: Exception) -> DatasetError:
     return DatasetError(f"'{path}' cannot be read; it may be truncated or damaged ({error}).")
 
 
-def _describe(source: Path | np.ndarray) -> str:
+def _describe(source: Path | Encoded | np.ndarray) -> str:
     if isinstance(source, np.ndarray):
         return f"(an array of shape {list(source.shape)})"
-    return f"'{source}'"
+    return f"'{source.name if isinstance(source, Encoded) else source}'"

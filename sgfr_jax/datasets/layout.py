@@ -1,9 +1,17 @@
 """The layout that MVTec AD made common: `train/good`, `test/<kind>`, `ground_truth/<kind>`."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-from sgfr_jax.datasets.listing import SUFFIXES, image_files, pair_masks, subdirectories
-from sgfr_jax.datasets.types import Category, DatasetError, Example
+from sgfr_jax.datasets.listing import (
+    SUFFIXES,
+    duplicate_stems,
+    image_files,
+    pair_masks,
+    real,
+    subdirectories,
+)
+from sgfr_jax.datasets.types import Category, Example
 
 GOOD = "good"
 # JPEG blurs a mask's edge over 8 x 8 blocks, so there "not zero" would mark far too much.
@@ -11,18 +19,36 @@ _LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
 _LOSSY_THRESHOLD = 128
 
 
-def category_directories(data_dir: Path) -> dict[str, Path]:
+class Layout(NamedTuple):
+    """What the directories of a category are called, relative to it."""
+
+    train: str = "train"
+    test: str = "test"
+    masks: str = "ground_truth"
+    good: str = GOOD  # the directory of nominal images within each
+    validation: str | None = None
+
+
+def category_directories(data_dir: Path, layout: Layout = Layout()) -> dict[str, Path]:  # noqa: B008
     """Returns the categories' directories by name: those under `data_dir`, or itself alone.
 
-    A directory is a category if it holds any of `train`, `test` and `ground_truth`, so that an
-    incomplete one is reported later instead of being passed over; licences and the like are not.
+    A directory is a category if it holds any of the layout's, so that an incomplete one is
+    reported later instead of being passed over; licences and the like are not.
     """
-    if _is_category(data_dir):
-        return {data_dir.resolve().name: data_dir}
-    return {path.name: path for path in subdirectories(data_dir) if _is_category(path)}
+    if _is_category(data_dir, layout):
+        return {real(data_dir).name: data_dir}
+    return {path.name: path for path in subdirectories(data_dir) if _is_category(path, layout)}
 
 
-def list_category(name: str, directory: Path, root: Path, *, masks_required: bool) -> Category:
+def list_category(
+    name: str,
+    directory: Path,
+    root: Path,
+    *,
+    masks_required: bool,
+    problems: list[str],
+    layout: Layout = Layout(),  # noqa: B008
+) -> Category:
     """Returns the images under `directory`, named relative to `root`.
 
     Args:
@@ -30,73 +56,93 @@ def list_category(name: str, directory: Path, root: Path, *, masks_required: boo
       directory: holds `train/good` (or images in `train` itself), and perhaps `test/<kind>` and
         `ground_truth/<kind>`. Directories within these are searched too.
       root: the data directory.
-      masks_required: whether a defective test image without a mask is an error.
+      masks_required: whether a defective test image without a mask is a problem.
+      problems: a sentence is appended for everything that is wrong; the result is then of no use.
+      layout: what these directories are called.
     """
-    train = [
-        Example(_name(path, root), path, label=0, kind=GOOD, mask=None)
-        for path in _training_images(directory / "train")
-    ]
+    train = _nominal(directory / layout.train, root, layout.good, problems)
+    validation = []
+    if layout.validation is not None and (directory / layout.validation).is_dir():
+        validation = _nominal(directory / layout.validation, root, layout.good, problems)
+    test_root, mask_root = directory / layout.test, directory / layout.masks
+    _refuse_loose_images(test_root, layout.good, problems)
+    _refuse_loose_images(mask_root, layout.good, problems)
+    # A kind may have masks and no images: then pairing reports them.
+    kinds = {path.name for path in subdirectories(test_root) if path != mask_root}
+    kinds |= {path.name for path in subdirectories(mask_root)}
     test = []
-    _refuse_loose_images(directory / "test")
-    _refuse_loose_images(directory / "ground_truth")
-    kinds = {path.name for path in subdirectories(directory / "test")}
-    # A kind may have masks and no images: then pairing reports the first mask.
-    for kind in sorted(kinds | {path.name for path in subdirectories(directory / "ground_truth")}):
-        images_root, masks_root = directory / "test" / kind, directory / "ground_truth" / kind
-        images = image_files(images_root)
-        mask_of = pair_masks(images, images_root, image_files(masks_root), masks_root)
-        for image in images:
-            mask = mask_of.get(image)
-            if mask is None and kind != GOOD and masks_required:
-                expected = masks_root / f"{image.stem}_mask.png"
-                raise DatasetError(f"the image '{image}' has no mask; '{expected}' was expected.")
-            lossy = mask is not None and mask.suffix.lower() in _LOSSY_SUFFIXES
-            test.append(
-                Example(
-                    _name(image, root),
-                    image,
-                    label=int(kind != GOOD),
-                    kind=kind,
-                    mask=mask,
-                    mask_threshold=_LOSSY_THRESHOLD if lossy else 1,
-                )
+    for kind in sorted(kinds):
+        test += _examples_of_kind(
+            test_root / kind, mask_root / kind, root, kind == layout.good, masks_required, problems
+        )
+    return Category(name, tuple(train), tuple(test), tuple(validation))
+
+
+def mask_threshold(mask: Path | None) -> int:
+    """Returns from which value on a mask's pixel is defect: 128 in a JPEG, else not zero."""
+    lossy = mask is not None and mask.suffix.lower() in _LOSSY_SUFFIXES
+    return _LOSSY_THRESHOLD if lossy else 1
+
+
+def _examples_of_kind(images_root, masks_root, root, nominal, masks_required, problems):
+    images = image_files(images_root)
+    problems += duplicate_stems(images)
+    mask_of = pair_masks(images, images_root, image_files(masks_root), masks_root, problems)
+    examples = []
+    for image in images:
+        mask = mask_of.get(image)
+        if mask is None and not nominal and masks_required:
+            within = image.relative_to(images_root).parent
+            expected = masks_root / within / f"{image.stem}_mask.png"
+            problems.append(f"the image '{image}' has no mask; '{expected}' was expected.")
+        kind = GOOD if nominal else images_root.name
+        examples.append(
+            Example(
+                name_of(image, root),
+                image,
+                label=int(not nominal),
+                kind=kind,
+                mask=mask,
+                mask_threshold=mask_threshold(mask),
             )
-    return Category(name, tuple(train), tuple(test))
+        )
+    return examples
 
 
-def _is_category(directory: Path) -> bool:
-    return any((directory / part).is_dir() for part in ("train", "test", "ground_truth"))
+def _is_category(directory: Path, layout: Layout) -> bool:
+    return any((directory / part).is_dir() for part in (layout.train, layout.test, layout.masks))
 
 
-def _training_images(directory: Path) -> list[Path]:
-    good = directory / GOOD
+def _nominal(directory: Path, root: Path, good_name: str, problems: list[str]) -> list[Example]:
+    good = directory / good_name
     # Whoever has only nominal images may put them into `train` itself.
-    root = good if good.is_dir() or subdirectories(directory) else directory
-    images = image_files(root)
+    source = good if good.is_dir() or subdirectories(directory) else directory
+    images = image_files(source)
     # Training is on nominal images alone. What lies beside `good` would be left out, or be
     # defective: only the user knows which.
-    strays = sorted(set(image_files(directory)) - set(images))
-    if strays:
-        raise DatasetError(
-            f"'{strays[0]}' lies in '{directory}' but not in '{good}'; nominal training images "
-            f"belong in '{good}', and there must be no others in '{directory}'."
-        )
+    problems += [
+        f"'{stray}' lies in '{directory}' but not in '{good}'; nominal {directory.name} images "
+        f"belong in '{good}', and there must be no others in '{directory}'."
+        for stray in sorted(set(image_files(directory)) - set(images))
+    ]
     if not images:
-        raise DatasetError(
-            f"there are no training images in '{good}'; it must hold nominal images "
+        what = "training" if directory.name == "train" else directory.name
+        problems.append(
+            f"there are no {what} images in '{good}'; it must hold nominal images "
             f"({', '.join(SUFFIXES)})."
         )
-    return images
+    problems += duplicate_stems(images)
+    return [Example(name_of(path, root), path, label=0, kind=GOOD, mask=None) for path in images]
 
 
-def _refuse_loose_images(directory: Path) -> None:
-    loose = image_files(directory, recursive=False)
-    if loose:
-        raise DatasetError(
-            f"'{loose[0]}' lies in '{directory}' itself; it belongs in a directory named for its "
-            f"kind, '{directory / GOOD}' if it shows no defect, else '{directory}/<defect>'."
-        )
+def _refuse_loose_images(directory: Path, good: str, problems: list[str]) -> None:
+    problems += [
+        f"'{loose}' lies in '{directory}' itself; it belongs in a directory named for its kind, "
+        f"'{directory / good}' if it shows no defect, else '{directory}/<defect>'."
+        for loose in image_files(directory, recursive=False)
+    ]
 
 
-def _name(path: Path, root: Path) -> str:
+def name_of(path: Path, root: Path) -> str:
+    """Returns an example's name: its POSIX path relative to the data directory."""
     return path.relative_to(root).as_posix()

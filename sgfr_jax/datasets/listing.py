@@ -1,9 +1,10 @@
 """Listing files: which images lie in a directory and which mask belongs to which."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.types import DatasetError
 
 _COMMON = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -12,7 +13,7 @@ SUFFIXES = (*_COMMON, ".jp2", *_NETPBM)
 
 
 def require_directory(data_dir: Path | None, *, dataset: str, layout: str) -> Path:
-    """Returns `data_dir` if it is a directory that holds something.
+    """Returns `data_dir` if it is a directory that holds something and no way out of it.
 
     Args:
       data_dir: what the user gave.
@@ -28,8 +29,44 @@ def require_directory(data_dir: Path | None, *, dataset: str, layout: str) -> Pa
     elif not _entries(data_dir):
         problem = f"the data directory (--data_dir) '{data_dir}' is empty"
     else:
+        refuse(bad_links(data_dir))
         return data_dir
     raise DatasetError(f"{problem}.\n{layout}")
+
+
+def bad_links(data_dir: Path) -> list[str]:
+    """Returns a sentence for each symbolic link that leads out of `data_dir`, or to nothing.
+
+    `data_dir` itself may be a link. What a link to nothing is called decides whether it matters:
+    only images do.
+    """
+    root = real(data_dir)
+    problems = []
+    for link in _links(data_dir):
+        target = real(link)
+        if not target.is_relative_to(root):
+            problems.append(
+                f"'{link}' is a link to '{target}', outside the data directory '{data_dir}'; put "
+                "a copy there instead."
+            )
+        elif not target.exists() and link.suffix.lower() in SUFFIXES:
+            problems.append(f"'{link}' is a link to '{target}', which does not exist.")
+    return problems
+
+
+def real(path: Path) -> Path:
+    """Returns where a path leads, as `Path.resolve`, which raises at links in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def _links(directory: Path) -> Iterator[Path]:
+    """Yields the visible symbolic links under `directory`, sorted within each directory."""
+    for parent, children, files in os.walk(directory, onerror=_refuse):
+        children[:] = sorted(child for child in children if not child.startswith("."))
+        for name in (*children, *sorted(files)):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.is_symlink():
+                yield path
 
 
 def subdirectories(directory: Path) -> list[Path]:
@@ -59,10 +96,17 @@ def image_files(directory: Path, *, recursive: bool = True) -> list[Path]:
         children[:] = [child for child in children if recursive and not child.startswith(".")]
         for file in files:
             path = Path(parent, file)
-            if not file.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
-                _check_name(path)
+            if is_image(path):
                 found.append(path)
     return sorted(found)
+
+
+def is_image(path: Path) -> bool:
+    """Whether `path` is a visible file with an image's suffix; a name that is no text raises."""
+    if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+        return False
+    _check_name(path)
+    return True
 
 
 def _refuse(error: OSError) -> None:
@@ -80,13 +124,37 @@ def _check_name(path: Path) -> None:
         ) from None
 
 
+def duplicate_stems(images: Iterable[Path]) -> list[str]:
+    """Returns a sentence for each image that differs from one before it in its suffix alone."""
+    first_of, problems = {}, []
+    for image in images:
+        first = first_of.setdefault(image.with_suffix(""), image)
+        if first != image:
+            problems.append(
+                f"'{first}' and '{image}' differ in their suffix alone, so a mask or a result "
+                "could belong to either; remove one, or give the two images different names."
+            )
+    return problems
+
+
 def pair_masks(
-    images: Iterable[Path], image_root: Path, masks: Iterable[Path], mask_root: Path
+    images: Iterable[Path],
+    image_root: Path,
+    masks: Iterable[Path],
+    mask_root: Path,
+    problems: list[str],
 ) -> dict[Path, Path]:
     """Returns the mask of every image that has one, paired by stem and never by order.
 
     `x.png` is paired with `x_mask.*`, or with `x.*` in the masks' own directory; subdirectories
-    must agree. A mask without an image, and a pairing that is not unique, raise `DatasetError`.
+    must agree. A mask without an image, and a pairing that is not unique, go to `problems`.
+
+    Args:
+      images: the image files.
+      image_root: the directory that their stems are relative to.
+      masks: the mask files.
+      mask_root: the same for the masks.
+      problems: a sentence is appended for each.
     """
     image_of = {}
     for image in images:
@@ -100,18 +168,19 @@ def pair_masks(
             stem = stem.parent / stem.name.removesuffix("_mask")
         candidates = image_of.get(stem, [])
         if not candidates:
-            raise DatasetError(
+            problems.append(
                 f"the mask '{mask}' has no image; an image '{image_root / stem}.*' was expected."
             )
-        if len(candidates) > 1:
-            raise DatasetError(
+        elif len(candidates) > 1:
+            problems.append(
                 f"the mask '{mask}' could belong to '{candidates[0]}' and to '{candidates[1]}'; "
                 "give the two images different names."
             )
-        if candidates[0] in mask_of:
-            raise DatasetError(
+        elif candidates[0] in mask_of:
+            problems.append(
                 f"the image '{candidates[0]}' has two masks, '{mask_of[candidates[0]]}' and "
                 f"'{mask}'; keep one."
             )
-        mask_of[candidates[0]] = mask
+        else:
+            mask_of[candidates[0]] = mask
     return mask_of

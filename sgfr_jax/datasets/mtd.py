@@ -1,5 +1,6 @@
 """The magnetic tile defect set (Huang et al., The Visual Computer 36, 2020)."""
 
+import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,19 +22,30 @@ for the classes Blowhole, Break, Crack, Fray and Uneven."""
 _FREE = "Free"
 _DEFECTS = ("Blowhole", "Break", "Crack", "Fray", "Uneven")
 _TRAIN_FRACTION = 0.8
+SPLITS = ("random", "grouped")
+# The stems of `MT_Free` that show one tile, a line for each tile. Numbers in file names that
+# follow each other within 200 are photographs of one tile, and so are groups of them with a
+# normalised cross-correlation above 0.35 (`tests/datasets/mtd_tiles.py` computes both): within a
+# tile three quarters exceed 0.26, between tiles one pair in a thousand 0.19.
+_TILES = "mtd_tiles.txt"
 # The masks are antialiased; "not zero" would mark 2.4% more area than the drawn outline holds.
 _MASK_THRESHOLD = 128
 
 
 def list_mtd(
-    data_dir: Path | None, *, categories: Sequence[str] | None, split_seed: int
+    data_dir: Path | None,
+    *,
+    categories: Sequence[str] | None,
+    split_seed: int,
+    split: str = "random",
 ) -> tuple[Category, ...]:
-    """Returns one category, `mtd`, split as the literature does.
+    """Returns one category, `mtd`, of which 80% of the defect-free images train.
 
-    There is no official split. 80% of the defect-free images train, chosen by
+    There is no official split. `random` is the literature's: images are chosen by
     `RandomState(split_seed).permutation` of their sorted stems; the other 20% and every defective
-    image are the test. The same tile was photographed several times, so this split puts near
-    twins of training images into the test.
+    image are the test. The same tile was photographed several times, so it puts near twins of
+    training images into the test. `grouped` keeps the photographs of a tile together: tiles, in an
+    order permuted likewise, train if all their images still fit into the 80%.
     """
     select_categories(["mtd"], categories, dataset="mtd")
     data_dir = require_directory(data_dir, dataset="mtd", layout=LAYOUT)
@@ -43,18 +55,38 @@ def list_mtd(
             f"there are no images in {', '.join(missing)} of '{data_dir}' (--data_dir).\n{LAYOUT}"
         )
     free = _examples(data_dir, _FREE)
-    order = np.random.RandomState(split_seed).permutation(len(free))
     num_train = int(_TRAIN_FRACTION * len(free))
     if not num_train:
         raise DatasetError(
             f"'{data_dir / 'MT_Free'}' leaves no training image: it holds {len(free)}, of which "
             f"{_TRAIN_FRACTION:.0%} train."
         )
-    train = sorted(free[i] for i in order[:num_train])
-    test = sorted(free[i] for i in order[num_train:])
+    groups = [[i] for i in range(len(free))] if split == "random" else _tiles(free)
+    chosen: list[int] = []
+    for group in np.random.RandomState(split_seed).permutation(len(groups)):
+        if len(chosen) + len(groups[group]) <= num_train:
+            chosen += groups[group]
+    if not chosen:
+        raise DatasetError(
+            f"'{data_dir / 'MT_Free'}' has no tile with {num_train} images or fewer to train on; "
+            "use --split=random."
+        )
+    train = sorted(free[i] for i in chosen)
+    test = sorted(free[i] for i in set(range(len(free))) - set(chosen))
     for kind in _DEFECTS:
         test += _examples(data_dir, kind)
     return (Category("mtd", tuple(train), tuple(test)),)
+
+
+def _tiles(free: list[Example]) -> list[list[int]]:
+    """The images of each tile, by their places in `free`; an unknown image is its own tile."""
+    lines = importlib.resources.files(__package__).joinpath(_TILES).read_text().splitlines()
+    tile_of = {stem: number for number, line in enumerate(lines) for stem in line.split()}
+    tiles: dict[int | str, list[int]] = {}
+    for i, example in enumerate(free):
+        stem = Path(example.name).stem
+        tiles.setdefault(tile_of.get(stem, stem), []).append(i)
+    return list(tiles.values())
 
 
 def _images(data_dir: Path, kind: str) -> list[Path]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from sgfr_jax.datasets.layout import category_directories, list_category
 from sgfr_jax.datasets.listing import require_directory
+from sgfr_jax.datasets.problems import refuse
+from sgfr_jax.datasets.recognition import refuse_other
 from sgfr_jax.datasets.selection import select_categories
 from sgfr_jax.datasets.types import Category, DatasetError
 
@@ -26,10 +28,14 @@ def list_mvtec(
     """
     del split_seed
     data_dir = require_directory(data_dir, dataset="mvtec", layout=LAYOUT)
+    refuse_other(data_dir, dataset="mvtec", layout=LAYOUT)
     directories = category_directories(data_dir)
     if not directories:
         raise DatasetError(f"there is no category in '{data_dir}' (--data_dir).\n{LAYOUT}")
-    return tuple(
-        list_category(name, directories[name], data_dir, masks_required=True)
+    problems = []
+    found = tuple(
+        list_category(name, directories[name], data_dir, masks_required=True, problems=problems)
         for name in select_categories(directories, categories, dataset="mvtec")
     )
+    refuse(problems)
+    return found

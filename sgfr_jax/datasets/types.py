@@ -1,5 +1,6 @@
 """What a data set is to the rest of the package: lists of examples, not yet read."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,14 +11,21 @@ class DatasetError(ValueError):
     """Something is wrong with the data, and the message says what and what would be right."""
 
 
+class Encoded(NamedTuple):
+    """The bytes of an image file that lie in no file of their own, such as a prepared record."""
+
+    name: str  # what a message calls it
+    read: Callable[[], bytes]  # a JPEG's or PNG's bytes; may be pickled, for worker processes
+
+
 class Example(NamedTuple):
     """One image with what is known about it; the pixels are read by `sgfr_jax.datasets.images`."""
 
     name: str  # unique in its category; a file's is its POSIX path relative to the data directory
-    image: Path | np.ndarray  # an image file, or uint8 [H, W] or [H, W, 3]
-    label: int  # 0 nominal, 1 defective; from the class, never from the mask
+    image: Path | Encoded | np.ndarray  # an image file, or uint8 [H, W] or [H, W, 3]
+    label: int  # 0 nominal, 1 defective, -1 not known; from the class, never from the mask
     kind: str  # 'good' for nominal images, otherwise the kind of defect
-    mask: Path | np.ndarray | None  # None: no defect if label is 0, defect not located if 1
+    mask: Path | Encoded | np.ndarray | None  # None: no defect if label is 0, else not located
     mask_threshold: int = 1  # a mask pixel of at least this value is defect
 
 
@@ -27,3 +35,5 @@ class Category(NamedTuple):
     name: str
     train: tuple[Example, ...]
     test: tuple[Example, ...]
+    validation: tuple[Example, ...] = ()  # all nominal; for thresholds
+    private: tuple[Example, ...] = ()  # label -1: a server holds the answers; for prediction only

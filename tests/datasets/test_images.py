@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from sgfr_jax.datasets import images
-from sgfr_jax.datasets.types import DatasetError, Example
+from sgfr_jax.datasets.types import DatasetError, Encoded, Example
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
@@ -103,16 +103,6 @@ FILES = {
         ),
         np.round(DEEP_RGB / 65535 * 255),
     ),
-    "pages.tif": (
-        lambda path: tifffile.imwrite(path, np.stack([RGB, 255 - RGB]), photometric="rgb"),
-        RGB,
-    ),
-    "animated.gif": (
-        lambda path: Image.fromarray(ARROW).save(
-            path, save_all=True, append_images=[Image.fromarray(255 - ARROW)]
-        ),
-        _grey3(ARROW),
-    ),
 }
 
 
@@ -123,6 +113,54 @@ def test_every_mode_gives_the_pixels_that_were_meant(tmp_path, name):
     pixels = images.read_image(tmp_path / name, 24)
     assert pixels.dtype == np.uint8 and pixels.shape == (24, 24, 3)
     np.testing.assert_array_equal(pixels, expected)
+
+
+PAGES = {
+    "pages.tif": lambda path: tifffile.imwrite(path, np.stack([RGB, 255 - RGB]), photometric="rgb"),
+    "float_pages.tif": lambda path: tifffile.imwrite(
+        path, np.zeros((3, 24, 24, 3), np.float32), photometric="rgb"
+    ),
+    "animated.gif": lambda path: _save_frames(path),
+    "animated.png": lambda path: _save_frames(path),
+}
+
+
+def _save_frames(path):
+    Image.fromarray(ARROW).save(path, save_all=True, append_images=[Image.fromarray(255 - ARROW)])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_animations_and_files_of_many_pages_are_refused(tmp_path, name):
+    PAGES[name](tmp_path / name)
+    with pytest.raises(DatasetError, match=rf"{name}' has [23] pages or frames"):
+        images.read_image(tmp_path / name, 24)
+
+
+def test_the_picture_of_a_phone_with_a_preview_behind_it_is_read(tmp_path):
+    Image.fromarray(RGB).save(
+        tmp_path / "x.jpg", "MPO", save_all=True, append_images=[Image.fromarray(255 - RGB)]
+    )
+    assert np.abs(images.read_image(tmp_path / "x.jpg", 24).astype(int) - RGB).mean() < 60
+
+
+def test_bytes_that_lie_elsewhere_are_read_as_files_are(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(_jpeg_bytes())
+    source = Encoded("record 3", (tmp_path / "x.jpg").read_bytes)
+    np.testing.assert_array_equal(
+        images.read_image(source, 24), images.read_image(tmp_path / "x.jpg", 24)
+    )
+    for wrong in (bytes, lambda: b"no image", lambda: _jpeg_bytes()[:100], lambda: 1 / 0):
+        with pytest.raises(DatasetError, match="'record 3' cannot be read"):
+            images.read_image(Encoded("record 3", wrong), 24)
+
+
+def test_native_pixels_are_those_that_are_resized():
+    example = Example("x", GREY, 1, "bad", GREY > 128)
+    image, mask = images.read_native(example)
+    np.testing.assert_array_equal(image, GREY)
+    np.testing.assert_array_equal(mask, GREY > 128)
+    assert images.read_native(example._replace(mask=None)).mask is None
+    assert not images.read_native(example._replace(mask=None, label=0)).mask.any()
 
 
 def test_16_bit_colour_is_within_one_level_of_its_full_range(tmp_path):

@@ -158,6 +158,7 @@ ERRORS = {
         ],
         "two masks",
     ),
+    "duplicate stems": (["train/good/a.png", "train/good/a.jpg"], "differ in their suffix alone"),
     "two images": (
         ["train/good/a.png", "test/bad/a.png", "test/bad/a.jpg", "ground_truth/bad/a_mask.png"],
         "could belong to",
@@ -171,6 +172,42 @@ def test_errors_name_the_file(tmp_path, case):
     _write(tmp_path, names)
     with pytest.raises(DatasetError, match=message):
         _load("folder", tmp_path)
+
+
+def test_all_mistakes_are_reported_together(tmp_path):
+    _write(tmp_path, ["train/good/a.png", "train/b.png", "test/c.png", "test/bad/d.png"])
+    _write(tmp_path, ["ground_truth/bad/e_mask.png"])
+    with pytest.raises(DatasetError, match="there are 4 problems") as caught:
+        _load("mvtec", tmp_path)
+    for name in ("b.png", "c.png", "d.png", "e_mask.png"):
+        assert name in str(caught.value)
+
+
+def test_long_lists_of_mistakes_are_cut(tmp_path):
+    _write(tmp_path, ["train/good/a.png", *(f"test/bad/{i}.png" for i in range(30))])
+    with pytest.raises(DatasetError, match=r"there are 30 problems[^$]*and 10 more") as caught:
+        _load("mvtec", tmp_path)
+    assert str(caught.value).count("has no mask") == 20
+
+
+def test_links_that_leave_the_data_directory_are_refused(mvtec_dir, tmp_path):
+    _write(tmp_path, ["elsewhere/x.png"])
+    (mvtec_dir / "tile/train/good/x.png").symlink_to(tmp_path / "elsewhere/x.png")
+    (mvtec_dir / "tile/test/other").symlink_to("../../../elsewhere")
+    (mvtec_dir / "tile/test/good/gone.png").symlink_to("nowhere.png")
+    with pytest.raises(DatasetError, match="there are 3 problems") as caught:
+        _load("mvtec", mvtec_dir)
+    for name in ("train/good/x.png", "test/other", "gone.png"):
+        assert f"'{mvtec_dir / 'tile'}" in str(caught.value) and name in str(caught.value)
+
+
+def test_links_within_the_data_directory_are_followed(mvtec_dir, tmp_path):
+    (mvtec_dir / "tile/train/good/x.png").symlink_to("000.png")
+    (mvtec_dir / "copy").symlink_to("tile")
+    link = tmp_path / "link"
+    link.symlink_to(mvtec_dir)
+    _, copy, tile = _load("mvtec", link)
+    assert len(tile.train) == len(copy.train) == 3
 
 
 def test_only_mvtec_needs_masks(tmp_path):
@@ -220,5 +257,5 @@ def test_a_directory_out_of_reach_is_named(mvtec_dir, monkeypatch):
         return []
 
     monkeypatch.setattr("os.walk", walk)
-    with pytest.raises(DatasetError, match=r"good' cannot be read: Permission denied"):
+    with pytest.raises(DatasetError, match=r"' cannot be read: Permission denied"):
         _load("mvtec", mvtec_dir)

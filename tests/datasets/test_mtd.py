@@ -7,6 +7,7 @@ from PIL import Image
 
 from sgfr_jax import datasets
 from sgfr_jax.datasets import DatasetError
+from tests.datasets import mtd_tiles
 
 ROOT = Path(__file__).resolve().parents[3] / "shared" / "data" / "mtd"
 real = pytest.mark.skipif(not ROOT.is_dir(), reason=f"the MTD data set is not at {ROOT}")
@@ -96,3 +97,41 @@ def test_every_mask_is_readable_and_four_are_empty():
     assert sorted(empty) == sorted(
         f"exp{name}" for name in ("3_num_45042", "4_num_124690", "4_num_352527", "4_num_45057")
     )
+
+
+def test_images_of_one_tile_stay_together(small):
+    for stem in ("exp0_num_743", "exp1_num_824", "exp6_num_1965"):
+        for suffix in (".jpg", ".png"):
+            (small / f"MT_Free/Imgs/{stem}{suffix}").write_bytes(b"")
+    for seed in range(10):
+        (category,) = datasets.load("mtd", small, split="grouped", split_seed=seed)
+        train, test = ({e.image.stem for e in part} for part in (category.train, category.test))
+        assert ("exp0_num_743" in train) == ("exp1_num_824" in train)
+        assert len(train) in (9, 10)  # of 13; a pair may not fit any more
+        assert len(train | test) == 13 + 5 and not train & test
+
+
+def test_unknown_splits_and_data_sets_that_have_one(small):
+    with pytest.raises(DatasetError, match="unknown split 'groupd'"):
+        datasets.load("mtd", small, split="groupd")
+    with pytest.raises(DatasetError, match="--split=grouped is for data set 'mtd'"):
+        datasets.load("demo", split="grouped")
+
+
+@real
+def test_grouped_split_of_the_real_set():
+    (category,) = datasets.load("mtd", ROOT, split="grouped")
+    assert len(category.train) == 759 and len(category.test) == 193 + 392
+    lines = (Path(datasets.__file__).parent / "mtd_tiles.txt").read_text().splitlines()
+    tile_of = {stem: i for i, line in enumerate(lines) for stem in line.split()}
+    good = [e for e in category.test if not e.label]
+    train = {tile_of[e.image.stem] for e in category.train}
+    assert not train & {tile_of[e.image.stem] for e in good}
+
+
+@real
+@pytest.mark.slow
+def test_tiles_are_what_the_numbers_and_correlations_say():
+    found = mtd_tiles.tiles(ROOT)
+    lines = (Path(datasets.__file__).parent / "mtd_tiles.txt").read_text().splitlines()
+    assert {frozenset(stems) for stems in found} == {frozenset(line.split()) for line in lines}
