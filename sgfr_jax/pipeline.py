@@ -51,16 +51,69 @@ def score(
     Raises:
       ValueError: if `chunk_size` is not positive, or what `code` raises.
     """
+    return score_and_owner(bank, patches, code=code, chunk_size=chunk_size)[0]
+
+
+def score_and_owner(
+    bank: types.Bank, patches: jax.Array, *, code: MakeCode, chunk_size: int | None = 256
+) -> tuple[jax.Array, jax.Array]:
+    """As `score`, and which atom each patch belongs to; arguments and errors are the same.
+
+    Returns:
+      Scores `[N]`, and `[N]` int32: the first atom of the patch's support, which for a local code
+      is the nearest, or the one of largest coefficient where the code draws on all atoms.
+    """
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}; it must be positive, or None")
 
-    def residual_norm(targets: jax.Array) -> jax.Array:
-        return reconstruction.residual_norm(targets, bank.atoms, code(targets, bank))
+    def of_chunk(targets: jax.Array):
+        found = code(targets, bank)
+        scores = reconstruction.residual_norm(targets, bank.atoms, found)
+        if found.indices is None:
+            return scores, jnp.argmax(jnp.abs(found.coefficients), axis=-1).astype(jnp.int32)
+        return scores, found.indices[:, 0]
 
     if chunk_size is None or patches.shape[0] <= chunk_size:
-        return residual_norm(patches)
+        return of_chunk(patches)
     # `lax.map` maps over single rows of a batch; here the rows of a chunk stay together.
     num_chunks, rest = divmod(patches.shape[0], chunk_size)
     whole = patches[: num_chunks * chunk_size].reshape(num_chunks, chunk_size, -1)
-    scores = jax.lax.map(residual_norm, whole).reshape(-1)
-    return jnp.concatenate([scores, residual_norm(patches[-rest:])]) if rest else scores
+    found = jax.tree.map(lambda x: x.reshape(-1), jax.lax.map(of_chunk, whole))
+    if not rest:
+        return found
+    return jax.tree.map(lambda *x: jnp.concatenate(x), found, of_chunk(patches[-rest:]))
+
+
+def score_held_out(
+    bank: types.Bank,
+    sources: jax.Array,
+    patches: jax.Array,
+    own: jax.Array,
+    *,
+    code: MakeCode,
+    chunk_size: int | None = 256,
+) -> tuple[jax.Array, jax.Array]:
+    """Scores nominal images as if the bank had not seen them: without the atoms they gave it.
+
+    A nominal image's residual against a bank that holds its own patches says little about the next
+    image. Leaving out its atoms alone costs no second fit and no image.
+
+    Args:
+      bank: `M` atoms.
+      sources: `[M]` int32: the image that each atom comes from.
+      patches: `[B, P, D]`, image by image.
+      own: `[B]` int32: which image of `sources` each one is, or was made from.
+      code: as of `score`.
+      chunk_size: as of `score`.
+
+    Returns:
+      Scores and owners as of `score_and_owner`, `[B, P]` each. An image that gave all atoms is left
+      with none: its code is empty, and its residual the patch itself.
+    """
+
+    def of_image(image):
+        targets, number = image
+        others = bank._replace(weights=jnp.where(sources == number, 0, bank.weights))
+        return score_and_owner(others, targets, code=code, chunk_size=chunk_size)
+
+    return jax.lax.map(of_image, (patches, own))

@@ -91,3 +91,44 @@ def test_a_bank_that_ran_out_of_patches_scores_like_a_smaller_one(rng):
     padded = fitting(jax.random.key(0), patches, weights)
     whole = fit(patches[:8], 8)
     np.testing.assert_allclose(score(padded, targets, CODE), score(whole, targets, CODE), rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 7])
+def test_owners_are_the_nearest_atoms(rng, chunk_size):
+    bank = fit(rng.normal(size=(60, 6)), 20)
+    targets = jnp.float32(rng.normal(size=(25, 6)))
+    both = jax.jit(partial(sgfr.score_and_owner, code=CODE, chunk_size=chunk_size))
+    scores, owners = both(bank, targets)
+    distances = cdist(targets, np.asarray(bank.atoms))
+    np.testing.assert_array_equal(owners, distances.argmin(axis=1))
+    np.testing.assert_allclose(scores, score(bank, targets, CODE, None), rtol=1e-5)
+
+
+def test_the_owner_of_a_code_over_all_atoms_has_the_largest_coefficient(rng):
+    bank = fit(rng.normal(size=(30, 6)), 5)
+    targets = jnp.float32(rng.normal(size=(8, 6)))
+    code = partial(sgfr.whole_bank_ridge, ridge=1e-2)
+    _, owners = sgfr.score_and_owner(bank, targets, code=code)
+    coefficients = code(targets, bank).coefficients
+    np.testing.assert_array_equal(owners, np.abs(coefficients).argmax(axis=1))
+
+
+def test_held_out_images_do_not_see_the_atoms_they_gave(rng):
+    images = jnp.float32(rng.normal(size=(4, 10, 6)))
+    bank = fit(images.reshape(40, 6), 24)
+    sources = bank.indices // 10
+    held_out = jax.jit(partial(sgfr.score_held_out, code=CODE, chunk_size=4))
+    scores, owners = held_out(bank, sources, images[1:3], jnp.array([1, 2]))
+    assert scores.shape == owners.shape == (2, 10)
+    for i, own in enumerate((1, 2)):
+        others = np.asarray(sources) != own
+        smaller = sgfr.Bank(bank.atoms[others], bank.weights[others], bank.indices[others])
+        np.testing.assert_allclose(scores[i], score(smaller, images[own], CODE), rtol=1e-4)
+        assert (np.asarray(sources)[owners[i]] != own).all()
+
+
+def test_an_image_that_gave_all_atoms_is_left_with_none(rng):
+    image = jnp.float32(rng.normal(size=(1, 10, 6)))
+    bank = fit(image[0], 5)
+    scores, _ = sgfr.score_held_out(bank, jnp.zeros(5, jnp.int32), image, jnp.array([0]), code=CODE)
+    np.testing.assert_allclose(scores[0], np.linalg.norm(image[0], axis=-1), rtol=1e-5)

@@ -1,0 +1,109 @@
+"""Residuals read against what is nominal: around each atom, and at each distance from the border.
+
+A bank describes some kinds of nominal patches closely and others, the rare and the rough, only
+coarsely; and features near the border of an image, where convolutions meet padding, vary more than
+those inside. The residuals of nominal patches that the bank has not seen (`score_held_out`) tell
+both. A calibrated score is a number of nominal standard deviations, which makes banks of different
+levels and scales comparable, so that their maps can be averaged.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# A share of the mean below which a spread is taken for rounding.
+_LEAST_SPREAD = 1e-3
+
+
+class Calibration(NamedTuple):
+    """What is nominal for one bank."""
+
+    scales: jax.Array  # [M]: the residual of nominal patches around each atom
+    mean: jax.Array  # [h, w]: of nominal scores over their atom's scale
+    spread: jax.Array  # [h, w]: their standard deviation
+
+
+def calibrate(
+    scores: jax.Array, owners: jax.Array, num_atoms: int, *, prior: float = 10.0, rings: int = 2
+) -> Calibration:
+    """The calibration of a bank, from nominal patches that it has not seen.
+
+    The scale of atom `m` is `(sum of its patches' scores + prior s) / (its patches + prior)` with
+    `s` the mean score, so that an atom that few patches belong to is given the common one. The
+    nominal patches themselves are read against the scale that the others leave their atom.
+
+    Args:
+      scores: `[B, h, w]` residual norms of nominal images, as from `pipeline.score_held_out`.
+      owners: `[B, h, w]` int32: the atom that each patch belongs to.
+      num_atoms: `M`.
+      prior: how many patches the common scale weighs; positive.
+      rings: cells within this distance of the border have a mean and a spread for each distance;
+        those farther in share one.
+
+    Returns:
+      A `Calibration`, finite even where all scores are zero.
+
+    Raises:
+      ValueError: if shapes do not fit, `prior` is not positive or `rings` is negative.
+    """
+    if scores.ndim != 3 or scores.shape != owners.shape or not scores.size:
+        raise ValueError(
+            f"scores and owners must be [B, h, w] of one shape, got {scores.shape} and"
+            f" {owners.shape}"
+        )
+    if not prior > 0 or rings < 0:
+        raise ValueError(f"prior={prior} must be positive, and rings={rings} not negative")
+    common = jnp.mean(scores)
+    common = jnp.where(common > 0, common, 1)
+    counts = jnp.zeros(num_atoms).at[owners].add(1.0)
+    sums = jnp.zeros(num_atoms).at[owners].add(scores)
+    # A patch that alone made its atom's scale would always look ordinary.
+    others = (sums[owners] - scores + prior * common) / (counts[owners] - 1 + prior)
+    relative = scores / others
+
+    ring = _ring(*scores.shape[1:], rings)
+    members = jnp.zeros(rings + 1).at[ring].add(1.0) * scores.shape[0]
+    members = jnp.maximum(members, 1)  # a small grid has no cell that far in
+    means = jnp.zeros(rings + 1).at[ring].add(jnp.sum(relative, axis=0)) / members
+    squares = jnp.sum((relative - means[ring][None]) ** 2, axis=0)
+    spreads = jnp.sqrt(jnp.zeros(rings + 1).at[ring].add(squares) / members)
+    spreads = jnp.maximum(spreads, _LEAST_SPREAD * jnp.maximum(means, _LEAST_SPREAD))
+    return Calibration((sums + prior * common) / (counts + prior), means[ring], spreads[ring])
+
+
+def standardize(calibration: Calibration, scores: jax.Array, owners: jax.Array) -> jax.Array:
+    """Scores in nominal standard deviations above the nominal mean.
+
+    Args:
+      calibration: of the bank.
+      scores: `[B, h, w]` residual norms.
+      owners: `[B, h, w]` int32.
+
+    Returns:
+      `[B, h, w]`, not clamped.
+    """
+    relative = scores / calibration.scales[owners]
+    return (relative - calibration.mean[None]) / calibration.spread[None]
+
+
+def rescale(calibration: Calibration, mean: jax.Array, spread: jax.Array) -> Calibration:
+    """The calibration after which standardized scores have `mean` less, and then `spread` less.
+
+    Maps are smoother than scores: `mean` and `spread` are those of the nominal maps that
+    standardized scores give.
+
+    Args:
+      calibration: to go on from.
+      mean: `[]`.
+      spread: `[]`; positive.
+    """
+    return calibration._replace(
+        mean=calibration.mean + mean * calibration.spread, spread=calibration.spread * spread
+    )
+
+
+def _ring(height: int, width: int, rings: int) -> jax.Array:
+    """`[h, w]` int32: the distance from the border in cells, `rings` for all farther in."""
+    rows, columns = (jnp.minimum(jnp.arange(n), jnp.arange(n)[::-1]) for n in (height, width))
+    return jnp.minimum(jnp.minimum(rows[:, None], columns[None, :]), rings)

@@ -1,0 +1,123 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgfr_jax import calibration
+
+PRIOR = 10.0
+
+
+def reference(scores, owners, num_atoms, rings):
+    """The definitions, patch by patch, in float64."""
+    scores = np.asarray(scores, np.float64)
+    common = scores.mean()
+    flat, of = scores.ravel(), owners.ravel()
+    scales = np.array([
+        (flat[of == m].sum() + PRIOR * common) / ((of == m).sum() + PRIOR)
+        for m in range(num_atoms)
+    ])  # fmt: skip
+    relative = np.empty(flat.size)
+    for i in range(flat.size):
+        others = (of == of[i]) & (np.arange(flat.size) != i)
+        relative[i] = flat[i] / ((flat[others].sum() + PRIOR * common) / (others.sum() + PRIOR))
+    relative = relative.reshape(scores.shape)
+    height, width = scores.shape[1:]
+    mean, spread = np.empty((height, width)), np.empty((height, width))
+    distance = np.empty((height, width), int)
+    for y in range(height):
+        for x in range(width):
+            distance[y, x] = min(y, x, height - 1 - y, width - 1 - x, rings)
+    for ring in np.unique(distance):
+        mean[distance == ring] = relative[:, distance == ring].mean()
+        spread[distance == ring] = relative[:, distance == ring].std()
+    return scales, mean, spread
+
+
+@pytest.mark.parametrize(
+    "shape,rings", [((3, 7, 5), 2), ((2, 3, 3), 2), ((1, 1, 1), 2), ((4, 6, 6), 0)]
+)
+def test_agrees_with_the_definitions(rng, shape, rings):
+    scores = rng.gamma(2.0, size=shape)
+    owners = rng.integers(0, 6, shape)
+    found = calibration.calibrate(jnp.float32(scores), jnp.asarray(owners), 8, rings=rings)
+    scales, mean, spread = reference(scores, owners, 8, rings)
+    np.testing.assert_allclose(found.scales, scales, rtol=1e-5)
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-5)
+    if scores.size > 1:
+        np.testing.assert_allclose(found.spread, spread, rtol=1e-4)
+
+
+def test_nominal_scores_of_one_distribution_come_out_standard(rng):
+    owners = rng.integers(0, 4, (50, 8, 8))
+    # Rough atoms and a rough border: what calibration is there to even out.
+    rough = np.array([1.0, 2.0, 5.0, 0.5])[owners] * rng.gamma(20.0, size=owners.shape)
+    rough[:, 0] *= 3
+    fitted = calibration.calibrate(jnp.float32(rough), jnp.asarray(owners), 4)
+    found = np.asarray(calibration.standardize(fitted, jnp.float32(rough), jnp.asarray(owners)))
+    assert abs(found.mean()) < 0.02 and abs(found.std() - 1) < 0.02
+    for atom in range(4):
+        assert abs(found[owners == atom].mean()) < 0.15
+    inside = found[:, 3:5, 3:5]
+    assert abs(inside.mean()) < 0.1
+
+
+@settings(max_examples=20, deadline=None)
+@given(factor=st.floats(1e-3, 1e3))
+def test_the_unit_of_the_scores_does_not_matter(factor):
+    rng = np.random.default_rng(0)
+    scores, owners = rng.gamma(2.0, size=(4, 5, 5)), jnp.asarray(rng.integers(0, 3, (4, 5, 5)))
+    found = [
+        calibration.standardize(calibration.calibrate(s, owners, 3), s, owners)
+        for s in (jnp.float32(scores), jnp.float32(scores * factor))
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_equal_scores_stay_finite(value):
+    scores, owners = jnp.full((3, 4, 4), value), jnp.zeros((3, 4, 4), jnp.int32)
+    fitted = calibration.calibrate(scores, owners, 2)
+    found = calibration.standardize(fitted, scores, owners)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, 0, atol=0.2)
+    more = calibration.standardize(fitted, scores + 1, owners)
+    assert np.isfinite(more).all() and (np.asarray(more) > 1).all()
+
+
+def test_rescaling_takes_mean_and_spread_off(rng):
+    scores, owners = jnp.float32(rng.gamma(2.0, size=(3, 5, 5))), jnp.zeros((3, 5, 5), jnp.int32)
+    fitted = calibration.calibrate(scores, owners, 1)
+    before = calibration.standardize(fitted, scores, owners)
+    again = calibration.rescale(fitted, jnp.float32(0.3), jnp.float32(0.5))
+    after = calibration.standardize(again, scores, owners)
+    np.testing.assert_allclose(after, (before - 0.3) / 0.5, rtol=1e-4, atol=1e-5)
+
+
+def test_works_under_jit_and_vmap(rng):
+    scores = jnp.float32(rng.gamma(2.0, size=(2, 3, 5, 5)))
+    owners = jnp.asarray(rng.integers(0, 4, (2, 3, 5, 5)))
+    mapped = jax.jit(jax.vmap(lambda s, o: calibration.calibrate(s, o, 4)))(scores, owners)
+    for i in range(2):
+        alone = calibration.calibrate(scores[i], owners[i], 4)
+        jax.tree.map(
+            lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5), mapped, alone
+        )
+
+
+@pytest.mark.parametrize(
+    "shapes,options,message",
+    [
+        (((3, 4), (3, 4)), {}, r"must be \[B, h, w\] of one shape"),
+        (((3, 4, 4), (3, 4, 5)), {}, r"must be \[B, h, w\] of one shape"),
+        (((0, 4, 4), (0, 4, 4)), {}, r"must be \[B, h, w\] of one shape"),
+        (((3, 4, 4), (3, 4, 4)), {"prior": 0.0}, "prior=0.0 must be positive"),
+        (((3, 4, 4), (3, 4, 4)), {"rings": -1}, "rings=-1 not negative"),
+    ],
+)
+def test_bad_arguments(shapes, options, message):
+    scores, owners = jnp.zeros(shapes[0]), jnp.zeros(shapes[1], jnp.int32)
+    with pytest.raises(ValueError, match=message):
+        calibration.calibrate(scores, owners, 3, **options)
