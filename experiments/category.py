@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import loading, pixels, progress, stages
+from experiments import detectors, loading, pixels, progress, stages
 from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
-from sgfr_jax import types
 from sgfr_jax.datasets import DatasetError, Example
 from sgfr_jax.metrics import Metrics
 
@@ -38,8 +37,7 @@ class Scored(NamedTuple):
 
 def run(
     category: loading.Checked,
-    embedder: stages.Embedder,
-    scorers: dict[str, Callable],
+    detector: detectors.Detector,
     config: Config,
     output: Output,
 ) -> dict[str, Any]:
@@ -47,8 +45,7 @@ def run(
 
     Args:
       category: its images.
-      embedder: for the images.
-      scorers: solver name to what `stages.make_scorer` made; the first is the run's own.
+      detector: of the configuration.
       config: of the run.
       output: what to write.
 
@@ -59,22 +56,19 @@ def run(
       DatasetError: if features are not finite.
     """
     num_train, test = len(category.train.examples), category.test.examples
-    num_atoms = config.num_atoms(num_train * config.grid**2)
-    embedding = partial(progress.bar, f"{category.name}: embedding", num_train, "images")
-    sampling = partial(progress.bar, f"{category.name}: sampling", num_atoms, "atoms")
-    bank, fit_notes, fit_seconds = stages.fit(embedder, category.train, embedding, sampling)
-
-    exact = pixels.keep_all(len(test), config.image_size, len(scorers), config.metrics)
-    scored = _score(category, embedder, bank, scorers, output, exact)
+    fitted = detector.fit(category)
+    exact = pixels.keep_all(len(test), config.image_size, len(detector.scorers), config.metrics)
+    scored = _score(category, detector, fitted, config, output, exact)
 
     def results(found: Scored) -> dict[str, Any]:
         return found.metrics._asdict() | {
             "num_train": num_train,
             "num_test": len(test),
-            "num_atoms": num_atoms,
+            "num_atoms": fitted.num_atoms,
             "seconds": {
-                "embed_train": fit_seconds.embed,
-                "sample": fit_seconds.sample,
+                "embed_train": fitted.seconds.embed,
+                "sample": fitted.seconds.sample,
+                "calibrate": fitted.seconds.calibrate,
                 "score_test": found.score_seconds,
                 "metrics": found.metrics_seconds,
             },
@@ -91,15 +85,15 @@ def run(
             | {f"score_{name}": float(found.scores[i]) for name, found in baselines.items()}
             for i, example in enumerate(test)
         ],
-        "notes": [*category.notes, *fit_notes, *_notes(test, exact)],
+        "notes": [*category.notes, *fitted.notes, *_notes(test, exact)],
     }
 
 
 def _score(
     category: loading.Checked,
-    embedder: stages.Embedder,
-    bank: types.Bank,
-    scorers: dict[str, Callable],
+    detector: detectors.Detector,
+    fitted: detectors.Fitted,
+    config: Config,
     output: Output,
     exact: bool,
 ) -> list[Scored]:
@@ -108,7 +102,7 @@ def _score(
     Images, maps and embeddings are let go as soon as they have been counted, drawn or written. A
     solver's seconds are those of the embedding, which it would need anyway, and its own.
     """
-    test, config = category.test, embedder.config
+    test, scorers = category.test, detector.scorers
     num_known = sum(_mask_is_known(example) for example in test.examples)
     counts = [pixels.PixelScores(num_known, config.image_size, exact=exact) for _ in scorers]
     scores = [np.empty(len(test.examples), np.float32) for _ in scorers]
@@ -121,15 +115,17 @@ def _score(
     images, done = loading.iterate(test, config), 0
     with progress.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
         began = time.perf_counter()
-        for batch in embedder.batches(test) if test.examples else ():
-            patches = jax.device_put(stages.pad(batch, embedder.batch_size))
+        for batch in detector.batches(test) if test.examples else ():
+            num = len(jax.tree.leaves(batch)[0])
+            pad = partial(stages.pad, size=detector.batch_size)
+            patches = jax.device_put(jax.tree.map(pad, batch))
             shared = time.perf_counter() - began
-            loaded = [next(images) for _ in batch]
-            for i, scorer in enumerate(scorers.values()):
+            loaded = [next(images) for _ in range(num)]
+            for i, (solver, scorer) in enumerate(scorers.items()):
                 began = time.perf_counter()
-                maps, image_scores = jax.device_get(scorer(bank, patches))
-                _check_finite(image_scores[: len(batch)], test.examples[done:])
-                scores[i][done : done + len(batch)] = image_scores[: len(batch)]
+                maps, image_scores = jax.device_get(scorer(fitted.states[solver], patches))
+                _check_finite(image_scores[:num], test.examples[done:])
+                scores[i][done : done + num] = image_scores[:num]
                 seconds[i] += shared + time.perf_counter() - began
 
                 began = time.perf_counter()
@@ -142,8 +138,8 @@ def _score(
                         _show(gallery, test.examples[j], image, found, scores[0][j])
                         if output.save_maps:
                             _save_map(maps_directory, test.examples[j], found)
-            done += len(batch)
-            report(len(batch))
+            done += num
+            report(num)
             began = time.perf_counter()
 
     gallery.save(figures_directory)

@@ -2,11 +2,19 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from sgfr_jax import names, pipeline, samplers, solvers, types
+from sgfr_jax import names, pipeline, samplers, search, solvers, types
+
+# Elastic net codes that tie a bank's atoms to each other in sparse subspace clustering; sparser
+# ones tie the atoms of one subspace too loosely.
+_CLUSTERING_CODE = partial(solvers.elastic_net_code, l1=0.05, l2=0.5)
+# Among how many times the wanted atoms `support_frequency` chooses: coding every patch over all
+# others would take time with the square of their number.
+_CANDIDATES = 10
 
 
 class ConfigError(ValueError):
@@ -20,32 +28,181 @@ class Sampler(NamedTuple):
     advance: Callable[[types.Selection, jax.Array, int], types.Selection]
 
 
-SAMPLERS = {
-    "k_center": Sampler(samplers.k_center_start, samplers.k_center_advance),
-    "random": Sampler(samplers.uniform, lambda selection, points, upto: selection),
+class Solver(NamedTuple):
+    """What codes a patch; `config` is that of the run, `experiments.config.Config`."""
+
+    make: Callable[[Any], pipeline.MakeCode]
+    # The field of the configuration that says how many atoms the bank must have for one code.
+    atoms: str | None = None
+    # Patches coded at a time, at least: what is computed for all targets alike should be for many.
+    chunk_size: int = 0
+
+
+# How a coder finds the nearest atoms; all but the first are for accelerators.
+SEARCHES = {
+    "exact": search.exact,
+    "reduced": search.reduced,
+    "approximate": search.approximate,
 }
+
+METRICS = ("auto", "exact", "streaming")
 
 # The one sampler that sees patches a block at a time; `stages` drives it.
 STREAMING = "k_center_stream"
 
-# Name to the penalty solver; those that have a penalty take `ridge`.
-SOLVERS = {
-    "affine_ridge": solvers.affine_ridge,
-    "ridge": solvers.ridge,
-    "nearest": solvers.nearest,
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _local(solve: Callable, **chosen: Callable[[Any], float]) -> Solver:
+    """A penalty on the coefficients of the nearest atoms; `chosen` are its hyperparameters."""
+
+    def make(config: Any) -> pipeline.MakeCode:
+        bound = {name: choose(config) for name, choose in chosen.items()}
+        return partial(
+            solvers.local_code,
+            num_neighbors=config.num_neighbors,
+            solve=partial(solve, **bound),
+            search=SEARCHES[config.search],
+        )
+
+    return Solver(make, "num_neighbors")
+
+
+def _nearest(config: Any) -> pipeline.MakeCode:
+    return partial(
+        solvers.local_code, num_neighbors=1, solve=solvers.nearest, search=SEARCHES[config.search]
+    )
+
+
+def _omp(config: Any) -> pipeline.MakeCode:
+    return partial(solvers.omp, sparsity=config.sparsity)
+
+
+def _whole_bank_ridge(config: Any) -> pipeline.MakeCode:
+    return partial(solvers.whole_bank_ridge, ridge=_given(config.ridge, 1e-2))
+
+
+def _elastic_net_bank(config: Any, l2: float | None = None) -> pipeline.MakeCode:
+    return partial(
+        solvers.elastic_net_code,
+        l1=_given(config.l1, 0.1),
+        l2=_given(l2, config.l2),
+        max_atoms=config.max_atoms,
+    )
+
+
+def _project(config: Any) -> pipeline.MakeCode:
+    return partial(solvers.project, rank=config.subspace_rank)
+
+
+_ridge = {"ridge": lambda config: _given(config.ridge, 1e-3)}
+_l1 = {"l1": lambda config: _given(config.l1, 0.01)}
+_l2 = {"l2": lambda config: config.l2}
+
+LOCAL_SOLVERS = {
+    "affine_ridge": _local(solvers.affine_ridge, **_ridge),
+    "ridge": _local(solvers.ridge, **_ridge),
+    "nearest": Solver(_nearest),
+    "nonnegative": _local(solvers.nonnegative),
+    "elastic_net": _local(solvers.elastic_net, **_l1, **_l2),
+    "lasso": _local(solvers.lasso, **_l1),
 }
 
-BASELINES = ("nearest",)
+BANK_SOLVERS = {
+    "omp": Solver(_omp, "sparsity"),
+    "whole_bank_ridge": Solver(_whole_bank_ridge, chunk_size=4096),
+    "elastic_net_bank": Solver(_elastic_net_bank),
+    "lasso_bank": Solver(partial(_elastic_net_bank, l2=0.0)),
+    "project": Solver(_project),
+}
 
-METRICS = ("auto", "exact", "streaming")
+SOLVERS = LOCAL_SOLVERS | BANK_SOLVERS
+
+# Those that make several subspaces, of `num_subspaces`; `pca` makes one.
+CLUSTERING_LEARNERS = ("k_subspaces", "sparse_clustering")
+# Those whose bank is that of `types.subspace_bank`, which `project` needs.
+SUBSPACE_LEARNERS = ("pca", *CLUSTERING_LEARNERS)
+# `implicit` learns nothing: the atoms are patches, and their neighbours span the subspaces.
+LEARNERS = ("implicit", *SUBSPACE_LEARNERS, "dictionary")
 
 
-def make_coder(solver: str, *, num_neighbors: int, ridge: float) -> pipeline.MakeCode:
-    """The coder `(targets, bank) -> Code` of a solver's name; `nearest` looks at one atom only."""
-    if solver == "nearest":
-        return partial(solvers.local_code, num_neighbors=1, solve=solvers.nearest)
-    solve = partial(SOLVERS[solver], ridge=ridge)
-    return partial(solvers.local_code, num_neighbors=num_neighbors, solve=solve)
+def make_coder(solver: str, config: Any) -> pipeline.MakeCode:
+    """The coder `(targets, bank) -> Code` of a solver's name."""
+    return SOLVERS[solver].make(config)
+
+
+def make_sampler(config: Any) -> Sampler:
+    """The sampler that a configuration names; `STREAMING` is none of these."""
+    return SAMPLERS[config.sampler](config)
+
+
+def make_learner(config: Any) -> Callable[[jax.Array, types.Bank], types.Bank]:
+    """What makes the bank that coders run on of a bank of patches: `(key, bank) -> Bank`.
+
+    For one of `SUBSPACE_LEARNERS`; the others have `make_dictionary`, or need nothing.
+    """
+    # Imported late: optax comes with it.
+    from sgfr_jax import subspaces
+
+    several = {"num_subspaces": config.num_subspaces}
+    learn = {
+        "pca": subspaces.pca,
+        "k_subspaces": partial(subspaces.k_subspaces, **several),
+        "sparse_clustering": partial(subspaces.sparse_clustering, **several, code=_CLUSTERING_CODE),
+    }[config.subspaces]
+
+    def learned(key: jax.Array, bank: types.Bank) -> types.Bank:
+        found = learn(
+            key, bank.atoms, bank.weights, rank=config.subspace_rank, affine=config.affine_subspaces
+        )
+        return types.subspace_bank(found)
+
+    return learned
+
+
+def make_dictionary(config: Any) -> Callable[[jax.Array, jax.Array, int], types.Bank]:
+    """What learns a dictionary for the run's own solver: `(key, patches, num_atoms) -> Bank`."""
+    from sgfr_jax import subspaces
+
+    code = make_coder(config.solver, config)
+
+    def learned(key: jax.Array, points: jax.Array, num_atoms: int) -> types.Bank:
+        weights = jnp.ones(points.shape[0], points.dtype)
+        return subspaces.dictionary(key, points, weights, num_atoms=num_atoms, code=code)
+
+    return learned
+
+
+def _at_once(sample: pipeline.Sample) -> Sampler:
+    """A sampler that has come to its end when it has started."""
+    return Sampler(sample, lambda selection, points, upto: selection)
+
+
+def _support_frequency(config: Any) -> Sampler:
+    """With the run's own local coder, or affine ridge where its solver is not local."""
+    solver = config.solver if config.solver in LOCAL_SOLVERS else "affine_ridge"
+    code = make_coder(solver, config)
+
+    def sample(key: jax.Array, points: jax.Array, weights: jax.Array, num: int) -> types.Selection:
+        candidates = min(points.shape[0], max(_CANDIDATES * num, config.num_neighbors))
+        return samplers.support_frequency(
+            key, points, weights, num, code=code, num_candidates=candidates
+        )
+
+    return _at_once(sample)
+
+
+SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
+    "k_center": lambda config: Sampler(samplers.k_center_start, samplers.k_center_advance),
+    "random": lambda config: _at_once(samplers.uniform),
+    "self_representation": lambda config: Sampler(
+        samplers.self_representation_start, samplers.self_representation_advance
+    ),
+    "support_frequency": _support_frequency,
+    "k_medoids": lambda config: _at_once(samplers.k_medoids),
+}
 
 
 def check_known(flag: str, what: str, name: str, known: Iterable[str]) -> None:

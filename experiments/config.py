@@ -8,32 +8,57 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import choices
+from experiments import choices, streams
 from experiments.choices import ConfigError
 from sgfr_jax import datasets
+from sgfr_jax.backbones import architectures, hub
 from sgfr_jax.backbones.architectures import ARCHITECTURES
+from sgfr_jax.backbones.checkpoints import WeightsError
+from sgfr_jax.datasets.mtd import SPLITS
+
+# What --layers takes beside names of levels: a bank for each of several levels and scales, or the
+# network's default levels in one bank.
+AUTO, FAST = "auto", "fast"
+# The atoms of one bank of several: more gained nothing on MTD, the demo and the imitations.
+STREAM_ATOMS = 1000
+_RATIO = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that a result depends on, and nothing else."""
+    """Everything that a result depends on, and where the data lies."""
 
     dataset: str = "demo"
     data_dir: str | None = None
+    prepared_dir: str | None = None
+    train_glob: str | None = None
+    test_glob: str | None = None
+    mask_glob: str | None = None
+    manifest: str | None = None
     categories: tuple[str, ...] | None = None  # None: all
+    split: str = "random"
     split_seed: int = 0
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
-    layers: tuple[str, ...] | None = None  # None: the architecture's own
-    image_size: int = 256
+    layers: tuple[str, ...] = (AUTO,)  # or (FAST,), or names of levels
+    image_size: int | None = None  # None: 256, or 448 for networks of 14-pixel patches
     grid: int | None = None  # None: that of the middle layer
     unit_norm: bool = True
     sampler: str = "k_center"
-    bank_ratio: float = 0.01
+    bank_ratio: float | None = None  # None: 0.01, or a fixed number of atoms for each stream
     bank_size: int | None = None
+    subspaces: str = "implicit"
+    num_subspaces: int = 32
+    subspace_rank: int = 8
+    affine_subspaces: bool = False
     solver: str = "affine_ridge"
     num_neighbors: int = 10
-    ridge: float = 1e-3
+    ridge: float | None = None  # None, here and for l1: the solver's own
+    sparsity: int = 5
+    l1: float | None = None
+    l2: float = 1e-3
+    max_atoms: int = 64
+    search: str = "exact"
     sigma: float = 4.0
     metrics: str = "auto"
     seed: int = 0
@@ -42,11 +67,25 @@ class Config:
 
     def num_atoms(self, num_patches: int) -> int:
         """The size of the bank for a category of so many nominal patches."""
-        return self.bank_size or max(1, round(self.bank_ratio * num_patches))
+        if self.automatic and self.bank_ratio is None:
+            return min(self.bank_size or STREAM_ATOMS, num_patches)  # coarse levels have few
+        return self.bank_size or max(1, round((self.bank_ratio or _RATIO) * num_patches))
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """What scores: the run's own solver, then its baselines."""
+        return (self.solver, *self.baselines)
+
+    @property
+    def automatic(self) -> bool:
+        """Whether several levels and scales have a bank each."""
+        return self.layers == (AUTO,)
 
     def digest(self, **more: Any) -> str:
         """A short hash of the configuration and of whatever else a record depends on."""
-        described = json.dumps([dataclasses.asdict(self), more], sort_keys=True)
+        # Where records lie is no part of what they hold.
+        fields = dataclasses.asdict(dataclasses.replace(self, prepared_dir=None))
+        described = json.dumps([fields, more], sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
@@ -61,31 +100,67 @@ def resolve(config: Config) -> Config:
     choices.check_known(
         "sampler", "sampler", config.sampler, (*choices.SAMPLERS, choices.STREAMING)
     )
+    choices.check_known("split", "split", config.split, SPLITS)
+    choices.check_known("subspaces", "basis learner", config.subspaces, choices.LEARNERS)
     choices.check_known("solver", "solver", config.solver, choices.SOLVERS)
+    choices.check_known("search", "search", config.search, choices.SEARCHES)
     choices.check_known("metrics", "way of counting", config.metrics, choices.METRICS)
     for name in config.baselines:
-        choices.check_known("baseline", "baseline", name, choices.BASELINES)
-    _require(config.image_size > 0, "image_size", config.image_size, "a positive number of pixels")
-    _require(0 < config.bank_ratio <= 1, "bank_ratio", config.bank_ratio,
-             "in (0, 1]: the bank's share of the nominal patches")  # fmt: skip
+        choices.check_known("baseline", "baseline", name, choices.SOLVERS)
+        _require(name != config.solver, "baseline", name, f"another than --solver={config.solver}")
+    _require(config.image_size is None or config.image_size > 0, "image_size", config.image_size,
+             "a positive number of pixels")  # fmt: skip
+    _require(config.bank_ratio is None or 0 < config.bank_ratio <= 1, "bank_ratio",
+             config.bank_ratio, "in (0, 1]: the bank's share of the nominal patches")  # fmt: skip
     _require(config.bank_size is None or config.bank_size > 0, "bank_size", config.bank_size,
              "a positive number of atoms")  # fmt: skip
     _require(config.num_neighbors > 0, "num_neighbors", config.num_neighbors, "at least 1")
-    _require(0 < config.ridge < math.inf, "ridge", config.ridge, "positive, such as 1e-3")
+    _require(config.ridge is None or 0 < config.ridge < math.inf, "ridge", config.ridge,
+             "positive, such as 1e-3")  # fmt: skip
+    _require(config.sparsity > 0, "sparsity", config.sparsity, "at least 1")
+    _require(config.l1 is None or 0 < config.l1 < 1, "l1", config.l1,
+             "above 0 and below 1, the penalty at which every coefficient is 0")  # fmt: skip
+    _require(0 <= config.l2 < math.inf, "l2", config.l2, "0 or positive, such as 1e-3")
+    _require(config.max_atoms > 0, "max_atoms", config.max_atoms, "at least 1")
+    _require(config.num_subspaces > 0, "num_subspaces", config.num_subspaces, "at least 1")
+    _require(config.subspace_rank > 0, "subspace_rank", config.subspace_rank, "at least 1")
     _require(0 <= config.sigma < math.inf, "sigma", config.sigma, "0 or positive, in pixels")
     _require(0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2^32 - 1")
     _require(0 <= config.split_seed < 2**32, "split_seed", config.split_seed,
              "between 0 and 2^32 - 1")  # fmt: skip
     _require(config.grid is None or config.grid > 0, "grid", config.grid, "a positive number")
-    if config.weights is not None:
+    if hub.is_address(config.weights):
+        try:
+            hub.parse(config.weights)
+        except WeightsError as error:
+            raise ConfigError(f"--{error}") from error
+    elif config.weights is not None:
         config = dataclasses.replace(config, weights=str(Path(config.weights).expanduser()))
         if not Path(config.weights).is_file():
             raise ConfigError(f"--weights={config.weights} is not a file")
 
     architecture = ARCHITECTURES[config.backbone]
-    layers = config.layers or architecture.default_levels
-    for name in layers:
+    if config.image_size is None:
+        size = 32 * architecture.size_multiple if architecture.size_multiple > 1 else 256
+        config = dataclasses.replace(config, image_size=size)
+    try:
+        architectures.check_size(architecture, config.image_size)
+    except ValueError as error:
+        raise ConfigError(f"--image_size={config.image_size}: {error}") from error
+    if AUTO in config.layers or FAST in config.layers:
+        _require(len(config.layers) == 1, "layers", ",".join(config.layers),
+                 f"{AUTO} or {FAST} alone, or names of levels")  # fmt: skip
+    if config.automatic:
+        _require(config.grid is None, "grid", config.grid,
+                 f"left out: with --layers={AUTO} every level has its own")  # fmt: skip
+        _require(config.sampler != choices.STREAMING, "sampler", config.sampler,
+                 f"another with --layers={AUTO}, whose memory is bounded anyway")  # fmt: skip
+        config = dataclasses.replace(config, grid=0)
+    elif config.layers == (FAST,):
+        config = dataclasses.replace(config, layers=architecture.default_levels)
+    for name in () if config.automatic else config.layers:
         choices.check_known("layers", f"level of {config.backbone}", name, architecture.levels)
+    layers = config.layers
     _require(len(set(layers)) == len(layers), "layers", ",".join(layers), "each named once")
     config = dataclasses.replace(config, layers=tuple(layers))
     fine_to_coarse = sorted(strides(config))
@@ -94,6 +169,9 @@ def resolve(config: Config) -> Config:
             f"--image_size={config.image_size} is smaller than the network's stride of"
             f" {fine_to_coarse[-1]}: use at least that, better 224 or more"
         )
+    _check_subspaces(config)
+    if config.automatic:
+        return config
     # Of an even number of layers the finer middle one, as PatchCore's two layers do.
     middle = fine_to_coarse[(len(layers) - 1) // 2]
     return dataclasses.replace(config, grid=config.grid or -(-config.image_size // middle))
@@ -101,7 +179,36 @@ def resolve(config: Config) -> Config:
 
 def strides(config: Config) -> list[int]:
     """The strides in pixels of the configuration's layers, in their order."""
-    return [ARCHITECTURES[config.backbone].strides[name] for name in config.layers]
+    architecture = ARCHITECTURES[config.backbone]
+    layers = architecture.stream_levels if config.automatic else config.layers
+    return [architecture.strides[name] for name in layers]
+
+
+def _check_subspaces(config: Config) -> None:
+    """Checks that the basis learner fits the solvers, the sampler and the features."""
+    learner = config.subspaces
+    if "project" in config.solvers and learner not in choices.SUBSPACE_LEARNERS:
+        flag = "solver" if config.solver == "project" else "baseline"
+        raise ConfigError(
+            f"--{flag}=project codes over learned subspaces, and --subspaces={learner} has none:"
+            f" add --subspaces={', or '.join(choices.SUBSPACE_LEARNERS)}"
+        )
+    if learner == "dictionary":
+        _require(config.sampler == Config.sampler, "sampler", config.sampler,
+                 "left out with --subspaces=dictionary, which is learned from patches at"
+                 " random")  # fmt: skip
+    if learner in choices.SUBSPACE_LEARNERS:
+        widths = ARCHITECTURES[config.backbone].widths
+        levels = ARCHITECTURES[config.backbone].stream_levels
+        least = min(widths[name] for name in levels) if config.automatic else num_features(config)
+        _require(config.subspace_rank < least, "subspace_rank", config.subspace_rank,
+                 f"below {least}, the features of a patch, or nothing would be left of one"
+                 )  # fmt: skip
+    elif config.affine_subspaces:
+        raise ConfigError(
+            f"--affine_subspaces is for --subspaces={', '.join(choices.SUBSPACE_LEARNERS)},"
+            f" not for --subspaces={learner}"
+        )
 
 
 def num_features(config: Config) -> int:
@@ -119,16 +226,39 @@ def check_sizes(config: Config, num_train: Mapping[str, int]) -> None:
     Raises:
       ConfigError: names the category, the flag and the sizes.
     """
+    grids = [stream.grid for stream in streams.plan(config)] if config.automatic else [config.grid]
     for category, num_images in num_train.items():
-        num_patches = num_images * config.grid**2
+        num_patches = num_images * min(grids) ** 2
         num_atoms = config.num_atoms(num_patches)
         where = f"category {category} has {num_patches} nominal patches"
         if num_atoms > num_patches:
             raise ConfigError(f"--bank_size={num_atoms}, but {where}: use at most that many")
-        if config.solver != "nearest" and config.num_neighbors > num_atoms:
+        _check_bank(config, num_atoms, where)
+
+
+def _check_bank(config: Config, num_sampled: int, where: str) -> None:
+    """Checks that so many sampled atoms give the learner, and what it makes the solvers, enough."""
+    num_atoms, of_patches = num_sampled, "--bank_ratio or --bank_size"
+    bank, remedy = f"a bank of {num_atoms} atoms", of_patches
+    if config.subspaces in choices.SUBSPACE_LEARNERS:
+        several = config.subspaces in choices.CLUSTERING_LEARNERS
+        num_subspaces = config.num_subspaces if several else 1
+        flags = f"--subspace_rank={config.subspace_rank}"
+        if several:
+            flags = f"--num_subspaces={config.num_subspaces} times {flags}"
+        if num_subspaces * config.subspace_rank > num_sampled:
             raise ConfigError(
-                f"--num_neighbors={config.num_neighbors}, but {where} and so a bank of {num_atoms}"
-                " atoms: lower --num_neighbors, or raise --bank_ratio or --bank_size"
+                f"{flags} is more than the bank's {num_sampled} atoms ({where}):"
+                f" lower it, or raise {of_patches}"
+            )
+        num_atoms = num_subspaces * (config.subspace_rank + config.affine_subspaces)
+        bank, remedy = f"{num_atoms} atoms of subspaces", flags.replace(" times ", " or ")
+    for solver in config.solvers:
+        flag = choices.SOLVERS[solver].atoms
+        if flag is not None and getattr(config, flag) > num_atoms:
+            raise ConfigError(
+                f"--{flag}={getattr(config, flag)}, but {where} and so {bank}:"
+                f" lower --{flag}, or raise {remedy}"
             )
 
 

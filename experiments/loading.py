@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments import progress
 from experiments.config import Config, strides
-from sgfr_jax.datasets import Category, DatasetError, Example, images
+from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, images
 
 # Images are kept from the check when they fit in this; otherwise they are read again in turn.
 KEPT_BYTES = 1 << 29
@@ -43,7 +43,7 @@ class Checked(NamedTuple):
         ]
 
 
-def content_hash(source: Path | np.ndarray | None) -> str:
+def content_hash(source: Path | Encoded | np.ndarray | None) -> str:
     """A hash of a file's bytes or an array's values; empty for None or an unreadable file."""
     if source is None:
         return ""
@@ -51,9 +51,11 @@ def content_hash(source: Path | np.ndarray | None) -> str:
         described = f"{source.dtype} {source.shape}".encode()
         return hashlib.sha256(described + np.ascontiguousarray(source).tobytes()).hexdigest()
     try:
+        if isinstance(source, Encoded):
+            return hashlib.sha256(source.read()).hexdigest()
         with open(source, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (OSError, ValueError, IndexError):  # the last two from damaged records
         return ""  # reading it will say why
 
 
@@ -110,7 +112,7 @@ def iterate(split: Split, config: Config) -> Iterator[images.Loaded]:
     Raises:
       DatasetError: if an image has gone bad since the check.
     """
-    if split.kept is not None:
+    if split.kept and split.kept[0].image.shape[0] == config.image_size:
         yield from split.kept
         return
     for _, result in _read(split.examples, config):

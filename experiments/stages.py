@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cache, choices, loading
+from experiments import cache, choices, detectors, loading, progress
 from experiments.config import Config, num_features
-from sgfr_jax import backbones, maps, patches, pipeline, streaming, types
-from sgfr_jax.datasets import DatasetError
-from sgfr_jax.version import __version__
+from sgfr_jax import backbones, filters, linalg, maps, patches, pipeline, streaming, types
+from sgfr_jax.datasets import DatasetError, images
 
 # Choices between two reports of a sampler's progress.
 SAMPLER_STRIDE = 512
@@ -43,6 +42,7 @@ class Embedder(NamedTuple):
     batch_size: int
     cache_dir: Path | None
     cache_bytes: int
+    shape: tuple[int, int] | None = None  # of an image's embedding; None: the `[P, D]` of config
 
     def entry(self, hashes: tuple[str, ...]) -> str:
         """The name in the cache of the embeddings of images with these content hashes."""
@@ -55,7 +55,8 @@ class Embedder(NamedTuple):
             image_size=config.image_size,
             grid=config.grid,
             unit_norm=config.unit_norm,
-            version=__version__,
+            # Any edit of what embeds makes other entries.
+            code=cache.source_digest(backbones, patches, filters, linalg, images, make_embedding),
             platform=jax.default_backend(),
         )
 
@@ -76,17 +77,25 @@ class Embedder(NamedTuple):
         made = self._embedded(split)
         if self.cache_dir is None:
             return made
-        name = self.entry(split.hashes)
-        found = cache.read(self.cache_dir, name, cached or self.batch_size)
+        found = self.cached(split, cached or self.batch_size)
         if found is not None:
             return found
-        shape = (len(split.examples), self.config.grid**2, num_features(self.config))
-        return cache.write_through(self.cache_dir, name, shape, made, self.cache_bytes)
+        shape = self.shape or (self.config.grid**2, num_features(self.config))
+        name = self.entry(split.hashes)
+        return cache.write_through(
+            self.cache_dir, name, (len(split.examples), *shape), made, self.cache_bytes
+        )
+
+    def cached(self, split: loading.Split, rows: int) -> Iterator[np.ndarray] | None:
+        """The patches of a split from the cache, so many images at a time; None: they are not."""
+        if self.cache_dir is None:
+            return None
+        return cache.read(self.cache_dir, self.entry(split.hashes), rows)
 
     def _embedded(self, split: loading.Split) -> Iterator[np.ndarray]:
-        images = (loaded.image for loaded in loading.iterate(split, self.config))
+        pixels = (loaded.image for loaded in loading.iterate(split, self.config))
         done = 0
-        while batch := list(itertools.islice(images, self.batch_size)):
+        while batch := list(itertools.islice(pixels, self.batch_size)):
             padded = np.zeros((self.batch_size, *batch[0].shape), np.uint8)
             padded[: len(batch)] = batch
             features, finite = self.compiled(self.load(), padded)
@@ -117,17 +126,22 @@ def make_embedding(config: Config) -> Callable:
     return lambda backbone, images: compiled(backbone.embed, backbone.state, images)
 
 
+def chunk_size(solver: str) -> int:
+    """Patches that a solver codes at a time."""
+    usual = CODING_CHUNK.get(jax.default_backend(), ACCELERATOR_CHUNK)
+    return max(usual, choices.SOLVERS[solver].chunk_size)
+
+
 def make_scorer(config: Config, solver: str) -> Callable:
     """A compiled `(bank, patches [B, P, D]) -> (maps [B, S, S], image scores [B])`."""
-    code = choices.make_coder(solver, num_neighbors=config.num_neighbors, ridge=config.ridge)
-    chunk_size = CODING_CHUNK.get(jax.default_backend(), ACCELERATOR_CHUNK)
+    code, chunk = choices.make_coder(solver, config), chunk_size(solver)
     size = (config.image_size, config.image_size)
 
     @jax.jit
     def score(bank: types.Bank, features: jax.Array):
         batch = features.shape[0]
         flat = features.reshape(-1, features.shape[-1])
-        scores = pipeline.score(bank, flat, code=code, chunk_size=chunk_size)
+        scores = pipeline.score(bank, flat, code=code, chunk_size=chunk)
         scores = scores.reshape(batch, config.grid, config.grid)
         found = maps.anomaly_map(scores, size, sigma=config.sigma)
         return found, maps.image_score(found)
@@ -141,16 +155,26 @@ def pad(batch: np.ndarray, size: int) -> np.ndarray:
     return np.pad(batch, ((0, missing), *[(0, 0)] * (batch.ndim - 1))) if missing else batch
 
 
-class Seconds(NamedTuple):
-    """Wall time of the two stages of fitting."""
+def make_detector(embedder: Embedder) -> detectors.Detector:
+    """The detector with one bank, of the levels that the embedder's configuration names."""
+    config = embedder.config
 
-    embed: float
-    sample: float
+    def fit_category(category: loading.Checked) -> detectors.Fitted:
+        num_images = len(category.train.examples)
+        num_atoms = config.num_atoms(num_images * config.grid**2)
+        embedding = partial(progress.bar, f"{category.name}: embedding", num_images, "images")
+        sampling = partial(progress.bar, f"{category.name}: sampling", num_atoms, "atoms")
+        bank, notes, seconds = fit(embedder, category.train, embedding, sampling)
+        states = dict.fromkeys(config.solvers, bank)
+        return detectors.Fitted(states, int(jnp.sum(bank.weights > 0)), notes, seconds)
+
+    scorers = {solver: make_scorer(config, solver) for solver in config.solvers}
+    return detectors.Detector(fit_category, embedder.batches, scorers, embedder.batch_size)
 
 
 def fit(
     embedder: Embedder, split: loading.Split, embedding: Progress, sampling: Progress
-) -> tuple[types.Bank, list[str], Seconds]:
+) -> tuple[types.Bank, list[str], detectors.Seconds]:
     """The bank of a category's training images.
 
     Args:
@@ -171,16 +195,39 @@ def fit(
     key = jax.random.key(config.seed)
     if config.sampler == choices.STREAMING:
         with embedding() as report:
-            return _fit_streaming(key, embedder, split, num_atoms, report)
+            bank, notes, seconds = _fit_streaming(key, embedder, split, num_atoms, report)
+        start = time.perf_counter()
+        bank = jax.block_until_ready(learn(config, key, bank))
+        learning = time.perf_counter() - start
+        return bank, notes, seconds._replace(sample=seconds.sample + learning)
 
     start = time.perf_counter()
     with embedding() as report:
         points = _gather(embedder, split, report)
     embedded = time.perf_counter()
     with sampling() as report:
-        bank = sample(choices.SAMPLERS[config.sampler], key, points, num_atoms, report)
-        jax.block_until_ready(bank)
-    return bank, [], Seconds(embedded - start, time.perf_counter() - embedded)
+        bank = jax.block_until_ready(make_bank(config, key, points, num_atoms, report))
+    return bank, [], detectors.Seconds(embedded - start, time.perf_counter() - embedded)
+
+
+def make_bank(
+    config: Config, key: jax.Array, points: jax.Array, num_atoms: int, report: Report
+) -> types.Bank:
+    """The bank that coders run on: patches chosen from `points [N, D]`, or what is learned."""
+    if config.subspaces == "dictionary":
+        learned = jax.jit(choices.make_dictionary(config), static_argnums=2)
+        bank = learned(key, points, num_atoms)
+        report(num_atoms)
+        return bank
+    bank = sample(choices.make_sampler(config), key, points, num_atoms, report)
+    return learn(config, key, bank)
+
+
+def learn(config: Config, key: jax.Array, bank: types.Bank) -> types.Bank:
+    """The bank of the subspaces that a bank of patches lies in; `implicit` leaves it as it is."""
+    if config.subspaces not in choices.SUBSPACE_LEARNERS:
+        return bank
+    return jax.jit(choices.make_learner(config))(jax.random.fold_in(key, 1), bank)
 
 
 def sample(
@@ -214,7 +261,7 @@ def _gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Arr
 
 def _fit_streaming(
     key: jax.Array, embedder: Embedder, split: loading.Split, num_atoms: int, report: Report
-) -> tuple[types.Bank, list[str], Seconds]:
+) -> tuple[types.Bank, list[str], detectors.Seconds]:
     """Folds the patches into the bank block by block; memory does not grow with the images."""
     config = embedder.config
     patches_each, features = config.grid**2, num_features(config)
@@ -238,10 +285,32 @@ def _fit_streaming(
             core = jax.block_until_ready(fold(key, core, block, weights.astype(jnp.float32)))
             sample_seconds += time.perf_counter() - began
             filled = 0
-    radius = float(streaming.covering_radius(core))
-    notes = [f"streamed: every nominal patch lies within {radius:.4g} of an atom"]
+    began = time.perf_counter()
+    covered = _covered(embedder, split, core)
+    radius = float(streaming.covering_radius(core if covered is None else covered))
+    sample_seconds += time.perf_counter() - began
+    notes = [
+        f"streamed: every nominal patch lies within {radius:.4g} of an atom"
+        + (" (a bound: the embeddings are not cached)" if covered is None else " (measured)")
+    ]
     spent = time.perf_counter() - start
-    return streaming.to_bank(core), notes, Seconds(spent - sample_seconds, sample_seconds)
+    return streaming.to_bank(core), notes, detectors.Seconds(spent - sample_seconds, sample_seconds)
+
+
+def _covered(
+    embedder: Embedder, split: loading.Split, core: streaming.Core
+) -> streaming.Core | None:
+    """The core with its reach measured in a second pass; None if that would embed once more."""
+    blocks = embedder.cached(split, CACHED_IMAGES)
+    if blocks is None:
+        return None
+    cover = jax.jit(streaming.cover)
+    core = streaming.uncovered(core)
+    for block in blocks:
+        num_patches = block.shape[0] * block.shape[1]
+        rows = pad(block, CACHED_IMAGES).reshape(-1, block.shape[-1])
+        core = cover(core, rows, (np.arange(len(rows)) < num_patches).astype(np.float32))
+    return core
 
 
 @partial(jax.jit, donate_argnums=0)

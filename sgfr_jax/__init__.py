@@ -10,39 +10,89 @@ A short tour, with `levels` from any network as a mapping of name to `[B, h, w, 
 
 All of these are pure functions of arrays; none of them calls `jax.jit`. Imported by their own
 names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets` reads images,
-`sgfr_jax.metrics` and `sgfr_jax.histograms` evaluate, `sgfr_jax.streaming` samples in one pass.
+`sgfr_jax.metrics` and `sgfr_jax.histograms` evaluate, `sgfr_jax.streaming` samples in one pass,
+`sgfr_jax.search` finds nearest atoms on accelerators, `sgfr_jax.subspaces` learns bases,
+`sgfr_jax.calibration` and `sgfr_jax.fusion` put banks together, `sgfr_jax.diagnostics` judges one.
 """
 
 from sgfr_jax.maps import anomaly_map, image_score
 from sgfr_jax.patches import merge_levels, unit_norm
-from sgfr_jax.pipeline import fit, score
+from sgfr_jax.pipeline import fit, score, score_and_owner, score_held_out
 from sgfr_jax.reconstruction import reconstruct, residual, residual_norm
-from sgfr_jax.samplers import greedy_k_center, k_center_advance, k_center_start, uniform
-from sgfr_jax.solvers import affine_ridge, local_code, nearest, ridge
-from sgfr_jax.types import Bank, Code, Selection, make_bank
+from sgfr_jax.samplers import (
+    budget,
+    d2_sampling,
+    greedy_k_center,
+    k_center_advance,
+    k_center_start,
+    k_medoids,
+    l1_cost,
+    self_representation,
+    self_representation_advance,
+    self_representation_start,
+    support_frequency,
+    uniform,
+)
+from sgfr_jax.solvers import (
+    ElasticNetSolution,
+    affine_ridge,
+    elastic_net,
+    elastic_net_code,
+    elastic_net_solution,
+    lasso,
+    local_code,
+    nearest,
+    nonnegative,
+    omp,
+    project,
+    ridge,
+    whole_bank_ridge,
+)
+from sgfr_jax.types import Bank, Code, Selection, Subspaces, make_bank, subspace_bank
 from sgfr_jax.version import __version__
 
 __all__ = [
     "Bank",
     "Code",
+    "ElasticNetSolution",
     "Selection",
+    "Subspaces",
     "__version__",
     "affine_ridge",
     "anomaly_map",
+    "budget",
+    "d2_sampling",
+    "elastic_net",
+    "elastic_net_code",
+    "elastic_net_solution",
     "fit",
     "greedy_k_center",
     "image_score",
     "k_center_advance",
     "k_center_start",
+    "k_medoids",
+    "l1_cost",
+    "lasso",
     "local_code",
     "make_bank",
     "merge_levels",
     "nearest",
+    "nonnegative",
+    "omp",
+    "project",
     "reconstruct",
     "residual",
     "residual_norm",
     "ridge",
     "score",
+    "score_and_owner",
+    "score_held_out",
+    "self_representation",
+    "self_representation_advance",
+    "self_representation_start",
+    "subspace_bank",
+    "support_frequency",
     "uniform",
     "unit_norm",
+    "whole_bank_ridge",
 ]

@@ -13,15 +13,14 @@ def texture(rng, size=72):
     return np.clip(120 + wave + rng.normal(0, 6, (size, size)), 0, 255).astype(np.uint8)
 
 
-@pytest.fixture
-def folder(tmp_path):
+def write_folder(directory):
     """Two products with nominal and defective photographs, masks included."""
     rng = np.random.default_rng(0)
     for product in ("cap", "nut"):
-        root = tmp_path / "photographs" / product
+        root = directory / "photographs" / product
         for split, kind, num in (("train", "good", 5), ("test", "good", 3), ("test", "dent", 3)):
-            directory = root / split / kind
-            directory.mkdir(parents=True)
+            place = root / split / kind
+            place.mkdir(parents=True)
             for i in range(num):
                 image = texture(rng)
                 if kind == "dent":
@@ -31,8 +30,14 @@ def folder(tmp_path):
                     path = root / "ground_truth" / kind / f"{i}_mask.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(mask).save(path)
-                Image.fromarray(image).save(directory / f"{i}.png")
-    return tmp_path / "photographs"
+                Image.fromarray(image).save(place / f"{i}.png")
+    return directory / "photographs"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The photographs of `write_folder`."""
+    return write_folder(tmp_path)
 
 
 # Small enough to compile and run in a second or two.

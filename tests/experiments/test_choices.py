@@ -1,23 +1,87 @@
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import choices
+from experiments import choices, config
 from sgfr_jax import pipeline, types
 
+CONFIG = config.Config(num_neighbors=3, sparsity=3, num_subspaces=3, subspace_rank=2)
+ATOMS = jax.random.normal(jax.random.key(0), (12, 4))
+BANK = types.Bank(ATOMS, jnp.ones(12), jnp.arange(12))
 
-@pytest.mark.parametrize("name", choices.SOLVERS)
-def test_every_solver_codes(name):
-    atoms = jax.random.normal(jax.random.key(0), (12, 4))
-    bank = types.Bank(atoms, jnp.ones(12), jnp.arange(12))
-    code = choices.make_coder(name, num_neighbors=3, ridge=1e-3)
-    assert code(atoms[:5] + 0.1, bank).indices.shape == (5, 1 if name == "nearest" else 3)
-    assert pipeline.score(bank, atoms[:5] + 0.1, code=code).shape == (5,)
+
+def hyperparameters(code):
+    """What is bound to a coder, and to the penalty inside it."""
+    bound = dict(code.keywords)
+    if isinstance(solve := bound.pop("solve", None), functools.partial):
+        bound |= solve.keywords
+    bound.pop("search", None)
+    return bound
+
+
+def test_every_solver_gets_its_hyperparameters():
+    defaults, given = config.Config(), config.Config(
+        num_neighbors=3, ridge=0.5, sparsity=2, l1=0.3, l2=0.2, max_atoms=7, subspace_rank=4
+    )  # fmt: skip
+    expected = {
+        "affine_ridge": {"num_neighbors": (10, 3), "ridge": (1e-3, 0.5)},
+        "ridge": {"num_neighbors": (10, 3), "ridge": (1e-3, 0.5)},
+        "nearest": {"num_neighbors": (1, 1)},
+        "nonnegative": {"num_neighbors": (10, 3)},
+        "elastic_net": {"num_neighbors": (10, 3), "l1": (0.01, 0.3), "l2": (1e-3, 0.2)},
+        "lasso": {"num_neighbors": (10, 3), "l1": (0.01, 0.3)},
+        "omp": {"sparsity": (5, 2)},
+        "whole_bank_ridge": {"ridge": (1e-2, 0.5)},
+        "elastic_net_bank": {"l1": (0.1, 0.3), "l2": (1e-3, 0.2), "max_atoms": (64, 7)},
+        "lasso_bank": {"l1": (0.1, 0.3), "l2": (0.0, 0.0), "max_atoms": (64, 7)},
+        "project": {"rank": (8, 4)},
+    }
+    assert set(expected) == set(choices.SOLVERS)
+    for name, bound in expected.items():
+        for i, settings in enumerate((defaults, given)):
+            found = hyperparameters(choices.make_coder(name, settings))
+            assert found == {key: values[i] for key, values in bound.items()}
 
 
 @pytest.mark.parametrize("name", choices.SAMPLERS)
 def test_every_sampler_samples(name):
-    sampler = choices.SAMPLERS[name]
+    sampler = choices.make_sampler(dataclasses.replace(CONFIG, sampler=name))
     points = jax.random.normal(jax.random.key(0), (30, 4))
-    selection = sampler.start(jax.random.key(1), points, jnp.ones(30), 7)
-    assert sampler.advance(selection, points, 7).count == 7
+    start = jax.jit(sampler.start, static_argnums=3)
+    selection = start(jax.random.key(1), points, jnp.ones(30), 7)
+    selection = jax.jit(sampler.advance)(selection, points, 7)
+    assert selection.count == 7 and len(set(selection.indices.tolist())) == 7
+
+
+@pytest.mark.parametrize(
+    "name,num,affine",
+    [
+        ("pca", 1, False),
+        ("k_subspaces", 3, True),
+        ("sparse_clustering", 3, False),
+    ],
+)
+def test_every_learner_learns(name, num, affine):
+    settings = dataclasses.replace(CONFIG, subspaces=name, affine_subspaces=affine)
+    learned = jax.jit(choices.make_learner(settings))(jax.random.key(0), BANK)
+    assert learned.atoms.shape == (num * 3, 4)
+    assert jnp.all((learned.weights.reshape(num, 3)[:, 0] > 0) <= affine)
+    scores = pipeline.score(learned, ATOMS, code=choices.make_coder("project", settings))
+    spread = jnp.linalg.norm(ATOMS - affine * jnp.mean(ATOMS, axis=0, keepdims=True), axis=1)
+    assert jnp.mean(scores) < jnp.mean(spread)
+
+
+def test_a_dictionary_serves_the_runs_solver_better_than_patches_do():
+    settings = dataclasses.replace(CONFIG, subspaces="dictionary", solver="ridge", num_neighbors=2)
+    points = jax.random.normal(jax.random.key(2), (200, 4))
+    learned = jax.jit(choices.make_dictionary(settings), static_argnums=2)(
+        jax.random.key(0), points, 8
+    )
+    assert learned.atoms.shape == (8, 4) and jnp.all(learned.indices == -1)
+    code = choices.make_coder("ridge", settings)
+    patches = types.Bank(points[:8], jnp.ones(8), jnp.arange(8))
+    of_learned = jnp.mean(pipeline.score(learned, points, code=code))
+    assert of_learned < 0.95 * jnp.mean(pipeline.score(patches, points, code=code))

@@ -5,22 +5,25 @@ import pytest
 from experiments import config
 from experiments.choices import ConfigError
 
+FAST = (config.FAST,)
+
 
 def resolved(**fields):
     return config.resolve(config.Config(**fields))
 
 
 def test_defaults_come_from_the_backbone():
-    default = resolved()
-    assert default.layers == ("block4", "block10", "block14")
-    assert default.grid == 16
-    resnet = resolved(backbone="wide_resnet50_2", image_size=224)
+    assert resolved().automatic and resolved().image_size == 256
+    fast = resolved(layers=FAST)
+    assert fast.layers == ("block4", "block10", "block14")
+    assert fast.grid == 16
+    resnet = resolved(backbone="wide_resnet50_2", image_size=224, layers=FAST)
     assert resnet.layers == ("layer2", "layer3")
     assert resnet.grid == 28
 
 
 def test_grid_is_rounded_up_like_the_feature_map():
-    assert resolved(image_size=250).grid == 16
+    assert resolved(image_size=250, layers=FAST).grid == 16
 
 
 @pytest.mark.parametrize(
@@ -36,13 +39,46 @@ def test_grid_is_rounded_up_like_the_feature_map():
         ({"sampler": "kcenter"}, "Did you mean 'k_center'"),
         ({"solver": "afine_ridge"}, "Did you mean 'affine_ridge'"),
         ({"solver": "zzz"}, "Known: affine_ridge, ridge, nearest"),
+        ({"layers": ("auto", "block4")}, "--layers=auto,block4 must be auto or fast alone"),
+        ({"grid": 8}, "--grid=8 must be left out"),
+        ({"sampler": "k_center_stream"}, "--sampler=k_center_stream must be another"),
+        ({"solver": "lass"}, "Did you mean 'lasso'"),
         ({"baselines": ("neerest",)}, "--baseline: unknown baseline 'neerest'"),
+        (
+            {"baselines": ("affine_ridge",)},
+            "--baseline=affine_ridge must be another than --solver=affine_ridge",
+        ),
+        ({"subspaces": "kmeans"}, "--subspaces: unknown basis learner 'kmeans'"),
+        ({"split": "tiles"}, "--split: unknown split 'tiles'"),
         ({"bank_ratio": 0.0}, "--bank_ratio=0.0 must be in"),
         ({"bank_ratio": 1.5}, "--bank_ratio=1.5 must be in"),
         ({"bank_ratio": float("nan")}, "--bank_ratio=nan must be in"),
         ({"bank_size": 0}, "--bank_size=0"),
         ({"num_neighbors": 0}, "--num_neighbors=0"),
         ({"ridge": 0.0}, "--ridge=0.0"),
+        ({"sparsity": 0}, "--sparsity=0"),
+        ({"l1": 0.0}, "--l1=0.0"),
+        ({"l1": 1.0}, "--l1=1.0 must be above 0 and below 1"),
+        ({"l2": -1.0}, "--l2=-1.0"),
+        ({"max_atoms": 0}, "--max_atoms=0"),
+        ({"num_subspaces": 0}, "--num_subspaces=0"),
+        ({"subspace_rank": 0}, "--subspace_rank=0"),
+        (
+            {"solver": "project"},
+            "--solver=project codes over learned subspaces, and --subspaces=implicit has none: add"
+            " --subspaces=pca",
+        ),
+        ({"baselines": ("project",), "subspaces": "dictionary"}, "--baseline=project codes over"),
+        ({"affine_subspaces": True}, "--affine_subspaces is for --subspaces=pca"),
+        (
+            {"subspaces": "dictionary", "sampler": "random"},
+            "--sampler=random must be left out with --subspaces=dictionary",
+        ),
+        (
+            {"subspaces": "pca", "subspace_rank": 40, "layers": ("block4",)},
+            "--subspace_rank=40 must be below 40, the features of a patch",
+        ),
+        ({"subspaces": "pca", "subspace_rank": 400}, "--subspace_rank=400 must be below"),
         ({"sigma": -1.0}, "--sigma=-1.0"),
         ({"seed": -1}, "--seed=-1"),
         ({"split_seed": 2**32}, "--split_seed=4294967296"),
@@ -59,7 +95,7 @@ def test_mistakes_name_the_flag(fields, message):
 
 
 def test_bank_larger_than_the_patches():
-    settings = resolved(bank_size=513)
+    settings = resolved(bank_size=513, layers=FAST)
     config.check_sizes(settings, {"bolt": 3})
     with pytest.raises(ConfigError, match="--bank_size=513, but category bolt has 512 nominal"):
         config.check_sizes(settings, {"bolt": 2})
@@ -67,8 +103,36 @@ def test_bank_larger_than_the_patches():
 
 def test_more_neighbours_than_atoms():
     with pytest.raises(ConfigError, match=r"--num_neighbors=10.*a bank of 8 atoms"):
-        config.check_sizes(resolved(), {"bolt": 3})
-    config.check_sizes(resolved(solver="nearest"), {"bolt": 3})
+        config.check_sizes(resolved(layers=FAST), {"bolt": 3})
+    config.check_sizes(resolved(layers=FAST, solver="nearest"), {"bolt": 3})
+
+
+def test_every_solver_needs_atoms_enough():
+    few = {"bolt": 3}  # 768 patches, a bank of 8
+    with pytest.raises(ConfigError, match=r"--sparsity=9.*a bank of 8 atoms: lower --sparsity"):
+        config.check_sizes(resolved(layers=FAST, solver="omp", sparsity=9), few)
+    with pytest.raises(ConfigError, match="--num_neighbors=10"):
+        config.check_sizes(resolved(layers=FAST, solver="omp", baselines=("lasso",)), few)
+    config.check_sizes(resolved(layers=FAST, solver="omp", baselines=("nearest",)), few)
+    config.check_sizes(resolved(layers=FAST, solver="elastic_net_bank"), few)
+
+
+def test_subspaces_need_atoms_enough_and_solvers_subspaces_enough():
+    def check(**fields):
+        config.check_sizes(resolved(layers=FAST, bank_size=40, **fields), {"bolt": 3})
+
+    several = {"subspaces": "k_subspaces", "num_subspaces": 10, "subspace_rank": 4}
+    check(**several, solver="project")
+    check(**several, solver="affine_ridge", num_neighbors=40)
+    with pytest.raises(ConfigError, match=r"--num_neighbors=41.*40 atoms of subspaces"):
+        check(**several, num_neighbors=41)
+    check(**several, affine_subspaces=True, num_neighbors=41)
+    with pytest.raises(ConfigError, match="--num_subspaces=11 times --subspace_rank=4 is more"):
+        check(**several | {"num_subspaces": 11}, solver="project")
+    check(subspaces="pca", subspace_rank=40, solver="project")
+    with pytest.raises(ConfigError, match=r"^--subspace_rank=41 is more than the bank's 40 atoms"):
+        check(subspaces="pca", subspace_rank=41, solver="project")
+    check(subspaces="dictionary", num_neighbors=40)
 
 
 def test_a_tiny_ratio_still_makes_one_atom():
@@ -76,10 +140,13 @@ def test_a_tiny_ratio_still_makes_one_atom():
     assert config.Config(bank_ratio=0.01).num_atoms(194816) == 1948
 
 
-def test_digest_depends_on_every_field():
+def test_digest_depends_on_every_field_but_where_records_lie():
     base = config.Config()
+    assert dataclasses.replace(base, prepared_dir="other").digest() == base.digest()
     others = [
-        dataclasses.replace(base, **{field.name: "other"}) for field in dataclasses.fields(base)
+        dataclasses.replace(base, **{field.name: "other"})
+        for field in dataclasses.fields(base)
+        if field.name != "prepared_dir"
     ]
     digests = {c.digest(category="a") for c in (base, *others)} | {base.digest(category="b")}
     assert len(digests) == len(others) + 2

@@ -12,7 +12,7 @@ from sgfr_jax import fit, greedy_k_center, uniform
 from sgfr_jax.datasets import DatasetError, Example, Loaded
 
 # Patches of 40 + 112 + 192 features on a grid of 2 x 2.
-SETTINGS = config.resolve(config.Config(image_size=32, grid=2, bank_size=6))
+SETTINGS = config.resolve(config.Config(layers=("fast",), image_size=32, grid=2, bank_size=6))
 FEATURES = 344
 
 
@@ -101,6 +101,13 @@ def test_nothing_is_embedded_twice(images, tmp_path):
     assert len(calls) == 6 and made.known(split.hashes)
 
 
+def test_an_entry_is_named_by_the_code_that_makes_it(images, monkeypatch):
+    made, hashes = embedder(), split_of(images).hashes
+    before = made.entry(hashes)
+    monkeypatch.setattr(stages.cache, "source_digest", lambda *parts: "of another version")
+    assert made.entry(hashes) != before
+
+
 def test_an_entry_is_named_by_what_it_depends_on(images):
     made, hashes = embedder(), split_of(images).hashes
     others = [
@@ -133,15 +140,29 @@ def test_fitting_in_steps_is_fit(images, name, whole, monkeypatch):
     assert notes == []
 
 
-def test_streaming_covers_every_patch_as_it_says(images, monkeypatch):
+@pytest.mark.parametrize("cached", [False, True])
+def test_streaming_covers_every_patch_as_it_says(images, monkeypatch, tmp_path, cached):
     monkeypatch.setattr(stages, "STREAM_PATCHES", 1)
-    settings = dataclasses.replace(SETTINGS, sampler=choices.STREAMING)
-    bank, notes, _ = stages.fit(embedder(settings, batch_size=2), split_of(images), silent, silent)
+    monkeypatch.setattr(stages, "CACHED_IMAGES", 4)
+    settings, calls = dataclasses.replace(SETTINGS, sampler=choices.STREAMING), []
+
+    def counting(backbone, batch):
+        calls.append(len(batch))
+        return pretend(backbone, batch)
+
+    made = embedder(settings, 2, tmp_path if cached else None, counting)
+    bank, notes, _ = stages.fit(made, split_of(images), silent, silent)
+    assert len(calls) == 5  # a second pass embeds nothing
     points = expected_patches(images)
     np.testing.assert_array_equal(bank.atoms, points[bank.indices])
     distances = np.linalg.norm(points[:, None] - np.asarray(bank.atoms)[None], axis=-1)
     radius = float(notes[0].split("within ")[1].split()[0])
     assert distances.min(axis=1).max() <= radius * 1.001
+    if cached:
+        assert "measured" in notes[0]
+        np.testing.assert_allclose(distances.min(axis=1).max(), radius, rtol=1e-3)
+    else:
+        assert "a bound" in notes[0]
 
 
 def test_short_batches_are_padded_to_one_shape():

@@ -1,0 +1,308 @@
+"""The detector of `--layers=auto`: a bank for each level and scale, weighed without any label.
+
+Every stream (`experiments.streams`) is fitted alone. Training images, scored without the atoms
+they gave, say what residuals are nominal (`sgfr_jax.calibration`); synthetic defects drawn on some
+of them say how much each stream counts (`sgfr_jax.fusion`). No test image is looked at.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import choices, detectors, loading, progress, stages, synthetic
+from experiments.config import Config
+from experiments.streams import Stream
+from sgfr_jax import calibration, fusion, maps, patches, pipeline, types
+
+# Patches that one bank is chosen from: at most so many, as many from every image.
+SAMPLED_PATCHES = 100_000
+# Nominal images that calibrate the streams: more changed nothing that seeds did not.
+CALIBRATION_IMAGES = 100
+# Precision is counted on every so many pixels of a map, which is smooth.
+_COARSE = 4
+# Nominal and synthetic images scored at a time.
+_BATCH = 16
+
+
+class Fused(NamedTuple):
+    """The fitted state."""
+
+    banks: tuple[types.Bank, ...]  # one for each of `S` streams
+    calibrations: tuple[calibration.Calibration, ...]
+    map_weights: jax.Array  # [S]: what each stream's map counts in the anomaly map
+    image_weights: jax.Array  # [S]: and its largest value in the image score
+    image_mean: jax.Array  # [S]: of the largest values of nominal maps
+    image_spread: jax.Array  # [S]: their standard deviation
+
+
+class Found(NamedTuple):
+    """What one stream makes of some images."""
+
+    maps: np.ndarray  # [B, H, W], every `_COARSE`-th pixel
+    largest: np.ndarray  # [B], of all pixels
+
+
+def make_embedding(config: Config, streams: Sequence[Stream]) -> Callable:
+    """What an `Embedder` calls for streams of one image size: `(backbone, images)` to patches.
+
+    The patches of all streams lie one after the other: `[B, 1, F]` with `F = sum h w D`.
+    """
+
+    def embed(apply, state, images):
+        levels = apply(state, images)
+        flat, finite = [], []
+        for stream in streams:
+            grid = (stream.grid, stream.grid)
+            features = patches.merge_levels({stream.level: levels[stream.level]}, grid)
+            # Squares, as distances need them; and before the norm could hide anything.
+            finite.append(jnp.all(jnp.isfinite(jnp.sum(features**2, axis=-1)), axis=(1, 2)))
+            if config.unit_norm:
+                features = patches.unit_norm(features)
+            flat.append(features.reshape(features.shape[0], 1, -1))
+        return jnp.concatenate(flat, axis=-1), jnp.all(jnp.stack(finite), axis=0)
+
+    compiled = jax.jit(embed, static_argnums=0)
+    return lambda backbone, images: compiled(backbone.embed, backbone.state, images)
+
+
+def make_detector(
+    config: Config,
+    views: Sequence[tuple[stages.Embedder, Sequence[Stream]]],
+    widths: Sequence[int],
+) -> detectors.Detector:
+    """The detector of several streams.
+
+    Args:
+      config: of the run.
+      views: an embedder for each image size, and the streams that its embeddings hold.
+      widths: `D` of every stream, in the order of the views.
+    """
+    embedders = [embedder for embedder, _ in views]
+    streams = [stream for _, of_view in views for stream in of_view]
+    scorers = {solver: _Scorer(config, streams, solver) for solver in config.solvers}
+
+    def split(batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The patches `[n, P, D]` of every stream."""
+        found, sizes = [], iter(zip(streams, widths, strict=True))
+        for (_, of_view), flat in zip(views, batch, strict=True):
+            start = 0
+            for stream, width in itertools.islice(sizes, len(of_view)):
+                shape = (len(flat), stream.grid**2, width)
+                end = start + shape[1] * width
+                found.append(flat[:, 0, start:end].reshape(shape))
+                start = end
+        return found
+
+    def batches(images: loading.Split) -> Iterator[tuple]:
+        for batch in zip(*(e.batches(images) for e in embedders), strict=True):
+            yield tuple(split(batch))
+
+    def fit(category: loading.Checked) -> detectors.Fitted:
+        return _fit(config, streams, scorers, batches, category)
+
+    return detectors.Detector(
+        fit,
+        batches,
+        {solver: scorer.score for solver, scorer in scorers.items()},
+        embedders[0].batch_size,
+    )
+
+
+class _Scorer:
+    """The compiled functions of one solver.
+
+    A stream's is compiled and called alone: programs that factorise for several banks at once can
+    lock XLA's CPU threads against each other.
+    """
+
+    def __init__(self, config: Config, streams: Sequence[Stream], solver: str):
+        code, chunk_size = choices.make_coder(solver, config), stages.chunk_size(solver)
+        size = (config.image_size, config.image_size)
+        self.config, self.streams = config, streams
+
+        @partial(jax.jit, static_argnames="grid")
+        def held_out(bank, sources, features, own, *, grid):
+            found = pipeline.score_held_out(
+                bank, sources, features, own, code=code, chunk_size=chunk_size
+            )
+            return jax.tree.map(lambda x: x.reshape(-1, grid, grid), found)
+
+        @jax.jit
+        def to_maps(calibrated, scores, owners):
+            relative = calibration.standardize(calibrated, scores, owners)
+            found = maps.anomaly_map(relative, size, sigma=config.sigma)
+            return found[:, _COARSE // 2 :: _COARSE, _COARSE // 2 :: _COARSE], jnp.max(
+                found, axis=(1, 2)
+            )
+
+        @partial(jax.jit, static_argnames="grid")
+        def of_stream(bank, calibrated, features, *, grid):
+            flat = features.reshape(-1, features.shape[-1])
+            found = pipeline.score_and_owner(bank, flat, code=code, chunk_size=chunk_size)
+            scores, owners = (x.reshape(-1, grid, grid) for x in found)
+            return maps.anomaly_map(
+                calibration.standardize(calibrated, scores, owners), size, sigma=config.sigma
+            )
+
+        @jax.jit
+        def fuse(state: Fused, found: list[jax.Array]):
+            stacked = jnp.stack(found)
+            largest = jnp.max(stacked, axis=(2, 3))
+            relative = (largest - state.image_mean[:, None]) / state.image_spread[:, None]
+            return (
+                jnp.tensordot(state.map_weights, stacked, axes=1),
+                jnp.sum(state.image_weights[:, None] * relative, axis=0),
+            )
+
+        self.held_out, self.to_maps, self.of_stream, self.fuse = held_out, to_maps, of_stream, fuse
+
+    def score(self, state: Fused, batch: Sequence[jax.Array]):
+        """Maps `[B, S, S]` and image scores `[B]`."""
+        found = [
+            self.of_stream(bank, calibrated, features, grid=stream.grid)
+            for bank, calibrated, features, stream in zip(
+                state.banks, state.calibrations, batch, self.streams, strict=True
+            )
+        ]
+        return self.fuse(state, found)
+
+
+def _fit(config, streams, scorers, batches, category) -> detectors.Fitted:
+    """Fits the banks of all streams in one pass over the training images, then weighs them."""
+    name, num_images = category.name, len(category.train.examples)
+    key = jax.random.key(config.seed)
+    held = min(num_images, CALIBRATION_IMAGES)
+    kept = np.sort(np.asarray(jax.random.permutation(key, num_images)[:held]))
+    picks = [_pick(jax.random.fold_in(key, i), num_images, s.grid) for i, s in enumerate(streams)]
+
+    start = time.perf_counter()
+    points, nominal = [[] for _ in streams], [[] for _ in streams]
+    with progress.bar(f"{name}: embedding", num_images, "images") as report:
+        done = 0
+        for batch in batches(category.train):
+            rows = np.arange(done, done + len(batch[0]))
+            inside = np.isin(rows, kept)
+            for i, features in enumerate(batch):
+                picked = np.take_along_axis(features, picks[i][rows][..., None], axis=1)
+                points[i].append(picked.reshape(-1, features.shape[-1]))
+                nominal[i].append(features[inside])
+            done += len(rows)
+            report(len(rows))
+    points = [np.concatenate(p) for p in points]
+    nominal = [np.concatenate(n) for n in nominal]
+    embedded = time.perf_counter()
+
+    sizes = [config.num_atoms(len(p)) for p in points]
+    banks, sources = [], []
+    with progress.bar(f"{name}: sampling", sum(sizes), "atoms") as report:
+        for i, (of_stream, size) in enumerate(zip(points, sizes, strict=True)):
+            of_bank = stages.make_bank(
+                config, jax.random.fold_in(key, i), jnp.asarray(of_stream), size, report
+            )
+            banks.append(jax.block_until_ready(of_bank))
+            sources.append(of_bank.indices // picks[i].shape[1])
+            points[i] = None  # no longer needed, and large
+    sampled = time.perf_counter()
+
+    notes = []
+    if num_images == 1 or config.subspaces != "implicit":
+        why = "one training image" if num_images == 1 else "learned bases come from all images"
+        notes.append(f"{why}: nothing could be held out, so residuals are those of patches that")
+        notes[-1] += " the banks have seen"
+        sources = [jnp.full_like(s, -1) for s in sources]
+    drawn = synthetic.draw(category.train, config.seed, config.image_size)
+    made = _gather(batches, drawn.split, f"{name}: synthetic defects")
+    states = {}
+    for solver, scorer in scorers.items():
+        with progress.bar(f"{name}: weighing streams", len(streams), "streams") as report:
+            states[solver] = _weigh(
+                scorer, tuple(banks), sources, (nominal, kept), (made, drawn), report
+            )
+    own = next(iter(states.values()))
+    shares = [f"{s.name} {w:.2f}" for s, w in zip(streams, own.map_weights, strict=True)]
+    notes.append(f"weights from {len(drawn.masks)} synthetic defects: {', '.join(shares)}")
+    spent = detectors.Seconds(embedded - start, sampled - embedded, time.perf_counter() - sampled)
+    num_atoms = sum(int(jnp.sum(bank.weights > 0)) for bank in banks)
+    return detectors.Fitted(states, num_atoms, notes, spent)
+
+
+def _pick(key: jax.Array, num_images: int, grid: int) -> np.ndarray:
+    """Which patches of each image a bank is chosen from, `[N, n]`: as many from every image."""
+    each = min(grid**2, max(1, SAMPLED_PATCHES // num_images))
+    order = jnp.argsort(jax.random.uniform(key, (num_images, grid**2)), axis=1)
+    return np.sort(np.asarray(order[:, :each]), axis=1)
+
+
+def _gather(batches: Callable, split: loading.Split, title: str) -> list[np.ndarray]:
+    """All patches of a split, `[n, P, D]` of every stream."""
+    if not split.examples:
+        return []
+    found = []
+    with progress.bar(title, len(split.examples), "images") as report:
+        for batch in batches(split):
+            found.append(batch)
+            report(len(batch[0]))
+    return [np.concatenate(of_stream) for of_stream in zip(*found, strict=True)]
+
+
+def _weigh(scorer: _Scorer, banks, sources, nominal, made, report) -> Fused:
+    """Calibrates every stream on held-out nominal images, and weighs them by synthetic defects."""
+    (features, own), (defective, drawn) = nominal, made
+    calibrations, of_nominal, of_defects = [], [], []
+    for i, stream in enumerate(scorer.streams):
+
+        def held_out(images, numbers, i=i, grid=stream.grid):
+            found = []
+            for begin in range(0, len(images), _BATCH):
+                some = stages.pad(images[begin : begin + _BATCH], _BATCH)
+                of = stages.pad(np.asarray(numbers[begin : begin + _BATCH]), _BATCH)
+                found.append(scorer.held_out(banks[i], sources[i], some, of, grid=grid))
+            return [jnp.concatenate(parts)[: len(images)] for parts in zip(*found, strict=True)]
+
+        def show(scores, owners, calibrated):
+            found = []
+            for begin in range(0, len(scores), _BATCH):
+                some = slice(begin, begin + _BATCH)
+                found.append(jax.device_get(scorer.to_maps(calibrated, scores[some], owners[some])))
+            return Found(*map(np.concatenate, zip(*found, strict=True)))
+
+        scores, owners = held_out(features[i], own)
+        calibrated = calibration.calibrate(scores, owners, len(banks[i].atoms))
+        shown = show(scores, owners, calibrated)
+        spread = max(float(shown.maps.std()), 1e-6)
+        calibrated = calibration.rescale(
+            calibrated, jnp.float32(shown.maps.mean()), jnp.float32(spread)
+        )
+        calibrations.append(calibrated)
+        of_nominal.append(show(scores, owners, calibrated))
+        if defective:
+            of_defects.append(show(*held_out(defective[i], drawn.sources), calibrated))
+        report(1)
+
+    num_streams = len(banks)
+    map_weights = image_weights = np.full(num_streams, 1 / num_streams)
+    if of_defects:
+        masks = synthetic.coarse(drawn.masks, _COARSE)
+        precision = np.stack([
+            fusion.precisions(defects.maps, masks, drawn.groups, ordinary.maps)
+            for defects, ordinary in zip(of_defects, of_nominal, strict=True)
+        ])  # fmt: skip
+        map_weights = fusion.map_weights(precision)
+        image_weights = fusion.image_weights(
+            np.stack([found.largest for found in of_defects]),
+            np.stack([found.largest for found in of_nominal]),
+        )
+    return Fused(
+        banks,
+        tuple(calibrations),
+        jnp.asarray(map_weights, jnp.float32),
+        jnp.asarray(image_weights, jnp.float32),
+        jnp.asarray([found.largest.mean() for found in of_nominal], jnp.float32),
+        jnp.asarray([max(found.largest.std(), 1e-6) for found in of_nominal], jnp.float32),
+    )

@@ -1,0 +1,112 @@
+"""The script tries claims on a few small images; what they come to is for `docs/results.md`."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sgfr_jax as sgfr
+from benchmarks import claims, kernel_codes
+from benchmarks import claims_data as data
+from benchmarks import claims_judging as judging
+from sgfr_jax import types
+
+
+def test_small_trial(capsys, tmp_path):
+    path = tmp_path / "claims.json"
+    argv = ["--small", "--claims=1,6", "--seeds=1", f"--cache_dir={tmp_path}", f"--json={path}"]
+    results = claims.main(argv)
+    record = json.loads(path.read_text())
+    printed = capsys.readouterr().out
+    assert set(results) == {1, 6}
+    for number, rows in results.items():
+        assert f"## Claim {number}" in printed
+        assert len(record[str(number)]["rows"]) == len(rows)
+        figures = [cell for row in rows for cell in row.values() if isinstance(cell, tuple)]
+        assert figures and np.isfinite(figures).all()
+    # The nearest atom and the linear code of claim 6 are those of claim 1 at 1%.
+    (one,) = (r for r in results[1] if r["sampler"] == "k_center" and r["bank"] == "1.00%")
+    by_code = {row["code"]: row for row in results[6]}
+    assert by_code["nearest"]["pixel AP"] == one["AP nearest"]
+    assert by_code["affine ridge, linear"]["pixel AP"] == one["AP affine"]
+
+
+def test_summary_groups_by_what_was_done_and_not_by_seed():
+    records = [{"code": "a", "atoms": 2, "AP": 1.0}, {"code": "a", "atoms": 2, "AP": 3.0},
+               {"code": "b", "atoms": 2, "AP": 5.0}]  # fmt: skip
+    first, second = claims.summarise(records)
+    assert (first["runs"], first["AP"]) == (2, (2.0, pytest.approx(2**0.5)))
+    assert (second["runs"], second["AP"]) == (1, (5.0, 0.0))
+    assert claims.table([first, second]).splitlines() == [
+        "| code | atoms | runs | AP |",
+        "| --- | --- | --- | --- |",
+        "| a | 2 | 2 | 2.0 ± 1.4 |",
+        "| b | 2 | 1 | 5.0 |",
+    ]
+
+
+def test_both_scores_are_those_of_their_coders():
+    rng = np.random.default_rng(0)
+    atoms = jnp.asarray(rng.normal(size=(30, 6)), jnp.float32)
+    bank = types.Bank(atoms, jnp.ones(30), jnp.arange(30))
+    targets = rng.normal(size=(2, 4, 6)).astype(np.float32)
+    images = data.Images(targets, np.zeros((2, 4, 4), bool), np.array(["good"] * 2), np.zeros(2))
+    nearest, affine = judging.both_scores(images, bank, num_neighbors=5)
+    gaps = np.linalg.norm(targets[:, :, None] - np.asarray(atoms), axis=-1)
+    np.testing.assert_allclose(nearest, gaps.min(-1), rtol=1e-5)
+    expected = sgfr.score(bank, jnp.asarray(images.patches), code=judging.affine(5))
+    np.testing.assert_allclose(affine.ravel(), expected, rtol=1e-5)
+
+
+def test_false_alarms_by_hand():
+    masks = np.zeros((4, 4, 4), bool)
+    masks[2:, :2] = True
+    images = data.Images(np.zeros((4, 4, 1), np.float32), masks,
+                         np.array(["good", "good", "crack", "crack"]), np.zeros(4))  # fmt: skip
+    flat = np.array([[0.0] * 4, [3.0] * 4, [1.0] * 4, [4.0] * 4])  # constant maps
+    found = judging.false_alarms(images, flat)
+    assert found["image FPR at 90% TPR"] == found["pixel FPR at 90% TPR"] == 50
+    assert found["pixel FPR at 50% TPR"] == 0
+    assert found["image AUROC"] == 75
+
+
+def test_covered_patches():
+    masks = np.zeros((1, 4, 4), bool)
+    masks[0, 0, 0] = masks[0, 2:, 2:] = True
+    images = data.Images(np.zeros((1, 4, 1), np.float32), masks, np.array(["a"]), np.zeros(1))
+    assert judging.covered(images).tolist() == [[True, False, False, True]]
+    assert judging.covered(images, 0.5).tolist() == [[False, False, False, True]]
+
+
+def test_wide_kernel_is_the_linear_code():
+    rng = np.random.default_rng(1)
+    atoms = jnp.asarray(rng.normal(size=(40, 12)), jnp.float32)
+    bank = types.Bank(atoms, jnp.ones(40), jnp.arange(40))
+    targets = jnp.asarray(rng.normal(size=(7, 12)), jnp.float32)
+    linear = sgfr.score(bank, targets, code=judging.affine(6))
+    found = kernel_codes.kernel_scores(
+        targets, bank, num_neighbors=6, ridge=judging.RIDGE, bandwidth=100.0
+    )
+    np.testing.assert_allclose(found, linear, rtol=2e-3)
+
+
+def test_narrow_kernel_against_float64():
+    rng = np.random.default_rng(2)
+    atoms, target = rng.normal(size=(5, 3)), rng.normal(size=3)
+
+    def kernel(x, y):
+        return np.exp(-np.sum((x[:, None] - y[None]) ** 2, -1) / 2)
+
+    inner, cross = kernel(atoms, atoms), kernel(target[None], atoms)[0]
+    gram = 1 - cross[:, None] - cross[None] + inner
+    gram_ridge = gram + 1e-3 * np.trace(gram) / 5 * np.eye(5)
+    weights = np.linalg.solve(gram_ridge, np.ones(5))
+    weights /= weights.sum()
+    expected = np.sqrt(1 - 2 * weights @ cross + weights @ inner @ weights)
+    bank = types.Bank(jnp.asarray(atoms, jnp.float32), jnp.ones(5), jnp.arange(5))
+    found = jax.jit(
+        lambda z: kernel_codes.kernel_scores(z, bank, num_neighbors=5, ridge=1e-3, bandwidth=1.0)
+    )(jnp.asarray(target, jnp.float32)[None])
+    np.testing.assert_allclose(found, [expected], rtol=1e-5)

@@ -1,0 +1,115 @@
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import category, config, fused, loading, run, synthetic
+from sgfr_jax import datasets
+from tests.experiments.conftest import write_folder
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """The automatic detector at its smallest."""
+    photographs = write_folder(tmp_path_factory.mktemp("fused"))
+    return config.resolve(
+        config.Config(dataset="folder", data_dir=str(photographs), image_size=64, bank_size=20,
+                      num_neighbors=5, solver="nearest")
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def detector(settings):
+    """Compiled once for all tests."""
+    return run.make_detector(settings, run.Resources(Path("unused"), batch_size=4))[0]
+
+
+@pytest.fixture(scope="module")
+def data(settings):
+    found = datasets.load(settings.dataset, settings.data_dir)
+    hashes = {c.name: loading.hash_images(c.train) for c in found}
+    return loading.check(found, settings, hashes, ())[0]
+
+
+@pytest.fixture(scope="module")
+def fitted(detector, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch_sizes(patch)
+        return detector.fit(data)
+
+
+def patch_sizes(patch):
+    patch.setattr(synthetic, "SIZES", (0.1, 0.4))
+    patch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+
+
+@pytest.fixture(autouse=True)
+def few_defects(monkeypatch):
+    patch_sizes(monkeypatch)
+
+
+def score(detector, fitted, split):
+    batch = next(detector.batches(split))
+    return jax.device_get(detector.scorers["nearest"](fitted.states["nearest"], batch))
+
+
+def test_a_run_finds_defects_and_says_how_it_weighed(settings, detector, data, tmp_path):
+    outcome = category.run(data, detector, settings, category.Output(tmp_path, 0, False))
+    assert outcome["results"]["image_auroc"] is not None
+    assert outcome["results"]["pixel_ap"] is not None
+    (note,) = (note for note in outcome["notes"] if "synthetic defects" in note)
+    assert "block4@96" in note
+
+
+def test_weights_and_scores_are_finite_and_the_same_each_time(detector, data, fitted):
+    state = fitted.states["nearest"]
+    for weights in (state.map_weights, state.image_weights):
+        assert np.isclose(np.sum(weights), 1) and (np.asarray(weights) >= 0).all()
+    maps, scores = score(detector, fitted, data.test)
+    assert maps.shape[1:] == (64, 64) and np.isfinite(maps).all() and np.isfinite(scores).all()
+    again = score(detector, detector.fit(data), data.test)
+    np.testing.assert_array_equal(maps, again[0])
+    np.testing.assert_array_equal(scores, again[1])
+
+
+def test_no_test_image_is_looked_at(detector, data, fitted):
+    blind = detector.fit(data._replace(test=loading.Split((), (), None)))
+    jax.tree.map(np.testing.assert_array_equal, fitted.states, blind.states)
+
+
+def test_one_training_image_is_enough(detector, data):
+    one = loading.Split(data.train.examples[:1], data.train.hashes[:1], None)
+    alone = detector.fit(data._replace(train=one))
+    assert any("one training image" in note for note in alone.notes)
+    assert all(np.isfinite(found).all() for found in score(detector, alone, data.test))
+
+
+def test_training_images_without_any_structure(detector, data):
+    flat = tuple(
+        datasets.Example(f"{i}", np.full((64, 64, 3), 128, np.uint8), 0, "good", None)
+        for i in range(len(data.train.examples))
+    )
+    split = loading.Split(flat, tuple(loading.content_hash(e.image) for e in flat), None)
+    even = detector.fit(data._replace(train=split))
+    assert all(np.isfinite(found).all() for found in score(detector, even, data.test))
+
+
+def test_patches_are_picked_alike_from_every_image():
+    picks = fused._pick(jax.random.key(0), 300, 48)
+    assert picks.shape == (300, fused.SAMPLED_PATCHES // 300)
+    assert all(len(set(row)) == len(row) for row in picks)
+    assert fused._pick(jax.random.key(0), 2, 4).shape == (2, 16)
+
+
+@pytest.mark.parametrize(
+    "fields,message",
+    [
+        ({"grid": 4}, "--grid=4 must be left out"),
+        ({"sampler": "k_center_stream"}, "--sampler=k_center_stream must be another"),
+        ({"layers": ("auto", "block4")}, "--layers=auto,block4 must be auto or fast alone"),
+    ],
+)
+def test_what_does_not_go_together(fields, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.resolve(dataclasses.replace(config.Config(), **fields))

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from experiments import loading, synthetic
+from sgfr_jax.datasets import Example, synthesis
+
+
+def split_of(images):
+    examples = tuple(Example(f"{i}", x, 0, "good", None) for i, x in enumerate(images))
+    return loading.Split(examples, tuple(map(loading.content_hash, images)), None)
+
+
+@pytest.fixture
+def textures(rng):
+    return [rng.integers(0, 255, (96, 80, 3)).astype(np.uint8) for _ in range(5)]
+
+
+def test_every_kind_at_every_size(textures):
+    drawn = synthetic.draw(split_of(textures), 0, 64, copies=2)
+    assert len(drawn.masks) == len(drawn.split.examples) == len(drawn.groups) == len(drawn.sources)
+    assert {g.split()[0] for g in drawn.groups} == set(synthesis.KINDS)
+    assert len(set(drawn.groups)) == len(synthesis.KINDS) * len(synthetic.SIZES)
+    assert drawn.masks.shape[1:] == (64, 64)
+    for example, source in zip(drawn.split.examples, drawn.sources, strict=True):
+        changed = (example.image != textures[source]).any(axis=-1)
+        assert changed.any() and not (changed & (example.mask == 0)).any()
+
+
+def test_one_seed_gives_the_same_defects(textures):
+    first, again, other = (synthetic.draw(split_of(textures), s, 64, copies=1) for s in (3, 3, 4))
+    assert first.split.hashes == again.split.hashes != other.split.hashes
+    np.testing.assert_array_equal(first.masks, again.masks)
+
+
+def test_an_even_surface_shows_what_can_be_drawn_on_it():
+    drawn = synthetic.draw(split_of([np.full((64, 64, 3), 128, np.uint8)]), 0, 64, copies=1)
+    kinds = {g.split()[0] for g in drawn.groups}
+    assert "spot" in kinds and "blur" not in kinds
+
+
+def test_coarse_masks_keep_every_defect():
+    masks = np.zeros((2, 10, 9), bool)
+    masks[0, 5, 6] = True
+    found = synthetic.coarse(masks, 4)
+    assert found.shape == (2, 2, 2)
+    assert found[0, 1, 1] and found.sum() == 1
