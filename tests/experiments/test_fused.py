@@ -9,6 +9,7 @@ from experiments import category, config, fused, loading, run, synthetic
 from sgfr_jax import datasets
 from tests.experiments.conftest import write_folder
 
+
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     """The automatic detector at its smallest."""
