@@ -87,6 +87,7 @@ def _run(stage, flags, workdir, options):
         "-m",
         "experiments.run",
         "--cache_dir=",
+        "--layers=fast",
         *flags,
         f"--workdir={workdir}",
         *more,

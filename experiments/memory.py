@@ -15,7 +15,8 @@ _BLOCK_FLOATS = 160
 
 def needed(config: Config, num_images: int) -> int:
     """Bytes that sampling from all patches of so many images at once takes."""
-    return 4 * num_images * config.grid**2 * (num_features(config) + _BLOCK_FLOATS)
+    copies = 2 if config.subspaces == "dictionary" else 1  # it learns from all patches
+    return 4 * num_images * config.grid**2 * (copies * num_features(config) + _BLOCK_FLOATS)
 
 
 def available() -> int:

@@ -86,7 +86,11 @@ def test_what_differs_from_the_published_numbers_is_said(folder, tmp_path, capsy
     bottle = tmp_path / "mvtec" / "bottle"
     shutil.copytree(folder / "cap", bottle)
     settings = config.Config(
-        dataset="mvtec", data_dir=str(bottle.parent), categories=("bottle",), bank_size=10**6
+        dataset="mvtec",
+        data_dir=str(bottle.parent),
+        categories=("bottle",),
+        layers=("fast",),
+        bank_size=10**6,
     )
     with pytest.raises(config.ConfigError, match="--bank_size"):
         run.run(config.resolve(settings), run.Resources(tmp_path / "out"))
