@@ -290,7 +290,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     embedded = {
         name
         for name, hashes in train_hashes.items()
-        if all(embedder.known(hashes) for embedder in embedders) and not settings.automatic
+        if all(embedder.known(hashes) for embedder in embedders)
     }
     if len(embedded) < len(found):
         embedders[0].load()  # weights that do not fit should be known before images are read
