@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments import choices, streams
 from experiments.choices import ConfigError
-from sgfr_jax import datasets
+from sgfr_jax import datasets, samplers
 from sgfr_jax.backbones import architectures, hub
 from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.backbones.checkpoints import WeightsError
@@ -19,7 +19,7 @@ from sgfr_jax.datasets.mtd import SPLITS
 # What --layers takes beside names of levels: a bank for each of several levels and scales, or the
 # network's default levels in one bank.
 AUTO, FAST = "auto", "fast"
-# The atoms of one bank of several: more gained nothing on MTD, the demo and the imitations.
+# The atoms of one bank of several; twice as many made no clear difference (docs/results.md).
 STREAM_ATOMS = 1000
 _RATIO = 0.01
 
@@ -69,7 +69,7 @@ class Config:
         """The size of the bank for a category of so many nominal patches."""
         if self.automatic and self.bank_ratio is None:
             return min(self.bank_size or STREAM_ATOMS, num_patches)  # coarse levels have few
-        return self.bank_size or max(1, round((self.bank_ratio or _RATIO) * num_patches))
+        return self.bank_size or samplers.budget(num_patches, ratio=self.bank_ratio or _RATIO)
 
     @property
     def solvers(self) -> tuple[str, ...]:
@@ -95,6 +95,32 @@ def resolve(config: Config) -> Config:
     Raises:
       ConfigError: names the flag and says what it may be.
     """
+    _check_names(config)
+    _check_ranges(config)
+    config = _with_size(_with_weights(config))
+    config = _with_layers(config)
+    fine_to_coarse = sorted(strides(config))
+    if config.image_size < fine_to_coarse[-1]:
+        raise ConfigError(
+            f"--image_size={config.image_size} is smaller than the network's stride of"
+            f" {fine_to_coarse[-1]}: use at least that, better 224 or more"
+        )
+    _check_subspaces(config)
+    if config.automatic:
+        return config
+    # Of an even number of layers the finer middle one, as PatchCore's two layers do.
+    middle = fine_to_coarse[(len(config.layers) - 1) // 2]
+    return dataclasses.replace(config, grid=config.grid or -(-config.image_size // middle))
+
+
+def strides(config: Config) -> list[int]:
+    """The strides in pixels of the configuration's layers, in their order."""
+    architecture = ARCHITECTURES[config.backbone]
+    layers = architecture.stream_levels if config.automatic else config.layers
+    return [architecture.strides[name] for name in layers]
+
+
+def _check_names(config: Config) -> None:
     choices.check_known("dataset", "data set", config.dataset, datasets.DATASETS)
     choices.check_known("backbone", "backbone", config.backbone, ARCHITECTURES)
     choices.check_known(
@@ -108,6 +134,9 @@ def resolve(config: Config) -> Config:
     for name in config.baselines:
         choices.check_known("baseline", "baseline", name, choices.SOLVERS)
         _require(name != config.solver, "baseline", name, f"another than --solver={config.solver}")
+
+
+def _check_ranges(config: Config) -> None:
     _require(config.image_size is None or config.image_size > 0, "image_size", config.image_size,
              "a positive number of pixels")  # fmt: skip
     _require(config.bank_ratio is None or 0 < config.bank_ratio <= 1, "bank_ratio",
@@ -129,24 +158,37 @@ def resolve(config: Config) -> Config:
     _require(0 <= config.split_seed < 2**32, "split_seed", config.split_seed,
              "between 0 and 2^32 - 1")  # fmt: skip
     _require(config.grid is None or config.grid > 0, "grid", config.grid, "a positive number")
+
+
+def _with_weights(config: Config) -> Config:
+    if config.weights is None:
+        return config
     if hub.is_address(config.weights):
         try:
             hub.parse(config.weights)
         except WeightsError as error:
             raise ConfigError(f"--{error}") from error
-    elif config.weights is not None:
-        config = dataclasses.replace(config, weights=str(Path(config.weights).expanduser()))
-        if not Path(config.weights).is_file():
-            raise ConfigError(f"--weights={config.weights} is not a file")
+        return config
+    path = Path(config.weights).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"--weights={path} is not a file")
+    return dataclasses.replace(config, weights=str(path))
 
+
+def _with_size(config: Config) -> Config:
     architecture = ARCHITECTURES[config.backbone]
     if config.image_size is None:
         size = 32 * architecture.size_multiple if architecture.size_multiple > 1 else 256
-        config = dataclasses.replace(config, image_size=size)
+        return dataclasses.replace(config, image_size=size)
     try:
         architectures.check_size(architecture, config.image_size)
     except ValueError as error:
         raise ConfigError(f"--image_size={config.image_size}: {error}") from error
+    return config
+
+
+def _with_layers(config: Config) -> Config:
+    architecture = ARCHITECTURES[config.backbone]
     if AUTO in config.layers or FAST in config.layers:
         _require(len(config.layers) == 1, "layers", ",".join(config.layers),
                  f"{AUTO} or {FAST} alone, or names of levels")  # fmt: skip
@@ -155,33 +197,12 @@ def resolve(config: Config) -> Config:
                  f"left out: with --layers={AUTO} every level has its own")  # fmt: skip
         _require(config.sampler != choices.STREAMING, "sampler", config.sampler,
                  f"another with --layers={AUTO}, whose memory is bounded anyway")  # fmt: skip
-        config = dataclasses.replace(config, grid=0)
-    elif config.layers == (FAST,):
-        config = dataclasses.replace(config, layers=architecture.default_levels)
-    for name in () if config.automatic else config.layers:
+        return dataclasses.replace(config, grid=0)
+    layers = architecture.default_levels if config.layers == (FAST,) else tuple(config.layers)
+    for name in layers:
         choices.check_known("layers", f"level of {config.backbone}", name, architecture.levels)
-    layers = config.layers
     _require(len(set(layers)) == len(layers), "layers", ",".join(layers), "each named once")
-    config = dataclasses.replace(config, layers=tuple(layers))
-    fine_to_coarse = sorted(strides(config))
-    if config.image_size < fine_to_coarse[-1]:
-        raise ConfigError(
-            f"--image_size={config.image_size} is smaller than the network's stride of"
-            f" {fine_to_coarse[-1]}: use at least that, better 224 or more"
-        )
-    _check_subspaces(config)
-    if config.automatic:
-        return config
-    # Of an even number of layers the finer middle one, as PatchCore's two layers do.
-    middle = fine_to_coarse[(len(layers) - 1) // 2]
-    return dataclasses.replace(config, grid=config.grid or -(-config.image_size // middle))
-
-
-def strides(config: Config) -> list[int]:
-    """The strides in pixels of the configuration's layers, in their order."""
-    architecture = ARCHITECTURES[config.backbone]
-    layers = architecture.stream_levels if config.automatic else config.layers
-    return [architecture.strides[name] for name in layers]
+    return dataclasses.replace(config, layers=layers)
 
 
 def _check_subspaces(config: Config) -> None:

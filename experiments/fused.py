@@ -18,11 +18,11 @@ import numpy as np
 from experiments import choices, detectors, loading, progress, stages, synthetic
 from experiments.config import Config
 from experiments.streams import Stream
-from sgfr_jax import calibration, fusion, maps, patches, pipeline, types
+from sgfr_jax import calibration, fusion, maps, pipeline, types
 
 # Patches that one bank is chosen from: at most so many, as many from every image.
 SAMPLED_PATCHES = 100_000
-# Nominal images that calibrate the streams: more changed nothing that seeds did not.
+# Nominal images that calibrate the streams; the scale of an atom needs about a hundred.
 CALIBRATION_IMAGES = 100
 # Precision is counted on every so many pixels of a map, which is smooth.
 _COARSE = 4
@@ -46,29 +46,6 @@ class Found(NamedTuple):
 
     maps: np.ndarray  # [B, H, W], every `_COARSE`-th pixel
     largest: np.ndarray  # [B], of all pixels
-
-
-def make_embedding(config: Config, streams: Sequence[Stream]) -> Callable:
-    """What an `Embedder` calls for streams of one image size: `(backbone, images)` to patches.
-
-    The patches of all streams lie one after the other: `[B, 1, F]` with `F = sum h w D`.
-    """
-
-    def embed(apply, state, images):
-        levels = apply(state, images)
-        flat, finite = [], []
-        for stream in streams:
-            grid = (stream.grid, stream.grid)
-            features = patches.merge_levels({stream.level: levels[stream.level]}, grid)
-            # Squares, as distances need them; and before the norm could hide anything.
-            finite.append(jnp.all(jnp.isfinite(jnp.sum(features**2, axis=-1)), axis=(1, 2)))
-            if config.unit_norm:
-                features = patches.unit_norm(features)
-            flat.append(features.reshape(features.shape[0], 1, -1))
-        return jnp.concatenate(flat, axis=-1), jnp.all(jnp.stack(finite), axis=0)
-
-    compiled = jax.jit(embed, static_argnums=0)
-    return lambda backbone, images: compiled(backbone.embed, backbone.state, images)
 
 
 def make_detector(
@@ -124,7 +101,7 @@ class _Scorer:
     def __init__(self, config: Config, streams: Sequence[Stream], solver: str):
         code, chunk_size = choices.make_coder(solver, config), stages.chunk_size(solver)
         size = (config.image_size, config.image_size)
-        self.config, self.streams = config, streams
+        self.streams = streams
 
         @partial(jax.jit, static_argnames="grid")
         def held_out(bank, sources, features, own, *, grid):
@@ -133,22 +110,21 @@ class _Scorer:
             )
             return jax.tree.map(lambda x: x.reshape(-1, grid, grid), found)
 
-        @jax.jit
-        def to_maps(calibrated, scores, owners):
+        def maps_of(calibrated, scores, owners):
             relative = calibration.standardize(calibrated, scores, owners)
-            found = maps.anomaly_map(relative, size, sigma=config.sigma)
-            return found[:, _COARSE // 2 :: _COARSE, _COARSE // 2 :: _COARSE], jnp.max(
-                found, axis=(1, 2)
-            )
+            return maps.anomaly_map(relative, size, sigma=config.sigma)
+
+        @jax.jit
+        def glance(calibrated, scores, owners):
+            found = maps_of(calibrated, scores, owners)
+            coarse = found[:, _COARSE // 2 :: _COARSE, _COARSE // 2 :: _COARSE]
+            return coarse, maps.image_score(found)
 
         @partial(jax.jit, static_argnames="grid")
         def of_stream(bank, calibrated, features, *, grid):
             flat = features.reshape(-1, features.shape[-1])
             found = pipeline.score_and_owner(bank, flat, code=code, chunk_size=chunk_size)
-            scores, owners = (x.reshape(-1, grid, grid) for x in found)
-            return maps.anomaly_map(
-                calibration.standardize(calibrated, scores, owners), size, sigma=config.sigma
-            )
+            return maps_of(calibrated, *(x.reshape(-1, grid, grid) for x in found))
 
         @jax.jit
         def fuse(state: Fused, found: list[jax.Array]):
@@ -160,17 +136,35 @@ class _Scorer:
                 jnp.sum(state.image_weights[:, None] * relative, axis=0),
             )
 
-        self.held_out, self.to_maps, self.of_stream, self.fuse = held_out, to_maps, of_stream, fuse
+        self._held_out, self._glance = held_out, glance
+        self._of_stream, self._fuse = of_stream, fuse
 
     def score(self, state: Fused, batch: Sequence[jax.Array]):
         """Maps `[B, S, S]` and image scores `[B]`."""
         found = [
-            self.of_stream(bank, calibrated, features, grid=stream.grid)
+            self._of_stream(bank, calibrated, features, grid=stream.grid)
             for bank, calibrated, features, stream in zip(
                 state.banks, state.calibrations, batch, self.streams, strict=True
             )
         ]
-        return self.fuse(state, found)
+        return self._fuse(state, found)
+
+    def held_out(self, bank, sources, features, own, grid):
+        """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""
+        found = []
+        for begin in range(0, len(features), _BATCH):
+            some = slice(begin, begin + _BATCH)
+            padded = (stages.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
+            found.append(self._held_out(bank, sources, *padded, grid=grid))
+        return [jnp.concatenate(parts)[: len(features)] for parts in zip(*found, strict=True)]
+
+    def glance(self, calibrated, scores, owners) -> Found:
+        """What calibrated scores make of images."""
+        found = []
+        for begin in range(0, len(scores), _BATCH):
+            some = slice(begin, begin + _BATCH)
+            found.append(jax.device_get(self._glance(calibrated, scores[some], owners[some])))
+        return Found(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _fit(config, streams, scorers, batches, category) -> detectors.Fitted:
@@ -255,34 +249,18 @@ def _weigh(scorer: _Scorer, banks, sources, nominal, made, report) -> Fused:
     """Calibrates every stream on held-out nominal images, and weighs them by synthetic defects."""
     (features, own), (defective, drawn) = nominal, made
     calibrations, of_nominal, of_defects = [], [], []
-    for i, stream in enumerate(scorer.streams):
-
-        def held_out(images, numbers, i=i, grid=stream.grid):
-            found = []
-            for begin in range(0, len(images), _BATCH):
-                some = stages.pad(images[begin : begin + _BATCH], _BATCH)
-                of = stages.pad(np.asarray(numbers[begin : begin + _BATCH]), _BATCH)
-                found.append(scorer.held_out(banks[i], sources[i], some, of, grid=grid))
-            return [jnp.concatenate(parts)[: len(images)] for parts in zip(*found, strict=True)]
-
-        def show(scores, owners, calibrated):
-            found = []
-            for begin in range(0, len(scores), _BATCH):
-                some = slice(begin, begin + _BATCH)
-                found.append(jax.device_get(scorer.to_maps(calibrated, scores[some], owners[some])))
-            return Found(*map(np.concatenate, zip(*found, strict=True)))
-
+    for i, (stream, bank) in enumerate(zip(scorer.streams, banks, strict=True)):
+        held_out = partial(scorer.held_out, bank, sources[i], grid=stream.grid)
         scores, owners = held_out(features[i], own)
-        calibrated = calibration.calibrate(scores, owners, len(banks[i].atoms))
-        shown = show(scores, owners, calibrated)
-        spread = max(float(shown.maps.std()), 1e-6)
-        calibrated = calibration.rescale(
-            calibrated, jnp.float32(shown.maps.mean()), jnp.float32(spread)
-        )
+        calibrated = calibration.calibrate(scores, owners, len(bank.atoms))
+        seen = scorer.glance(calibrated, scores, owners)
+        mean, spread = seen.maps.mean(), max(seen.maps.std(), 1e-6)
+        calibrated = calibration.rescale(calibrated, jnp.float32(mean), jnp.float32(spread))
         calibrations.append(calibrated)
-        of_nominal.append(show(scores, owners, calibrated))
+        # Maps are linear in the scores: the rescaled ones need not be made anew.
+        of_nominal.append(Found(*((x - mean) / spread for x in seen)))
         if defective:
-            of_defects.append(show(*held_out(defective[i], drawn.sources), calibrated))
+            of_defects.append(scorer.glance(calibrated, *held_out(defective[i], drawn.sources)))
         report(1)
 
     num_streams = len(banks)

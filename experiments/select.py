@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments import choices, config, records, run
+from experiments import choices, config, options, records, run
 from sgfr_jax.datasets import Category, Example, images
 from sgfr_jax.datasets.defects import DEFECTS
 
@@ -40,7 +40,7 @@ SCORE_TEST = flags.DEFINE_bool("score_test", False, "Score the winner on the tes
 
 _OTHER_SEEDS = 2**32
 _COPIES, _DEMO_COPIES = 1, 5  # of each kind and size, and of each of the demo's kinds
-flags.adopt_module_key_flags(run)
+flags.adopt_module_key_flags(options)
 
 CRITERION = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
 
@@ -190,9 +190,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str]) -> None:
     """Selects, and turns every foreseen mistake into one line and an exit status."""
     run.start(argv)
-    workdir = Path(run.WORKDIR.value or f"runs/select_{run.DATASET.value}")
+    workdir = Path(options.WORKDIR.value or f"runs/select_{options.DATASET.value}")
     try:
-        points = parse_grid(CANDIDATES.value, run.named_by_flags())
+        points = parse_grid(CANDIDATES.value, options.named_by_flags())
         resources = run.resources_from_flags(workdir)
         records.open_workdir(workdir)
         base = points[0][1]

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cache, choices, detectors, loading, progress
+from experiments import cache, choices, detectors, loading, progress, streams
 from experiments.config import Config, num_features
+from experiments.streams import Stream
 from sgfr_jax import backbones, filters, linalg, maps, patches, pipeline, streaming, types
 from sgfr_jax.datasets import DatasetError, images
 
@@ -27,6 +28,9 @@ ACCELERATOR_CHUNK = 8192
 CACHED_IMAGES = 128
 # Patches that a streaming sampler holds beside its core: at least this many.
 STREAM_PATCHES = 1 << 16
+
+# What an embedding follows from, beside the functions of this module that make it.
+_EMBEDDING = (backbones, patches, filters, linalg, images, streams)
 
 Report = Callable[[int], None]
 Progress = Callable[[], AbstractContextManager[Report]]
@@ -55,8 +59,8 @@ class Embedder(NamedTuple):
             image_size=config.image_size,
             grid=config.grid,
             unit_norm=config.unit_norm,
-            # Any edit of what embeds makes other entries.
-            code=cache.source_digest(backbones, patches, filters, linalg, images, make_embedding),
+            # Any edit of what embeds, or of which streams there are, makes other entries.
+            code=cache.source_digest(*_EMBEDDING, make_embedding, make_stream_embedding, _merged),
             platform=jax.default_backend(),
         )
 
@@ -112,16 +116,38 @@ class Embedder(NamedTuple):
 
 def make_embedding(config: Config) -> Callable:
     """What an `Embedder` calls: `(backbone, images) -> (patches, finite)`, compiled once."""
-    grid = (config.grid, config.grid)
 
     def embed(apply, state, images):
-        features = patches.merge_levels(apply(state, images), grid)
-        # Squares, as distances need them; and before the norm could hide anything.
-        finite = jnp.all(jnp.isfinite(jnp.sum(features**2, axis=-1)), axis=(1, 2))
-        if config.unit_norm:
-            features = patches.unit_norm(features)
+        features, finite = _merged(config, apply(state, images), config.grid)
         return features.reshape(features.shape[0], -1, features.shape[-1]), finite
 
+    return _compiled(embed)
+
+
+def make_stream_embedding(config: Config, streams: Sequence[Stream]) -> Callable:
+    """The same for streams of one image size, whose patches lie one after the other.
+
+    The patches are `[B, 1, F]` with `F = sum h w D`.
+    """
+
+    def embed(apply, state, images):
+        levels = apply(state, images)
+        found = [_merged(config, {s.level: levels[s.level]}, s.grid) for s in streams]
+        flat = [features.reshape(features.shape[0], 1, -1) for features, _ in found]
+        return jnp.concatenate(flat, axis=-1), jnp.all(jnp.stack([ok for _, ok in found]), axis=0)
+
+    return _compiled(embed)
+
+
+def _merged(config: Config, levels: Mapping[str, jax.Array], grid: int):
+    """The patches of some levels, `[B, h, w, D]`, and which images' are finite, `[B]`."""
+    features = patches.merge_levels(levels, (grid, grid))
+    # Squares, as distances need them; and before the norm could hide anything.
+    finite = jnp.all(jnp.isfinite(jnp.sum(features**2, axis=-1)), axis=(1, 2))
+    return patches.unit_norm(features) if config.unit_norm else features, finite
+
+
+def _compiled(embed: Callable) -> Callable:
     compiled = jax.jit(embed, static_argnums=0)
     return lambda backbone, images: compiled(backbone.embed, backbone.state, images)
 

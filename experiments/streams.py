@@ -1,8 +1,8 @@
 """What `--layers=auto` looks at: levels of the network at two scales, each with a bank of its own.
 
 Fine levels see what is small and sharp, coarse ones what is large; a larger image shows either more
-closely. Coarse levels see the image at both scales, the others at the larger one: fine levels at
-the smaller scale added nothing to them (`docs/results.md`).
+closely. Coarse levels see the image at both scales, the others at the larger one only, where they
+cost most: at the smaller scale they gained on some products and lost on others (`docs/results.md`).
 """
 
 import dataclasses

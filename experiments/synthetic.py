@@ -60,7 +60,7 @@ def draw(train: loading.Split, seed: int, size: int, *, copies: int = COPIES) ->
         name = f"synthetic/{kind}/{extent:g}_{copy} on {train.examples[source].name}"
         example = Example(name, changed, 1, group, mask.astype(np.uint8))
         examples.append(example)
-        masks.append(images.read_example(example, size).mask)
+        masks.append(images.read_mask(example.mask, size))
         groups.append(group)
         sources.append(source)
     split = loading.Split(tuple(examples), tuple(map(_hash, examples)), None)

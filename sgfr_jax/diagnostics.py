@@ -70,16 +70,9 @@ def covering_radius(
       ValueError: if shapes do not fit.
     """
     _check_points(points, weights, bank.atoms)
-    atoms = linalg.at_least_float32(bank.atoms)
-
-    def of_one(point: jax.Array, weight: jax.Array) -> jax.Array:
-        nearest = linalg.nearest(point[None], atoms, bank.weights, num_neighbors=1)[0, 0]
-        # From differences: an atom is at distance zero from itself.
-        distance = jnp.linalg.norm(point - atoms[nearest])
-        return jnp.where(weight > 0, distance, 0)
-
-    points = linalg.at_least_float32(points)
-    distances = jax.lax.map(lambda row: of_one(*row), (points, weights), batch_size=chunk_size)
+    points, atoms = linalg.at_least_float32(points), linalg.at_least_float32(bank.atoms)
+    _, distances = linalg.nearest_distances(points, atoms, bank.weights, chunk_size=chunk_size)
+    distances = jnp.where(weights > 0, distances, 0)
     radius = jnp.max(distances, initial=0)
     reached = jnp.any(bank.weights > 0) | ~jnp.any(weights > 0)
     return jnp.where(reached, radius, jnp.inf)

@@ -64,6 +64,36 @@ def nearest(
     return indices.astype(jnp.int32)
 
 
+def nearest_distances(
+    points: jax.Array, atoms: jax.Array, weights: jax.Array, *, chunk_size: int = 4096
+) -> tuple[jax.Array, jax.Array]:
+    """The nearest atom of every point and the distance to it, in bounded memory.
+
+    Args:
+      points: `[N, D]`.
+      atoms: `[M, D]`.
+      weights: `[M]`; an atom of weight 0 is padding.
+      chunk_size: distances from so many points are held at a time.
+
+    Returns:
+      `[N]` int32 indices and `[N]` distances; NaN where a point is not finite.
+
+    Raises:
+      ValueError: if shapes do not fit.
+    """
+
+    def of_rows(rows: jax.Array):
+        index = nearest(rows, atoms, weights, num_neighbors=1)[:, 0]
+        # From differences: an atom is at distance zero from itself.
+        return index, jnp.linalg.norm(rows - atoms[index], axis=-1)
+
+    num_points = len(points)
+    num_rows = max(1, min(chunk_size, num_points))
+    padded = jnp.pad(points, ((0, -num_points % num_rows), (0, 0)))
+    found = jax.lax.map(of_rows, padded.reshape(-1, num_rows, points.shape[1]))
+    return tuple(x.reshape(-1)[:num_points] for x in found)
+
+
 def check_search(
     targets: jax.Array, atoms: jax.Array, weights: jax.Array, num_neighbors: int
 ) -> None:

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from sgfr_jax import reconstruction, types
+from sgfr_jax.self_expression import MakeCode
 
 Sample = Callable[[jax.Array, jax.Array, jax.Array, int], types.Selection]
-MakeCode = Callable[[jax.Array, types.Bank], types.Code]
 
 
 def fit(

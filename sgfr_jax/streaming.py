@@ -19,9 +19,6 @@ import jax.numpy as jnp
 
 from sgfr_jax import linalg, samplers, types
 
-# Distances from so many points to the core are held at a time.
-_ROWS = 4096
-
 
 class Core(NamedTuple):
     """What is kept of the patches seen so far."""
@@ -73,7 +70,7 @@ def fold(key: jax.Array, core: Core, patches: jax.Array, weights: jax.Array) -> 
 
     selection = samplers.greedy_k_center(key, points, eligible, len(core.atoms))
     bank = types.make_bank(points, selection)
-    owner, distance = _nearest_atom(points, bank)
+    owner, distance = linalg.nearest_distances(points, bank.atoms, bank.weights)
     # What lay within a point's reach lies within that and the way to its new atom.
     beyond = jnp.where(eligible > 0, distance + reach, 0)
     return Core(
@@ -108,7 +105,7 @@ def cover(core: Core, patches: jax.Array, weights: jax.Array) -> Core:
       ValueError: if shapes do not fit.
     """
     _check(core, patches, weights)
-    owner, distance = _nearest_atom(patches, to_bank(core))
+    owner, distance = linalg.nearest_distances(patches, core.atoms, core.weights)
     distance = jnp.where(_known(patches, weights) > 0, distance, 0)
     return core._replace(reach=core.reach.at[owner].max(distance), seen=core.seen + len(patches))
 
@@ -141,18 +138,3 @@ def _check(core: Core, patches: jax.Array, weights: jax.Array) -> None:
 def _known(patches: jax.Array, weights: jax.Array) -> jax.Array:
     """The weights, 0 for patches that are not finite: nothing covers those."""
     return jnp.where(jnp.all(jnp.isfinite(patches), axis=-1), weights, 0)
-
-
-def _nearest_atom(points: jax.Array, bank: types.Bank) -> tuple[jax.Array, jax.Array]:
-    """The nearest atom of every point and the distance to it, `[N]` each."""
-
-    def of_rows(rows: jax.Array):
-        index = linalg.nearest(rows, bank.atoms, bank.weights, num_neighbors=1)[:, 0]
-        # From differences: an atom is at distance zero from itself.
-        return index, jnp.linalg.norm(rows - bank.atoms[index], axis=-1)
-
-    num_points = len(points)
-    num_rows = min(_ROWS, num_points)
-    padded = jnp.pad(points, ((0, -num_points % num_rows), (0, 0)))
-    owner, distance = jax.lax.map(of_rows, padded.reshape(-1, num_rows, points.shape[1]))
-    return owner.reshape(-1)[:num_points], distance.reshape(-1)[:num_points]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sgfr_jax import linalg, self_expression, types
+from sgfr_jax import reconstruction, self_expression, types
 from sgfr_jax.subspaces import bases
 
 
@@ -62,7 +62,7 @@ def dictionary(
 
     def loss(atoms: jax.Array, batch: jax.Array) -> jax.Array:
         found = jax.lax.stop_gradient(code(batch, first._replace(atoms=atoms)))
-        return jnp.mean(jnp.sum((batch - _rebuild(atoms, found)) ** 2, axis=-1))
+        return jnp.mean(jnp.sum(reconstruction.residual(batch, atoms, found) ** 2, axis=-1))
 
     def step(state, key):
         atoms, moments = state
@@ -89,12 +89,3 @@ def _unit(atoms, weights):
     """Rows of unit norm; zero where the weight is."""
     norms = jnp.linalg.norm(atoms, axis=-1, keepdims=True)
     return jnp.where(weights[:, None] > 0, atoms / jnp.where(norms > 0, norms, 1), 0)
-
-
-def _rebuild(atoms, code: types.Code):
-    """`A^T c` of every target."""
-    if code.indices is None:
-        return jnp.matmul(code.coefficients, atoms, precision=linalg.HIGHEST)
-    return jnp.einsum(
-        "nk,nkd->nd", code.coefficients, atoms[code.indices], precision=linalg.HIGHEST
-    )

@@ -15,7 +15,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import category, config, interruption, run
+from experiments import category, config, interruption, options, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -271,11 +271,11 @@ class TestCommandLine:
 
     def test_flags_become_the_configuration(self):
         with flagsaver.flagsaver(category="brick, grass", layers=["block2"], baseline=["nearest"]):
-            found = run.config_from_flags()
+            found = options.config_from_flags()
         assert found.categories == ("brick", "grass")
         assert found.layers == ("block2",) and found.baselines == ("nearest",)
         with flagsaver.flagsaver():
-            assert run.config_from_flags() == config.resolve(config.Config())
+            assert options.config_from_flags() == config.resolve(config.Config())
 
 
 def command(*arguments):

