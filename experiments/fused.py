@@ -60,35 +60,38 @@ def make_detector(
       views: an embedder for each image size, and the streams that its embeddings hold.
       widths: `D` of every stream, in the order of the views.
     """
-    embedders = [embedder for embedder, _ in views]
     streams = [stream for _, of_view in views for stream in of_view]
     scorers = {solver: _Scorer(config, streams, solver) for solver in config.solvers}
-
-    def split(batch: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The patches `[n, P, D]` of every stream."""
-        found, sizes = [], iter(zip(streams, widths, strict=True))
-        for (_, of_view), flat in zip(views, batch, strict=True):
-            start = 0
-            for stream, width in itertools.islice(sizes, len(of_view)):
-                shape = (len(flat), stream.grid**2, width)
-                end = start + shape[1] * width
-                found.append(flat[:, 0, start:end].reshape(shape))
-                start = end
-        return found
-
-    def batches(images: loading.Split) -> Iterator[tuple]:
-        for batch in zip(*(e.batches(images) for e in embedders), strict=True):
-            yield tuple(split(batch))
+    shapes = [(stream.grid**2, width) for stream, width in zip(streams, widths, strict=True)]
+    readers, rest = [], iter(shapes)
+    for embedder, of_view in views:
+        readers.append(partial(_batches, embedder, list(itertools.islice(rest, len(of_view)))))
 
     def fit(category: loading.Checked) -> detectors.Fitted:
-        return _fit(config, streams, scorers, batches, category)
+        return _fit(config, streams, scorers, readers, category)
 
     return detectors.Detector(
         fit,
-        batches,
+        partial(_all_batches, readers),
         {solver: scorer.score for solver, scorer in scorers.items()},
-        embedders[0].batch_size,
+        views[0][0].batch_size,
     )
+
+
+def _batches(
+    embedder: stages.Embedder, shapes: Sequence[tuple[int, int]], split: loading.Split
+) -> Iterator[list[np.ndarray]]:
+    """The patches `[n, P, D]` of the streams of one image size, of some images at a time."""
+    ends = np.cumsum([num_patches * width for num_patches, width in shapes])[:-1]
+    for flat in embedder.batches(split):
+        parts = np.split(flat[:, 0], ends, axis=1)
+        yield [x.reshape(len(x), *shape) for x, shape in zip(parts, shapes, strict=True)]
+
+
+def _all_batches(readers: Sequence[Callable], split: loading.Split) -> Iterator[tuple]:
+    """The same of all streams."""
+    for batch in zip(*(read(split) for read in readers), strict=True):
+        yield tuple(itertools.chain.from_iterable(batch))
 
 
 class _Scorer:
@@ -167,41 +170,33 @@ class _Scorer:
         return Found(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def _fit(config, streams, scorers, batches, category) -> detectors.Fitted:
-    """Fits the banks of all streams in one pass over the training images, then weighs them."""
+def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
+    """Fits the banks of the streams, those of one image size after the other, then weighs them."""
     name, num_images = category.name, len(category.train.examples)
     key = jax.random.key(config.seed)
     held = min(num_images, CALIBRATION_IMAGES)
     kept = np.sort(np.asarray(jax.random.permutation(key, num_images)[:held]))
-    picks = [_pick(jax.random.fold_in(key, i), num_images, s.grid) for i, s in enumerate(streams)]
 
-    start = time.perf_counter()
-    points, nominal = [[] for _ in streams], [[] for _ in streams]
-    with progress.bar(f"{name}: embedding", num_images, "images") as report:
-        done = 0
-        for batch in batches(category.train):
-            rows = np.arange(done, done + len(batch[0]))
-            inside = np.isin(rows, kept)
-            for i, features in enumerate(batch):
-                picked = np.take_along_axis(features, picks[i][rows][..., None], axis=1)
-                points[i].append(picked.reshape(-1, features.shape[-1]))
-                nominal[i].append(features[inside])
-            done += len(rows)
-            report(len(rows))
-    points = [np.concatenate(p) for p in points]
-    nominal = [np.concatenate(n) for n in nominal]
-    embedded = time.perf_counter()
-
-    sizes = [config.num_atoms(len(p)) for p in points]
-    banks, sources = [], []
-    with progress.bar(f"{name}: sampling", sum(sizes), "atoms") as report:
-        for i, (of_stream, size) in enumerate(zip(points, sizes, strict=True)):
-            of_bank = stages.make_bank(
-                config, jax.random.fold_in(key, i), jnp.asarray(of_stream), size, report
-            )
-            banks.append(jax.block_until_ready(of_bank))
-            sources.append(of_bank.indices // picks[i].shape[1])
-            points[i] = None  # no longer needed, and large
+    embed_seconds = sample_seconds = 0.0
+    banks, sources, nominal = [], [], []
+    by_size = itertools.groupby(enumerate(streams), lambda numbered: numbered[1].image_size)
+    for read, (size, group) in zip(readers, by_size, strict=True):
+        start = time.perf_counter()
+        keys, grids = zip(*((jax.random.fold_in(key, i), s.grid) for i, s in group), strict=True)
+        picks = [_pick(*of, num_images) for of in zip(keys, grids, strict=True)]
+        with progress.bar(f"{name}: embedding at {size} px", num_images, "images") as report:
+            points, seen = _read(read(category.train), picks, kept, report)
+        nominal.extend(seen)
+        embedded = time.perf_counter()
+        sizes = [config.num_atoms(len(of_stream)) for of_stream in points]
+        with progress.bar(f"{name}: sampling at {size} px", sum(sizes), "atoms") as report:
+            for of_key, picked, num_atoms in zip(keys, picks, sizes, strict=True):
+                of_stream = jnp.asarray(points.pop(0))  # large, and no longer needed
+                bank = stages.make_bank(config, of_key, of_stream, num_atoms, report)
+                banks.append(jax.block_until_ready(bank))
+                sources.append(bank.indices // picked.shape[1])
+        embed_seconds += embedded - start
+        sample_seconds += time.perf_counter() - embedded
     sampled = time.perf_counter()
 
     notes = []
@@ -211,7 +206,7 @@ def _fit(config, streams, scorers, batches, category) -> detectors.Fitted:
         notes[-1] += " the banks have seen"
         sources = [jnp.full_like(s, -1) for s in sources]
     drawn = synthetic.draw(category.train, config.seed, config.image_size)
-    made = _gather(batches, drawn.split, f"{name}: synthetic defects")
+    made = _gather(readers, drawn.split, f"{name}: synthetic defects")
     states = {}
     for solver, scorer in scorers.items():
         with progress.bar(f"{name}: weighing streams", len(streams), "streams") as report:
@@ -221,25 +216,48 @@ def _fit(config, streams, scorers, batches, category) -> detectors.Fitted:
     own = next(iter(states.values()))
     shares = [f"{s.name} {w:.2f}" for s, w in zip(streams, own.map_weights, strict=True)]
     notes.append(f"weights from {len(drawn.masks)} synthetic defects: {', '.join(shares)}")
-    spent = detectors.Seconds(embedded - start, sampled - embedded, time.perf_counter() - sampled)
+    spent = detectors.Seconds(embed_seconds, sample_seconds, time.perf_counter() - sampled)
     num_atoms = sum(int(jnp.sum(bank.weights > 0)) for bank in banks)
     return detectors.Fitted(states, num_atoms, notes, spent)
 
 
-def _pick(key: jax.Array, num_images: int, grid: int) -> np.ndarray:
+def _pick(key: jax.Array, grid: int, num_images: int) -> np.ndarray:
     """Which patches of each image a bank is chosen from, `[N, n]`: as many from every image."""
     each = min(grid**2, max(1, SAMPLED_PATCHES // num_images))
-    order = jnp.argsort(jax.random.uniform(key, (num_images, grid**2)), axis=1)
-    return np.sort(np.asarray(order[:, :each]), axis=1)
+    drawn = np.asarray(jax.random.uniform(key, (num_images, grid**2)))
+    # NumPy's sort: XLA's takes several times as long on a CPU.
+    return np.sort(np.argsort(drawn, axis=1, kind="stable")[:, :each], axis=1)
 
 
-def _gather(batches: Callable, split: loading.Split, title: str) -> list[np.ndarray]:
+def _read(
+    batches: Iterator[Sequence[np.ndarray]],
+    picks: Sequence[np.ndarray],
+    kept: np.ndarray,
+    report: stages.Report,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of every stream the picked patches `[N n, D]`, and all `[M, P, D]` of the `kept` images."""
+    points, nominal = [None] * len(picks), [[] for _ in picks]
+    done = 0
+    for batch in batches:
+        rows = np.arange(done, done + len(batch[0]))
+        inside = np.isin(rows, kept)
+        for i, (features, picked) in enumerate(zip(batch, picks, strict=True)):
+            if points[i] is None:
+                points[i] = np.empty((*picked.shape, features.shape[-1]), np.float32)
+            points[i][rows] = features[np.arange(len(rows))[:, None], picked[rows]]
+            nominal[i].append(features[inside])
+        done += len(rows)
+        report(len(rows))
+    return [p.reshape(-1, p.shape[-1]) for p in points], [np.concatenate(n) for n in nominal]
+
+
+def _gather(readers: Sequence[Callable], split: loading.Split, title: str) -> list[np.ndarray]:
     """All patches of a split, `[n, P, D]` of every stream."""
     if not split.examples:
         return []
     found = []
     with progress.bar(title, len(split.examples), "images") as report:
-        for batch in batches(split):
+        for batch in _all_batches(readers, split):
             found.append(batch)
             report(len(batch[0]))
     return [np.concatenate(of_stream) for of_stream in zip(*found, strict=True)]

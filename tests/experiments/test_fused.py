@@ -97,10 +97,10 @@ def test_training_images_without_any_structure(detector, data):
 
 
 def test_patches_are_picked_alike_from_every_image():
-    picks = fused._pick(jax.random.key(0), 300, 48)
+    picks = fused._pick(jax.random.key(0), 48, 300)
     assert picks.shape == (300, fused.SAMPLED_PATCHES // 300)
     assert all(len(set(row)) == len(row) for row in picks)
-    assert fused._pick(jax.random.key(0), 2, 4).shape == (2, 16)
+    assert fused._pick(jax.random.key(0), 4, 2).shape == (2, 16)
 
 
 @pytest.mark.parametrize(
