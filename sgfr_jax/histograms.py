@@ -1,8 +1,9 @@
 """Pixel metrics in bounded memory: scores are counted in bins as they come.
 
 Scores in one bin count as tied, so the metrics are exact for scores rounded to the bin width:
-`2^20` bins over the range of the scores. A score beyond the range doubles it, by merging bins in
-pairs, so the range need not be known and never more than halves the resolution in use.
+`2^20` bins over the range of the scores, from zero unless there are negative ones. A score beyond
+either end doubles the range, by merging bins in pairs, so the range need not be known and never
+more than halves the resolution in use.
 """
 
 from typing import NamedTuple
@@ -16,11 +17,12 @@ NUM_BINS = 1 << 20
 
 
 class Histogram(NamedTuple):
-    """Counts of pixels by score; bin `t` holds scores in `[t, t + 1) * width`."""
+    """Counts of pixels by score; bin `t` holds those in `low + [t, t + 1) * width`."""
 
     negatives: np.ndarray  # [T] int64: normal pixels
     positives: np.ndarray  # [T] int64: defect pixels
     regions: np.ndarray  # [T] float64: defect pixels, each one over the pixels of its region
+    low: float
     width: float  # 0: nothing has been counted
 
 
@@ -31,7 +33,7 @@ def empty(num_bins: int = NUM_BINS) -> Histogram:
       num_bins: `T`, even.
     """
     return Histogram(
-        np.zeros(num_bins, np.int64), np.zeros(num_bins, np.int64), np.zeros(num_bins), 0.0
+        np.zeros(num_bins, np.int64), np.zeros(num_bins, np.int64), np.zeros(num_bins), 0.0, 0.0
     )
 
 
@@ -40,22 +42,23 @@ def add(histogram: Histogram, maps: np.ndarray, masks: np.ndarray) -> Histogram:
 
     Args:
       histogram: from `empty` or `add`; must not be used again, as its arrays are added to.
-      maps: `[B, H, W]` anomaly maps, finite and not negative.
+      maps: `[B, H, W]` anomaly maps, finite.
       masks: `[B, H, W]` bool; True is defect.
 
     Raises:
-      ValueError: on shapes that differ, or scores that are negative or not finite.
+      ValueError: on shapes that differ, or scores that are not finite.
     """
     if maps.shape != masks.shape:
         raise ValueError(f"maps {maps.shape} and masks {masks.shape} must have one shape")
-    highest = maps.max(initial=0.0)
-    if not (np.isfinite(highest) and maps.min(initial=0.0) >= 0):
-        raise ValueError("scores must be finite and not negative")
+    lowest, highest = float(maps.min(initial=0.0)), float(maps.max(initial=0.0))
+    if not np.isfinite([lowest, highest]).all():
+        raise ValueError("scores must be finite")
     num_bins = len(histogram.negatives)
-    histogram = _widen(histogram, float(highest))
-    # The largest float32 below the range can round up to its end.
-    bins = (maps * (1.0 / histogram.width)).astype(np.int32)
-    np.minimum(bins, num_bins - 1, out=bins)
+    histogram = _widen(histogram, lowest, highest)
+    above = maps - np.float32(histogram.low) if histogram.low else maps
+    # What lies within rounding of either end belongs to its bin.
+    bins = (above * (1.0 / histogram.width)).astype(np.int32)
+    np.clip(bins, 0, num_bins - 1, out=bins)
     # All at first: picking out the many normal pixels would cost more than counting them. Counts
     # end at the highest bin, as most scores of most images are low.
     _add(histogram.negatives, np.bincount(bins.ravel()))
@@ -81,7 +84,7 @@ def rankings(histogram: Histogram) -> tuple[Ranking, Ranking]:
     true_positives = np.cumsum(histogram.positives[bins])
     regions = np.cumsum(histogram.regions[bins])
     pixels = Ranking(
-        thresholds=bins * histogram.width,
+        thresholds=histogram.low + bins * histogram.width,
         true_positives=true_positives,
         recall=true_positives / true_positives[-1],
         false_positives_above=at_or_above[bins] - histogram.negatives[bins],
@@ -96,15 +99,21 @@ def _add(totals: np.ndarray, counts: np.ndarray) -> None:
     totals[: len(counts)] += counts
 
 
-def _widen(histogram: Histogram, highest: float) -> Histogram:
-    """Doubles the range until it holds `highest`; the first range is twice the first highest."""
+def _widen(histogram: Histogram, lowest: float, highest: float) -> Histogram:
+    """Doubles the range until it holds the scores; the first is twice as wide as the first ones."""
     num_bins = len(histogram.negatives)
+    half = num_bins // 2
     if not histogram.width:
-        first = 2.0 * highest if highest > 0 else 1.0
-        return histogram._replace(width=first / num_bins)
-    while highest >= histogram.width * num_bins:
+        low = min(0.0, 2.0 * lowest)
+        first = max(2.0 * highest, 0.0) - low
+        return histogram._replace(low=low, width=(first or 1.0) / num_bins)
+    low, width = histogram.low, histogram.width
+    while lowest < low or highest >= low + width * num_bins:
+        downwards = lowest < low
         for counts in histogram[:3]:
-            counts[: num_bins // 2] = counts[0::2] + counts[1::2]
-            counts[num_bins // 2 :] = 0
-        histogram = histogram._replace(width=2 * histogram.width)
-    return histogram
+            merged = counts[0::2] + counts[1::2]
+            counts[:half], counts[half:] = (0, merged) if downwards else (merged, 0)
+        if downwards:
+            low -= width * num_bins
+        width *= 2
+    return histogram._replace(low=low, width=width)

@@ -19,12 +19,19 @@ def measured(histogram):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), batch=st.integers(1, 4), num_bins=st.sampled_from([16, 2**20]))
-def test_metrics_are_exact_for_the_bins(seed, batch, num_bins):
+@given(
+    seed=st.integers(0, 2**31),
+    batch=st.integers(1, 4),
+    num_bins=st.sampled_from([16, 2**20]),
+    shift=st.sampled_from([0.0, 3.0, -0.5, -20.0]),
+)
+def test_metrics_are_exact_for_the_bins(seed, batch, num_bins, shift):
     maps, masks = make_case(seed, 6)
-    maps = maps - maps.min()
+    maps = maps - maps.min() + np.float32(shift)
     histogram = fill(maps, masks, batch, num_bins)
-    binned = np.floor(maps * (1.0 / histogram.width))
+    above = maps - np.float32(histogram.low) if histogram.low else maps
+    binned = np.floor(above * (1.0 / histogram.width))
+    assert (histogram.low == 0) == (maps.min() >= 0)
     exact = metrics.evaluate(np.arange(4.0), np.zeros(4), binned, masks)
     assert measured(histogram)[3:] == pytest.approx(exact[3:], abs=1e-9)
 
@@ -57,6 +64,20 @@ def test_the_range_doubles_when_scores_grow():
     assert measured(histogram).pixel_auroc == pytest.approx(exact.pixel_auroc, abs=1e-4)
 
 
+def test_the_range_doubles_to_either_end():
+    maps, masks = make_case(5, 6)
+    maps *= np.float32([1e-3, 1, 10, 1e3])[:, None, None]
+    maps[:2] = -maps[:2]
+    histogram = fill(maps, masks)
+    assert histogram.negatives.sum() == (~masks).sum()
+    assert histogram.positives.sum() == masks.sum()
+    assert histogram.low <= maps.min() and histogram.low <= 0
+    end = histogram.low + histogram.width * len(histogram.negatives)
+    assert maps.max() < end and end - histogram.low <= 8 * np.ptp(maps)
+    exact = metrics.evaluate(np.arange(4.0), np.zeros(4), maps, masks)
+    assert measured(histogram).pixel_auroc == pytest.approx(exact.pixel_auroc, abs=1e-4)
+
+
 def test_scores_that_are_all_zero():
     masks = np.zeros((1, 4, 4), bool)
     masks[0, 1, 1] = True
@@ -66,8 +87,8 @@ def test_scores_that_are_all_zero():
 def test_mistakes_are_refused():
     with pytest.raises(ValueError, match="one shape"):
         histograms.add(histograms.empty(), np.zeros((1, 2, 2)), np.zeros((1, 2, 3), bool))
-    for bad in (np.nan, np.inf, -1.0):
-        with pytest.raises(ValueError, match="finite and not negative"):
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match="must be finite"):
             histograms.add(histograms.empty(), np.full((1, 2, 2), bad), np.ones((1, 2, 2), bool))
     with pytest.raises(ValueError, match="no positives"):
         histograms.rankings(histograms.empty())
