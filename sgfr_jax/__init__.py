@@ -12,7 +12,8 @@ All of these are pure functions of arrays; none of them calls `jax.jit`. Importe
 names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets` reads images,
 `sgfr_jax.metrics` and `sgfr_jax.histograms` evaluate, `sgfr_jax.streaming` samples in one pass,
 `sgfr_jax.search` finds nearest atoms on accelerators, `sgfr_jax.subspaces` learns bases,
-`sgfr_jax.calibration` and `sgfr_jax.fusion` put banks together, `sgfr_jax.diagnostics` judges one.
+`sgfr_jax.calibration` and `sgfr_jax.fusion` put banks together, `sgfr_jax.diagnostics` judges one,
+`sgfr_jax.sharding` spreads fitting and scoring over devices.
 """
 
 from sgfr_jax.maps import anomaly_map, image_score

@@ -1,0 +1,96 @@
+"""Run by `test_sharding` in a process of its own: prints what one and eight devices find."""
+
+import json
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgfr_jax import pipeline, samplers, sharding, solvers, types
+
+COLLECTIVES = "all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter"
+SOLVE = partial(solvers.affine_ridge, ridge=1e-3)
+CODE = partial(solvers.local_code, num_neighbors=5, solve=SOLVE)
+KEY = jax.random.key(3)
+
+
+def collectives(function, *args):
+    """The result, and the number of elements that each collective of the program makes."""
+    compiled = jax.jit(function).lower(*args).compile()
+    found = {}
+    for shapes, kind in re.findall(
+        rf"= (\(?[a-z0-9]+\[.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\(", compiled.as_text()
+    ):
+        sizes = re.findall(r"\[([\d,]*)\]", shapes)
+        elements = [int(np.prod([int(n) for n in s.split(",") if n])) for s in sizes]
+        found.setdefault(kind, []).append(max(elements))
+    return compiled(*args), found
+
+
+def difference(a, b):
+    return float(jnp.max(jnp.abs(a - b)))
+
+
+def main():
+    rng = np.random.default_rng(0)
+    points = jnp.float32(rng.normal(size=(3001, 12)))
+    points = points.at[17].set(jnp.nan)
+    weights = jnp.ones(3001).at[5].set(0)
+    targets = jnp.float32(rng.normal(size=(64, 12))).at[9].set(jnp.nan)
+    mesh = sharding.make_mesh(jax.devices())
+    report = {"devices": len(jax.devices())}
+
+    # k-center, with padding, against one device.
+    alone = jax.jit(samplers.greedy_k_center, static_argnums=3)(KEY, points, weights, 120)
+    padded, padded_weights = (sharding.pad_rows(x, 8) for x in (points, weights))
+    for pool in (1, 16, 256):
+        sample = partial(sharding.k_center_over_patches, num=120, mesh=mesh, pool_size=pool)
+        (bank, radius), counted = collectives(sample, KEY, padded, padded_weights)
+        report[f"k_center {pool}"] = {
+            "same": bool(jnp.all(bank.indices == alone.indices)),
+            "atoms": difference(bank.atoms, points[alone.indices]),
+            "radius": abs(float(radius) - float(jnp.sqrt(jnp.max(alone.distances)))),
+            "collectives": counted,
+        }
+    few, few_radius = jax.jit(partial(sharding.k_center_over_patches, num=20, mesh=mesh))(
+        KEY, padded[:24], padded_weights[:24].at[10:].set(0)
+    )
+    report["few"] = {"filled": int(jnp.sum(few.weights)), "radius": float(few_radius)}
+
+    # Scores, of a bank that is on no mesh yet.
+    bank = jax.tree.map(jnp.asarray, jax.device_get(bank))
+    bank = types.Bank(bank.atoms, bank.weights.at[3].set(0), bank.indices)
+    expected = jax.jit(partial(pipeline.score, code=CODE))(bank, targets)
+    split = sharding.data_parallel(partial(pipeline.score, code=CODE), mesh)
+    found, counted = collectives(split, bank, targets)
+    report["data"] = {
+        "error": float(jnp.nanmax(jnp.abs(found - expected))),
+        "nan": np.flatnonzero(np.isnan(found)).tolist(),
+        "collectives": counted,
+        "parts": len({str(s.index) for s in found.addressable_shards}),
+    }
+    for parts in (2, 8):
+        over = partial(
+            sharding.score_over_atoms,
+            mesh=sharding.make_mesh(jax.devices(), num_atoms_shards=parts),
+            num_neighbors=5,
+            solve=SOLVE,
+        )
+        found, counted = collectives(over, bank, targets)
+        tight = collectives(over, jax.tree.map(lambda x: x[:8], bank), targets)[0]
+        reference = jax.jit(partial(pipeline.score, code=CODE))(
+            jax.tree.map(lambda x: x[:8], bank), targets
+        )
+        report[f"atoms {parts}"] = {
+            "error": float(jnp.nanmax(jnp.abs(found - expected))),
+            "tight": float(jnp.nanmax(jnp.abs(tight - reference))),
+            "nan": np.flatnonzero(np.isnan(found)).tolist(),
+            "collectives": counted,
+        }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
