@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sgfr_jax.datasets.listing import image_files, require_directory
+from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.selection import select_categories
 from sgfr_jax.datasets.types import Category, DatasetError, Example
 
@@ -28,6 +29,9 @@ SPLITS = ("random", "grouped")
 # normalised cross-correlation above 0.35 (`tests/datasets/mtd_tiles.py` computes both): within a
 # tile three quarters exceed 0.26, between tiles one pair in a thousand 0.19.
 _TILES = "mtd_tiles.txt"
+# The stems of `MT_Free` that the random split of seed 0 tests on, `RandomState(0)`'s choice among
+# all 952 of them: a copy that lacks some of the images is split in the same way.
+_TEST = "mtd_test.txt"
 # The masks are antialiased; "not zero" would mark 2.4% more area than the drawn outline holds.
 _MASK_THRESHOLD = 128
 
@@ -43,7 +47,8 @@ def list_mtd(
 
     There is no official split. `random` is the literature's: images are chosen by
     `RandomState(split_seed).permutation` of their sorted stems; the other 20% and every defective
-    image are the test. The same tile was photographed several times, so it puts near twins of
+    image are the test. With seed 0 they are those of a committed list, which holds for a copy with
+    fewer of the images too. The same tile was photographed several times, so it puts near twins of
     training images into the test. `grouped` keeps the photographs of a tile together: tiles, in an
     order permuted likewise, train if all their images still fit into the 80%.
     """
@@ -54,7 +59,27 @@ def list_mtd(
         raise DatasetError(
             f"there are no images in {', '.join(missing)} of '{data_dir}' (--data_dir).\n{LAYOUT}"
         )
-    free = _examples(data_dir, _FREE)
+    problems: list[str] = []
+    free = _examples(data_dir, _FREE, problems)
+    defective = [example for kind in _DEFECTS for example in _examples(data_dir, kind, problems)]
+    refuse(problems)
+    train, test = _split(free, data_dir, split, split_seed)
+    return (Category("mtd", tuple(sorted(train)), (*sorted(test), *defective)),)
+
+
+def _split(
+    free: list[Example], data_dir: Path, split: str, split_seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Which defect-free images train, and which test."""
+    if split == "random" and split_seed == 0:
+        known = {stem for line in _lines(_TILES) for stem in line.split()}
+        if known.issuperset(Path(example.name).stem for example in free):
+            tested = set(_lines(_TEST))
+            parts = [], []
+            for example in free:
+                parts[Path(example.name).stem in tested].append(example)
+            if parts[0]:
+                return parts
     num_train = int(_TRAIN_FRACTION * len(free))
     if not num_train:
         raise DatasetError(
@@ -71,17 +96,17 @@ def list_mtd(
             f"'{data_dir / 'MT_Free'}' has no tile with {num_train} images or fewer to train on; "
             "use --split=random."
         )
-    train = sorted(free[i] for i in chosen)
-    test = sorted(free[i] for i in set(range(len(free))) - set(chosen))
-    for kind in _DEFECTS:
-        test += _examples(data_dir, kind)
-    return (Category("mtd", tuple(train), tuple(test)),)
+    others = set(range(len(free))) - set(chosen)
+    return [free[i] for i in chosen], [free[i] for i in others]
+
+
+def _lines(name: str) -> list[str]:
+    return importlib.resources.files(__package__).joinpath(name).read_text().splitlines()
 
 
 def _tiles(free: list[Example]) -> list[list[int]]:
     """The images of each tile, by their places in `free`; an unknown image is its own tile."""
-    lines = importlib.resources.files(__package__).joinpath(_TILES).read_text().splitlines()
-    tile_of = {stem: number for number, line in enumerate(lines) for stem in line.split()}
+    tile_of = {stem: tile for tile, line in enumerate(_lines(_TILES)) for stem in line.split()}
     tiles: dict[int | str, list[int]] = {}
     for i, example in enumerate(free):
         stem = Path(example.name).stem
@@ -94,7 +119,7 @@ def _images(data_dir: Path, kind: str) -> list[Path]:
     return [path for path in files if path.suffix.lower() == ".jpg"]
 
 
-def _examples(data_dir: Path, kind: str) -> list[Example]:
+def _examples(data_dir: Path, kind: str, problems: list[str]) -> list[Example]:
     directory = data_dir / f"MT_{kind}" / "Imgs"
     files = image_files(directory, recursive=False)
     masks = {path.stem: path for path in files if path.suffix.lower() == ".png"}
@@ -103,7 +128,8 @@ def _examples(data_dir: Path, kind: str) -> list[Example]:
         mask = masks.pop(image.stem, None)
         if mask is None:
             expected = image.with_suffix(".png")
-            raise DatasetError(f"the image '{image}' has no mask; '{expected}' was expected.")
+            problems.append(f"the image '{image}' has no mask; '{expected}' was expected.")
+            continue
         examples.append(
             Example(
                 name=image.relative_to(data_dir).as_posix(),
@@ -114,8 +140,7 @@ def _examples(data_dir: Path, kind: str) -> list[Example]:
                 mask_threshold=_MASK_THRESHOLD,
             )
         )
-    if masks:
-        mask = min(masks.values())
+    for mask in sorted(masks.values()):
         expected = mask.with_suffix(".jpg")
-        raise DatasetError(f"the mask '{mask}' has no image; '{expected}' was expected.")
+        problems.append(f"the mask '{mask}' has no image; '{expected}' was expected.")
     return examples

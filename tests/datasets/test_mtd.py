@@ -52,6 +52,39 @@ def test_incomplete_copies_are_refused(small, missing, message):
         datasets.load("mtd", small)
 
 
+def test_all_problems_are_named_together(small):
+    for name in ("MT_Crack/Imgs/Crack_0.png", "MT_Free/Imgs/Free_3.png", "MT_Free/Imgs/Free_5.jpg"):
+        (small / name).unlink()
+    with pytest.raises(DatasetError) as refused:
+        datasets.load("mtd", small)
+    assert "there are 3 problems" in str(refused.value)
+    assert all(stem in str(refused.value) for stem in ("Crack_0", "Free_3", "Free_5"))
+
+
+def test_a_copy_that_lacks_images_is_split_as_the_whole_one(small):
+    package = Path(datasets.__file__).parent
+    stems = (package / "mtd_tiles.txt").read_text().split()
+    tested = set((package / "mtd_test.txt").read_text().split())
+    for i in range(10):
+        for suffix in (".jpg", ".png"):
+            (small / f"MT_Free/Imgs/Free_{i}{suffix}").unlink()
+    present = stems[::7]
+    for stem in present:
+        for suffix in (".jpg", ".png"):
+            (small / f"MT_Free/Imgs/{stem}{suffix}").write_bytes(b"")
+    (category,) = datasets.load("mtd", small)
+    train, test = ({e.image.stem for e in part} for part in (category.train, category.test))
+    assert train == set(present) - tested and test & set(present) == set(present) & tested
+
+
+@real
+def test_the_committed_list_is_the_documented_draw():
+    (category,) = datasets.load("mtd", ROOT)
+    stems = sorted(path.stem for path in (ROOT / "MT_Free/Imgs").glob("*.jpg"))
+    order = np.random.RandomState(0).permutation(len(stems))
+    assert [e.image.stem for e in category.train] == sorted(stems[i] for i in order[:761])
+
+
 def test_too_few_images_to_split(small):
     for i in range(1, 10):
         (small / f"MT_Free/Imgs/Free_{i}.jpg").unlink()
