@@ -13,6 +13,7 @@ names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets` reads
 `sgfr_jax.metrics` and `sgfr_jax.histograms` evaluate, `sgfr_jax.streaming` samples in one pass,
 `sgfr_jax.search` finds nearest atoms on accelerators, `sgfr_jax.subspaces` learns bases,
 `sgfr_jax.calibration` and `sgfr_jax.fusion` put banks together, `sgfr_jax.diagnostics` judges one,
+`sgfr_jax.thresholds` turns scores into decisions, `sgfr_jax.saving` keeps a fitted state,
 `sgfr_jax.sharding` spreads fitting and scoring over devices.
 """
 

@@ -99,6 +99,22 @@ def read_native(example: Example, *, min_side: int = 1) -> Loaded:
     return Loaded(pixels, mask)
 
 
+def to_native(anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The map of a square image at the size that the image had, the way back from `read_image`.
+
+    Args:
+      anomaly_map: float32 `[S, S]`.
+      shape: height and width of the image.
+
+    Returns:
+      float32 `[H, W]`, bilinear; the same array if it has that size.
+    """
+    if anomaly_map.shape == tuple(shape):
+        return anomaly_map
+    resized = Image.fromarray(np.asarray(anomaly_map, np.float32))
+    return np.asarray(resized.resize(shape[::-1], Image.Resampling.BILINEAR))
+
+
 def read_examples(
     examples: Sequence[Example],
     size: int,

@@ -2,6 +2,7 @@ import io
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tifffile
@@ -409,3 +410,12 @@ def test_an_image_smaller_than_the_least_side_is_refused():
     with pytest.raises(DatasetError, match="30 x 9 pixels; at least 10"):
         images.read_example(example, 4, min_side=10)
     assert images.read_example(example, 4, min_side=9).image.shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (100, 37), (20, 200), (1, 1)])
+def test_a_map_goes_back_to_the_size_of_its_image(rng, shape):
+    found = rng.normal(size=(64, 64)).astype(np.float32)
+    native = images.to_native(found, shape)
+    assert native.shape == shape and native.dtype == np.float32
+    expected = jax.image.resize(found, shape, "bilinear")
+    np.testing.assert_allclose(native, expected, atol=1e-5)

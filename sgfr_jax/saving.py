@@ -1,0 +1,202 @@
+"""A fitted state on disk: one directory, arrays by Orbax and whatever describes them as JSON.
+
+Any pytree of arrays may be a state: a `types.Bank` of your own, or the model of a run. The
+directory appears whole or not at all, and what is loaded has the digest of what was saved.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+# Raised with every change that an older version would misread.
+FORMAT = 1
+_NAME = "sgfr_jax model"
+_JSON, _ARRAYS = "model.json", "arrays"
+
+
+class SavingError(ValueError):
+    """A directory that holds no usable model; the message says why and what would be right."""
+
+
+class Saved(NamedTuple):
+    """What a directory holds."""
+
+    arrays: dict[str, np.ndarray]  # by their paths in the tree, as `jax.tree_util.keystr` has them
+    description: dict[str, Any]
+
+
+def save(path: str | os.PathLike, tree: Any, description: Mapping[str, Any]) -> None:
+    """Writes a directory with a tree and its description; one that a model lies in is replaced.
+
+    It is written beside its place and renamed, so that a reader sees the old model or the new one.
+
+    Args:
+      path: of the directory; those above it are made.
+      tree: a pytree of arrays.
+      description: what JSON takes.
+
+    Raises:
+      SavingError: if there is something else at `path`.
+      OSError: if it cannot be written.
+    """
+    import orbax.checkpoint as ocp  # a quarter of a second
+
+    check_place(path)
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(tree))}
+    # What has no elements has no place in Orbax; its shape and type say all.
+    empty = {n: [a.shape, str(a.dtype)] for n, a in arrays.items() if not a.size}
+    whole = {
+        "format": _NAME,
+        "format_version": FORMAT,
+        "arrays_sha256": _digest(arrays),
+        "empty": empty,
+        "description": dict(description),
+    }
+    text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
+    stamp = f"{path.name}.{uuid.uuid4().hex[:8]}"
+    temporary, old = path.parent / f".new.{stamp}", path.parent / f".old.{stamp}"
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            stored = {name: array for name, array in arrays.items() if name not in empty}
+            checkpointer.save(temporary / _ARRAYS, stored)
+        (temporary / _JSON).write_text(text, encoding="utf-8")
+        if path.exists():
+            os.replace(path, old)  # a directory that is not empty cannot be replaced in one step
+        os.replace(temporary, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Raises SavingError where `save` would: at anything but a model, an empty directory, nothing.
+
+    Worth asking before the work that is to be saved.
+    """
+    path = Path(path)
+    if not path.exists() or (path / _JSON).is_file():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        raise SavingError(f"'{path}' is in the way: there is something that is no model")
+
+
+def load(path: str | os.PathLike) -> Saved:
+    """Reads what `save` wrote, checked to be the same.
+
+    Raises:
+      SavingError: if there is none, or it is damaged, foreign, or of a newer version.
+    """
+    path = Path(path).absolute()
+    whole = _read_json(path)
+    try:
+        with _silent():
+            import orbax.checkpoint as ocp
+
+            arguments = {"restore_type": np.ndarray}
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                names = checkpointer.metadata(path / _ARRAYS).item_metadata.tree
+                how = {name: ocp.RestoreArgs(**arguments) for name in names}
+                arrays = dict(checkpointer.restore(path / _ARRAYS, restore_args=how))
+        for name, (shape, dtype) in whole["empty"].items():
+            arrays[name] = np.empty(shape, dtype)
+    except Exception as error:  # Orbax and TensorStore raise all kinds on damaged files
+        raise _damaged(path, f"its arrays cannot be read ({_first_line(error)})") from error
+    if _digest(arrays) != whole["arrays_sha256"]:
+        raise _damaged(path, "its arrays are not those that were saved")
+    return Saved(arrays, whole["description"])
+
+
+def describe(path: str | os.PathLike) -> dict[str, Any]:
+    """The description alone, without reading arrays; errors as of `load`."""
+    return _read_json(Path(path).absolute())["description"]
+
+
+def restore(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The tree that was saved.
+
+    Args:
+      like: a tree of the same structure; its leaves do not matter.
+      arrays: of `load`.
+
+    Raises:
+      SavingError: if another structure was saved.
+    """
+    wanted = {name for name, _ in _named(like)}
+    if wanted != set(arrays):
+        strange = sorted(wanted ^ set(arrays))
+        raise SavingError(f"another kind of model was saved: {', '.join(strange[:3])} differ")
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: arrays[jax.tree_util.keystr(path)], like
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise SavingError(f"'{path}' {what}: a directory that a model was saved in is needed")
+    try:
+        whole = json.loads((path / _JSON).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SavingError(f"'{path}' holds no model: there is no {_JSON} in it") from error
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"{_JSON} cannot be read ({_first_line(error)})") from error
+    if not isinstance(whole, dict) or whole.get("format") != _NAME:
+        raise SavingError(f"'{path}' holds no model: its {_JSON} is of something else")
+    version = whole.get("format_version")
+    if not isinstance(version, int) or version > FORMAT:
+        raise SavingError(
+            f"'{path}' was saved by a newer version (format {version}; {FORMAT} is the newest known"
+            " here): pip install --upgrade sgfr_jax"
+        )
+    if not {"arrays_sha256", "empty", "description"} <= set(whole):
+        raise _damaged(path, f"{_JSON} is incomplete")
+    return whole
+
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, why: str) -> SavingError:
+    return SavingError(f"the model '{path}' is damaged: {why}; save it again")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without Orbax's log of an error that is raised anyway."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
