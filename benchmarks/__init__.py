@@ -3,6 +3,7 @@
     backbone   networks to feature maps, against torch
     fit        choosing a bank, and images to bank, against a plain loop and anomalib
     predict    coding patches, drawing maps, image bytes to maps, against anomalib, FAISS and others
+    loading    reading images with threads and with worker processes, beside embedding them
     metrics    evaluating a test set, against anomalib, adeval and scikit-learn
     memory     peak resident size of whole runs, by the number of images
     startup    time and memory to the help text, to the import and to the first result

@@ -1,8 +1,10 @@
 """One category from images to record: fit, score, measure, draw."""
 
+import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +16,7 @@ from experiments import detectors, loading, pixels, progress, stages
 from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
-from sgfr_jax.datasets import DatasetError, Example
+from sgfr_jax.datasets import DatasetError, Example, images
 from sgfr_jax.metrics import Metrics
 
 
@@ -24,6 +26,9 @@ class Output(NamedTuple):
     workdir: Path
     num_figures: int  # of the most and of the least certain images, per kind
     save_maps: bool
+    # Takes the fitted detector and the scores `[B]` of the test images, to make a model of them.
+    keep: Callable[[detectors.Fitted, np.ndarray], None] | None = None
+    bar: Callable = progress.bar  # what shows the progress of scoring
 
 
 class Scored(NamedTuple):
@@ -55,10 +60,22 @@ def run(
     Raises:
       DatasetError: if features are not finite.
     """
+    return start(category, detector, config, output)()
+
+
+def start(
+    category: loading.Checked,
+    detector: detectors.Detector,
+    config: Config,
+    output: Output,
+) -> Callable[[], dict[str, Any]]:
+    """As `run`, up to the scores; what it returns computes the metrics, which needs no device."""
     num_train, test = len(category.train.examples), category.test.examples
     fitted = detector.fit(category)
-    exact = pixels.keep_all(len(test), config.image_size, len(detector.scorers), config.metrics)
-    scored = _score(category, detector, fitted, config, output, exact)
+    exact = not config.native and pixels.keep_all(
+        len(test), config.image_size, len(detector.scorers), config.metrics
+    )
+    measure = _score(category, detector, fitted, config, output, exact)
 
     def results(found: Scored) -> dict[str, Any]:
         return found.metrics._asdict() | {
@@ -74,19 +91,24 @@ def run(
             },
         }
 
-    own, *others = scored
-    baselines = dict(zip(config.baselines, others, strict=True))
-    return {
-        "results": results(own),
-        "baselines": {name: results(found) for name, found in baselines.items()},
-        "images": [
-            {"file": example.name, "label": example.label, "kind": example.kind}
-            | {"score": float(own.scores[i])}
-            | {f"score_{name}": float(found.scores[i]) for name, found in baselines.items()}
-            for i, example in enumerate(test)
-        ],
-        "notes": [*category.notes, *fitted.notes, *_notes(test, exact)],
-    }
+    def finish() -> dict[str, Any]:
+        own, *others = measure()
+        if output.keep is not None:
+            output.keep(fitted, own.scores)
+        baselines = dict(zip(config.baselines, others, strict=True))
+        return {
+            "results": results(own),
+            "baselines": {name: results(found) for name, found in baselines.items()},
+            "images": [
+                {"file": example.name, "label": example.label, "kind": example.kind}
+                | {"score": float(own.scores[i])}
+                | {f"score_{name}": float(found.scores[i]) for name, found in baselines.items()}
+                for i, example in enumerate(test)
+            ],
+            "notes": [*category.notes, *fitted.notes, *_notes(test, exact, config)],
+        }
+
+    return finish
 
 
 def _score(
@@ -96,8 +118,8 @@ def _score(
     config: Config,
     output: Output,
     exact: bool,
-) -> list[Scored]:
-    """Scores the test images with every solver, embedding them once.
+) -> Callable[[], list[Scored]]:
+    """Scores the test images with every solver, embedding them once; returns what measures.
 
     Images, maps and embeddings are let go as soon as they have been counted, drawn or written. A
     solver's seconds are those of the embedding, which it would need anyway, and its own.
@@ -112,15 +134,21 @@ def _score(
     figures_directory = output.workdir / "figures" / category.name
     for directory in (maps_directory, figures_directory):  # of an earlier run
         shutil.rmtree(directory, ignore_errors=True)
-    images, done = loading.iterate(test, config), 0
-    with progress.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
+    readable, done = loading.iterate(test, config), 0
+    with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
         began = time.perf_counter()
         for batch in detector.batches(test) if test.examples else ():
             num = len(jax.tree.leaves(batch)[0])
             pad = partial(stages.pad, size=detector.batch_size)
             patches = jax.device_put(jax.tree.map(pad, batch))
             shared = time.perf_counter() - began
-            loaded = [next(images) for _ in range(num)]
+            loaded = [next(readable) for _ in range(num)]
+            began = time.perf_counter()
+            known = [j for j, image in enumerate(loaded) if image.mask is not None]
+            masks = [loaded[j].mask for j in known]
+            if config.native:
+                masks = _native_masks([test.examples[done + j] for j in known])
+            reading = time.perf_counter() - began
             for i, (solver, scorer) in enumerate(scorers.items()):
                 began = time.perf_counter()
                 maps, image_scores = jax.device_get(scorer(fitted.states[solver], patches))
@@ -129,10 +157,9 @@ def _score(
                 seconds[i] += shared + time.perf_counter() - began
 
                 began = time.perf_counter()
-                known = [j for j, image in enumerate(loaded) if image.mask is not None]
                 if known:
-                    counts[i].add(maps[known], np.stack([loaded[j].mask for j in known]))
-                metrics_seconds[i] += time.perf_counter() - began
+                    counts[i].add(maps[known], masks)
+                metrics_seconds[i] += reading + time.perf_counter() - began
                 if i == 0:
                     for j, (image, found) in enumerate(zip(loaded, maps, strict=False), done):
                         _show(gallery, test.examples[j], image, found, scores[0][j])
@@ -144,13 +171,19 @@ def _score(
 
     gallery.save(figures_directory)
     labels = np.array([example.label for example in test.examples], bool)
-    found = []
-    for i, counted in enumerate(counts):
+
+    def measure(i: int) -> Scored:
         began = time.perf_counter()
-        measured = counted.measure(scores[i], labels)
-        metrics_seconds[i] += time.perf_counter() - began
-        found.append(Scored(scores[i], measured, seconds[i], metrics_seconds[i]))
-    return found
+        measured = counts[i].measure(scores[i], labels)
+        spent = metrics_seconds[i] + time.perf_counter() - began
+        return Scored(scores[i], measured, seconds[i], spent)
+
+    def measure_all() -> list[Scored]:
+        # Sorting lets go of Python's lock.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(measure, range(len(scorers))))
+
+    return measure_all
 
 
 def _check_finite(scores: np.ndarray, examples: Sequence[Example]) -> None:
@@ -167,6 +200,12 @@ def _mask_is_known(example: Example) -> bool:
     return example.mask is not None or not example.label
 
 
+def _native_masks(examples: Sequence[Example]) -> list[np.ndarray]:
+    """The masks of images at their own sizes; a nominal image's is all False."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [native.mask for native in pool.map(images.read_native, examples)]
+
+
 def _show(gallery: Gallery, example: Example, image, found: np.ndarray, score: float) -> None:
     title = f"{example.name}   {example.kind}   score {score:.4f}"
     panel = Panel(title, image.image, image.mask, found)
@@ -180,7 +219,7 @@ def _save_map(directory: Path, example: Example, found: np.ndarray) -> None:
     np.save(path, found)
 
 
-def _notes(test: Sequence[Example], exact: bool) -> list[str]:
+def _notes(test: Sequence[Example], exact: bool, config: Config) -> list[str]:
     """Why some metrics are null, or rest on fewer images, or are not exact."""
     defective = [example for example in test if example.label]
     unmasked = sum(example.mask is None for example in defective)
@@ -199,7 +238,8 @@ def _notes(test: Sequence[Example], exact: bool) -> list[str]:
             " pixel metrics leave them out"
         )
     if not exact and defective and unmasked < len(defective):
+        size = " at the images' own sizes" if config.native else ""
         notes.append(
-            "pixel metrics are streamed: scores counted in 2^20 bins (--metrics=streaming)"
+            f"pixel metrics{size} are streamed: scores counted in 2^20 bins (--metrics=streaming)"
         )
     return notes

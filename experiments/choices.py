@@ -46,6 +46,7 @@ SEARCHES = {
 }
 
 METRICS = ("auto", "exact", "streaming")
+EVAL_SIZES = ("square", "native")
 
 # The one sampler that sees patches a block at a time; `stages` drives it.
 STREAMING = "k_center_stream"

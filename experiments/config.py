@@ -38,6 +38,7 @@ class Config:
     categories: tuple[str, ...] | None = None  # None: all
     split: str = "random"
     split_seed: int = 0
+    shots: int | None = None  # training images kept of each category; None: all
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
     layers: tuple[str, ...] = (AUTO,)  # or (FAST,), or names of levels
@@ -61,6 +62,7 @@ class Config:
     search: str = "exact"
     sigma: float = 4.0
     metrics: str = "auto"
+    eval_size: str = "square"
     seed: int = 0
     baselines: tuple[str, ...] = ()
     skip_bad_images: bool = False
@@ -75,6 +77,11 @@ class Config:
     def solvers(self) -> tuple[str, ...]:
         """What scores: the run's own solver, then its baselines."""
         return (self.solver, *self.baselines)
+
+    @property
+    def native(self) -> bool:
+        """Whether pixels are counted at the images' own sizes."""
+        return self.eval_size == "native"
 
     @property
     def automatic(self) -> bool:
@@ -131,6 +138,10 @@ def _check_names(config: Config) -> None:
     choices.check_known("solver", "solver", config.solver, choices.SOLVERS)
     choices.check_known("search", "search", config.search, choices.SEARCHES)
     choices.check_known("metrics", "way of counting", config.metrics, choices.METRICS)
+    choices.check_known("eval_size", "size", config.eval_size, choices.EVAL_SIZES)
+    if config.native:
+        _require(config.metrics != "exact", "metrics", config.metrics,
+                 "auto or streaming with --eval_size=native")  # fmt: skip
     for name in config.baselines:
         choices.check_known("baseline", "baseline", name, choices.SOLVERS)
         _require(name != config.solver, "baseline", name, f"another than --solver={config.solver}")
@@ -143,6 +154,8 @@ def _check_ranges(config: Config) -> None:
              config.bank_ratio, "in (0, 1]: the bank's share of the nominal patches")  # fmt: skip
     _require(config.bank_size is None or config.bank_size > 0, "bank_size", config.bank_size,
              "a positive number of atoms")  # fmt: skip
+    _require(config.shots is None or config.shots > 0, "shots", config.shots,
+             "a positive number of training images")  # fmt: skip
     _require(config.num_neighbors > 0, "num_neighbors", config.num_neighbors, "at least 1")
     _require(config.ridge is None or 0 < config.ridge < math.inf, "ridge", config.ridge,
              "positive, such as 1e-3")  # fmt: skip

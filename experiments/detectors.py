@@ -3,6 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from experiments import loading
 
 
@@ -14,6 +18,13 @@ class Seconds(NamedTuple):
     calibrate: float = 0.0
 
 
+class Origins(NamedTuple):
+    """Where the `M` atoms of a bank come from."""
+
+    images: jax.Array  # [M] int32: the training image; -1: learned from many
+    cells: jax.Array  # [M] int32: the patch of its grid, row by row; -1: the same
+
+
 class Fitted(NamedTuple):
     """A detector that has seen a category's training images."""
 
@@ -21,6 +32,8 @@ class Fitted(NamedTuple):
     num_atoms: int  # in all banks together
     notes: list[str]  # on how it was fitted
     seconds: Seconds
+    origins: tuple[Origins, ...] = ()  # of every bank
+    calibrated_on: tuple[int, ...] = ()  # the training images that calibrated them
 
 
 class Detector(NamedTuple):
@@ -32,3 +45,19 @@ class Detector(NamedTuple):
     # Name of a solver, the run's own first, to `(state, batch) -> (maps [B, S, S], scores [B])`.
     scorers: dict[str, Callable]
     batch_size: int
+
+
+def origins(bank_indices: jax.Array, picks: np.ndarray) -> Origins:
+    """The origins of atoms chosen from some patches of every image.
+
+    Args:
+      bank_indices: `[M]`: which of the `N n` patches, image by image.
+      picks: `[N, n]`: which patches of each image these are.
+    """
+    images, numbers = np.divmod(np.asarray(bank_indices), picks.shape[1])
+    return Origins(jnp.asarray(images, jnp.int32), jnp.asarray(picks[images, numbers], jnp.int32))
+
+
+def no_origins(num_atoms: int) -> Origins:
+    """The origins of atoms that are learned."""
+    return Origins(*(jnp.full(num_atoms, -1, jnp.int32) for _ in Origins._fields))

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 8
 HEADER = 22
+OUTLINE = (0, 255, 255)
 
 # Anchors of a colour scale whose lightness grows evenly, so that it also reads in grey.
 COLOURS = np.array(
@@ -36,6 +37,13 @@ def colourise(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
+def blend(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The image under its map, which shows the more the higher it is; `[H, W, 3]` uint8."""
+    share = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)[..., None]
+    heat = colourise(anomaly_map, low, high)
+    return (image * (1 - 0.6 * share) + heat * 0.6 * share).astype(np.uint8)
+
+
 def draw(panel: Panel, low: float, high: float) -> Image.Image:
     """Image, mask, map and overlay side by side; the mask's outline is drawn on the overlay.
 
@@ -46,12 +54,11 @@ def draw(panel: Panel, low: float, high: float) -> Image.Image:
     """
     height, width = panel.anomaly_map.shape
     heat = colourise(panel.anomaly_map, low, high)
-    share = np.clip((panel.anomaly_map - low) / max(high - low, 1e-12), 0, 1)[..., None]
-    overlay = (panel.image * (1 - 0.6 * share) + heat * 0.6 * share).astype(np.uint8)
+    overlay = blend(panel.image, panel.anomaly_map, low, high)
     mask = np.full((height, width, 3), 90, np.uint8)
     if panel.mask is not None:
         mask = np.repeat(panel.mask[..., None], 3, axis=2).astype(np.uint8) * 255
-        overlay[_outline(panel.mask)] = (0, 255, 255)
+        overlay[outline(panel.mask)] = OUTLINE
 
     tiles = {"image": panel.image, "mask": mask, "anomaly map": heat, "overlay": overlay}
     if panel.mask is None:
@@ -76,7 +83,7 @@ def save(directory: Path, name: str, panel: Panel, low: float, high: float) -> N
     draw(panel, low, high).save(directory / f"{name}.png")
 
 
-def _outline(mask: np.ndarray) -> np.ndarray:
+def outline(mask: np.ndarray) -> np.ndarray:
     """The pixels of a mask that touch its outside."""
     padded = np.pad(mask, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]

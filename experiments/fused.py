@@ -178,7 +178,7 @@ def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
     kept = np.sort(np.asarray(jax.random.permutation(key, num_images)[:held]))
 
     embed_seconds = sample_seconds = 0.0
-    banks, sources, nominal = [], [], []
+    banks, origins, nominal = [], [], []
     by_size = itertools.groupby(enumerate(streams), lambda numbered: numbered[1].image_size)
     for read, (size, group) in zip(readers, by_size, strict=True):
         start = time.perf_counter()
@@ -194,12 +194,15 @@ def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
                 of_stream = jnp.asarray(points.pop(0))  # large, and no longer needed
                 bank = stages.make_bank(config, of_key, of_stream, num_atoms, report)
                 banks.append(jax.block_until_ready(bank))
-                sources.append(bank.indices // picked.shape[1])
+                if config.subspaces == "implicit":
+                    origins.append(detectors.origins(bank.indices, picked))
+                else:
+                    origins.append(detectors.no_origins(len(bank.weights)))
         embed_seconds += embedded - start
         sample_seconds += time.perf_counter() - embedded
     sampled = time.perf_counter()
 
-    notes = []
+    notes, sources = [], [of_bank.images for of_bank in origins]
     if num_images == 1 or config.subspaces != "implicit":
         why = "one training image" if num_images == 1 else "learned bases come from all images"
         notes.append(f"{why}: nothing could be held out, so residuals are those of patches that")
@@ -218,7 +221,8 @@ def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
     notes.append(f"weights from {len(drawn.masks)} synthetic defects: {', '.join(shares)}")
     spent = detectors.Seconds(embed_seconds, sample_seconds, time.perf_counter() - sampled)
     num_atoms = sum(int(jnp.sum(bank.weights > 0)) for bank in banks)
-    return detectors.Fitted(states, num_atoms, notes, spent)
+    calibrated_on = tuple(int(image) for image in kept)
+    return detectors.Fitted(states, num_atoms, notes, spent, tuple(origins), calibrated_on)
 
 
 def _pick(key: jax.Array, grid: int, num_images: int) -> np.ndarray:

@@ -5,8 +5,10 @@ import signal
 import sys
 from collections.abc import Callable
 
+RESUMED = "the same command goes on after the last finished category"
 
-def exit_at_once(clean_up: Callable[[], None]) -> None:
+
+def exit_at_once(clean_up: Callable[[], None], what_next: str = RESUMED) -> None:
     """Answers an interrupt with a line and exit status 130, without Python's way out.
 
     Everything that lasts is written under a temporary name and renamed, so there is nothing to
@@ -15,14 +17,14 @@ def exit_at_once(clean_up: Callable[[], None]) -> None:
 
     Args:
       clean_up: called before; removes temporary files.
+      what_next: what the line tells the user.
     """
 
     def answer(number, frame):
         del number, frame
         try:
             clean_up()
-            message = "\ninterrupted: the same command goes on after the last finished category\n"
-            os.write(sys.stderr.fileno(), message.encode())
+            os.write(sys.stderr.fileno(), f"\ninterrupted: {what_next}\n".encode())
         finally:
             os._exit(130)
 

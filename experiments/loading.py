@@ -1,10 +1,12 @@
 """Reading every image before the long work starts, so that a bad one is found at once."""
 
+import contextlib
 import hashlib
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +14,12 @@ import numpy as np
 
 from experiments import progress
 from experiments.config import Config, strides
-from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, images
+from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, batches, images
 
 # Images are kept from the check when they fit in this; otherwise they are read again in turn.
 KEPT_BYTES = 1 << 29
+# Images read at a time.
+_BATCH = 16
 
 
 class Split(NamedTuple):
@@ -24,6 +28,7 @@ class Split(NamedTuple):
     examples: tuple[Example, ...]
     hashes: tuple[str, ...]  # of the images' bytes
     kept: tuple[images.Loaded, ...] | None  # in memory; None: read again when asked for
+    workers: int = 0  # processes that read; 0: threads of this one
 
 
 class Checked(NamedTuple):
@@ -70,6 +75,8 @@ def check(
     config: Config,
     train_hashes: Mapping[str, tuple[str, ...]],
     embedded: Collection[str],
+    *,
+    workers: int = 0,
 ) -> list[Checked]:
     """Reads all images once, but for training images that were read before.
 
@@ -79,6 +86,7 @@ def check(
       train_hashes: category to `hash_images` of its training images.
       embedded: names of the categories whose training images are embedded already, so that they
         can be read, and need not be.
+      workers: processes that read, now and later; as of `batches.batches`.
 
     Raises:
       DatasetError: on the first bad image, unless `config.skip_bad_images`; or when a category
@@ -92,12 +100,13 @@ def check(
         for category in categories:
             hashes = train_hashes[category.name]
             if category.name in embedded:
-                train, bad_train = Split(category.train, hashes, None), 0
+                train, bad_train = Split(category.train, hashes, None, workers), 0
                 report(len(category.train))
             else:
-                train, bad_train = _check(category.train, hashes, config, keep, report)
-            test_hashes = hash_images(category.test)
-            test, bad_test = _check(category.test, test_hashes, config, keep, report)
+                unread = Split(category.train, hashes, None, workers)
+                train, bad_train = _check(unread, config, keep, report)
+            unread = Split(category.test, hash_images(category.test), None, workers)
+            test, bad_test = _check(unread, config, keep, report)
             if not train.examples:
                 raise DatasetError(f"category {category.name} has no training image left")
             bad = bad_train + bad_test
@@ -115,22 +124,18 @@ def iterate(split: Split, config: Config) -> Iterator[images.Loaded]:
     if split.kept and split.kept[0].image.shape[0] == config.image_size:
         yield from split.kept
         return
-    for _, result in _read(split.examples, config):
+    for _, result in _read(split, config):
         if isinstance(result, DatasetError):
             raise result
         yield result
 
 
 def _check(
-    examples: Sequence[Example],
-    hashes: Sequence[str],
-    config: Config,
-    keep: bool,
-    report: Callable[[int], None],
+    split: Split, config: Config, keep: bool, report: Callable[[int], None]
 ) -> tuple[Split, int]:
     """The readable images of a split, and how many were skipped."""
     good, kept, skipped = [], [], 0
-    for index, result in _read(examples, config):
+    for index, result in _read(split, config):
         report(1)
         if not isinstance(result, DatasetError):
             good.append(index)
@@ -141,17 +146,28 @@ def _check(
             skipped += 1
         else:
             raise DatasetError(f"{result} (--skip_bad_images goes on without it)")
-    split = Split(
-        tuple(examples[i] for i in good),
-        tuple(hashes[i] for i in good),
+    readable = Split(
+        tuple(split.examples[i] for i in good),
+        tuple(split.hashes[i] for i in good),
         tuple(kept) if keep else None,
+        split.workers,
     )
-    return split, skipped
+    return readable, skipped
 
 
-def _read(
-    examples: Sequence[Example], config: Config
-) -> Iterator[tuple[int, images.Loaded | DatasetError]]:
-    return images.read_examples(
-        examples, config.image_size, min_side=max(strides(config)), workers=os.cpu_count() or 1
+def _read(split: Split, config: Config) -> Iterator[tuple[int, images.Loaded | DatasetError]]:
+    """The images of a split in order, each in place of what is wrong with it."""
+    side = config.image_size
+    read = partial(images.read_example, size=side, min_side=max(strides(config)))
+    found = batches.batches(
+        split.examples, read, size=(side, side), batch_size=_BATCH, workers=split.workers
     )
+    with contextlib.closing(found):
+        for batch in found:
+            for i, index in enumerate(batch.indices[batch.indices >= 0]):
+                if batch.errors[i] is not None:
+                    yield int(index), batch.errors[i]
+                    continue
+                # Copies: whoever keeps one image should not keep its batch.
+                mask = batch.masks[i].copy() if batch.masked[i] else None
+                yield int(index), images.Loaded(batch.images[i].copy(), mask)

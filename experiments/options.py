@@ -54,6 +54,10 @@ SPLIT_SEED = flags.DEFINE_integer(
     "split_seed", DEFAULT.split_seed,
     "Seed of the split into training and test images, where a data set has no official one.",
 )  # fmt: skip
+SHOTS = flags.DEFINE_integer(
+    "shots", DEFAULT.shots,
+    "Keep only so many training images of each category, drawn by --seed; by default all.",
+)  # fmt: skip
 SKIP_BAD_IMAGES = flags.DEFINE_bool(
     "skip_bad_images", False, "Go on without images that cannot be read, and say how many."
 )
@@ -145,11 +149,22 @@ METRICS = flags.DEFINE_string(
     " is exact while they fit.",
 )  # fmt: skip
 SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Seed of the algorithm's randomness.")
+EVAL_SIZE = flags.DEFINE_string(
+    "eval_size", DEFAULT.eval_size,
+    f"Where pixels are counted: {' or '.join(choices.EVAL_SIZES)}. With square masks are resized to"
+    " --image_size; with native maps are resized to the images' own sizes, as MVTec AD 2 asks.",
+)  # fmt: skip
 BASELINE = flags.DEFINE_list(
     "baseline", [],
     "Also score with these solvers, on the same bank, such as nearest (the nearest atom alone).",
 )  # fmt: skip
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images embedded at a time.", lower_bound=1)
+WORKERS = flags.DEFINE_integer(
+    "workers", 0,
+    "Processes that read images, for machines with many cores; 0 reads with threads, one for each"
+    " core, which start at once and were as fast on two cores.",
+    lower_bound=0,
+)  # fmt: skip
 CACHE_DIR = flags.DEFINE_string(
     "cache_dir", str(cache.default_directory()),
     "Where embeddings and compiled programs are kept for later runs; empty to keep none.",
@@ -167,6 +182,10 @@ NUM_FIGURES = flags.DEFINE_integer(
 SAVE_MAPS = flags.DEFINE_bool(
     "save_maps", False, "Write every anomaly map: maps/CATEGORY/NAME.npy, float32."
 )
+SAVE_MODEL = flags.DEFINE_bool(
+    "save_model", False,
+    "Write the fitted model of every category to models/CATEGORY, for experiments.predict.",
+)  # fmt: skip
 
 
 def config_from_flags() -> config.Config:
@@ -192,6 +211,7 @@ def named_by_flags() -> config.Config:
         categories=None if names == ["all"] else tuple(names),
         split=SPLIT.value,
         split_seed=SPLIT_SEED.value,
+        shots=SHOTS.value,
         backbone=BACKBONE.value,
         weights=WEIGHTS.value,
         layers=tuple(LAYERS.value),
@@ -215,6 +235,7 @@ def named_by_flags() -> config.Config:
         search=SEARCH.value,
         sigma=SIGMA.value,
         metrics=METRICS.value,
+        eval_size=EVAL_SIZE.value,
         seed=SEED.value,
         baselines=tuple(dict.fromkeys(BASELINE.value)),
         skip_bad_images=SKIP_BAD_IMAGES.value,

@@ -1,8 +1,11 @@
 """Pixel scores on their way to the metrics: all of them while they fit, else their histogram."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sgfr_jax import histograms, metrics
+from sgfr_jax.datasets import images
 
 # Anomaly maps of one category and solver are kept when they fit in this.
 KEPT_BYTES = 1 << 30
@@ -27,14 +30,23 @@ class PixelScores:
         else:
             self.histogram = histograms.empty()
 
-    def add(self, maps: np.ndarray, masks: np.ndarray) -> None:
-        """Takes the maps and masks of some images, `[n, S, S]` each."""
+    def add(self, maps: np.ndarray, masks: Sequence[np.ndarray]) -> None:
+        """Takes some images.
+
+        Args:
+          maps: `[n, S, S]`.
+          masks: `n` times `[S, S]`; or `[H, W]`, to which the map is resized (not when `exact`).
+        """
         if self.exact:
             rows = slice(self.done, self.done + len(maps))
-            self.maps[rows], self.masks[rows] = maps, masks
+            self.maps[rows], self.masks[rows] = maps, np.stack(masks)
             self.done = rows.stop
+        elif all(mask.shape == maps.shape[1:] for mask in masks):
+            self.histogram = histograms.add(self.histogram, maps, np.stack(masks))
         else:
-            self.histogram = histograms.add(self.histogram, maps, masks)
+            for found, mask in zip(maps, masks, strict=True):
+                own = images.to_native(found, mask.shape)
+                self.histogram = histograms.add(self.histogram, own[None], mask[None])
 
     def measure(self, scores: np.ndarray, labels: np.ndarray) -> metrics.Metrics:
         """All metrics, with those of the image scores `[B]` and labels `[B]`."""

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from absl import app, flags
 
 from experiments import (
@@ -35,7 +36,7 @@ from experiments import (
 )
 from sgfr_jax import datasets
 from sgfr_jax.backbones.architectures import ARCHITECTURES
-from sgfr_jax.datasets import counts
+from sgfr_jax.datasets import batches, counts
 
 flags.adopt_module_key_flags(options)
 
@@ -45,8 +46,10 @@ class Resources(NamedTuple):
 
     workdir: Path
     batch_size: int = 16
+    workers: int = 0  # processes that read images; 0: threads of this one
     num_figures: int = 2
     save_maps: bool = False
+    save_model: bool = False
     cache_dir: Path | None = None  # of embeddings; None: none are kept
     cache_bytes: int = 0
     accept_license: bool = False  # what is missing may be downloaded
@@ -67,12 +70,17 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     """
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import category as one_category
-    from experiments import environment, loading
+    from experiments import environment, loading, models
+    from sgfr_jax import saving
 
     workdir = resources.workdir
     records.open_workdir(workdir)
     found = load_data(settings, resources.accept_license)
-    for note in counts.differences(settings.dataset, found):
+    model_paths = {category.name: workdir / "models" / category.name for category in found}
+    if resources.save_model:
+        for path in model_paths.values():
+            saving.check_place(path)
+    for note in counts.differences(settings.dataset, found) if settings.shots is None else ():
         print(f"note: {note}", file=sys.stderr)
     config.check_sizes(settings, {c.name: len(c.train) for c in found})
     memory.check(settings, {c.name: len(c.train) for c in found})
@@ -86,11 +94,14 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     }
     if len(embedded) < len(found):
         embedders[0].load()  # weights that do not fit should be known before images are read
-    checked = loading.check(found, settings, train_hashes, embedded)
+    checked = loading.check(found, settings, train_hashes, embedded, workers=resources.workers)
     config.check_sizes(settings, {c.name: len(c.train.examples) for c in checked})
 
     made_with = environment.describe()
     output = one_category.Output(workdir, resources.num_figures, resources.save_maps)
+    fitted = []  # the last category's detector and test scores
+    if resources.save_model:
+        output = output._replace(keep=lambda *found: fitted.append(found))
     finished = []
     for category in checked:
         # The list of categories is no part of it: another list goes on with the same records.
@@ -101,8 +112,8 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             version=made_with,
             output=[resources.num_figures, resources.save_maps],
         )
-        record = records.kept(workdir, digest)
-        if record is not None:
+        record, path = records.kept(workdir, digest), model_paths[category.name]
+        if record is not None and (not resources.save_model or models.saved_by(path) == digest):
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
         else:
             outcome = one_category.run(category, detector, settings, output)
@@ -110,6 +121,13 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
                 category.name, digest, dataclasses.asdict(settings), made_with, **outcome
             )
             records.keep(workdir, record)
+        if fitted:
+            of_category, scores = fitted.pop()
+            model = models.make(
+                settings, category, detector, of_category,
+                scores=scores, weights=embedders[0].digest, made_with=made_with, record=digest,
+            )  # fmt: skip
+            models.save(path, model)
         finished.append(record)
     records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
     return finished
@@ -148,7 +166,7 @@ def load_data(
     settings: config.Config, accept_license: bool = False
 ) -> tuple[datasets.Category, ...]:
     """The categories of a configuration's data set, listed and not yet read."""
-    return datasets.load(
+    found = datasets.load(
         settings.dataset,
         settings.data_dir or None,
         categories=settings.categories,
@@ -161,6 +179,19 @@ def load_data(
         mask_glob=settings.mask_glob,
         manifest=settings.manifest,
     )
+    return found if settings.shots is None else tuple(_few(c, settings) for c in found)
+
+
+def _few(category: datasets.Category, settings: config.Config) -> datasets.Category:
+    """The category with `--shots` of its training images; more shots keep those of fewer."""
+    num_train = len(category.train)
+    if settings.shots > num_train:
+        raise choices.ConfigError(
+            f"--shots={settings.shots}, but category {category.name} has {num_train} training"
+            " images: use at most that many"
+        )
+    drawn = np.random.default_rng(settings.seed).permutation(num_train)[: settings.shots]
+    return category._replace(train=tuple(category.train[i] for i in sorted(drawn)))
 
 
 def make_detector(settings: config.Config, resources: Resources):
@@ -212,8 +243,7 @@ def start(argv: Sequence[str]) -> None:
         sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}; flags start with --")
     # JAX tells at this level of every platform that it tried in vain.
     logging.getLogger("jax").setLevel(logging.WARNING)
-    cache_dir = _cache_dir()
-    interruption.exit_at_once(lambda: cache_dir and cache.remove_unfinished(cache_dir))
+    interruption.exit_at_once(_clean_up)
 
 
 def resources_from_flags(workdir: Path) -> Resources:
@@ -224,8 +254,10 @@ def resources_from_flags(workdir: Path) -> Resources:
     return Resources(
         workdir,
         batch_size=options.BATCH_SIZE.value,
+        workers=options.WORKERS.value,
         num_figures=options.NUM_FIGURES.value,
         save_maps=options.SAVE_MAPS.value,
+        save_model=options.SAVE_MODEL.value,
         cache_dir=cache_dir,
         cache_bytes=int(options.CACHE_GB.value * 1e9),
         accept_license=options.ACCEPT_LICENSE.value,
@@ -244,9 +276,11 @@ def report(finished: Sequence[records.Record], workdir: Path) -> None:
 def foreseen(error: Exception) -> bool:
     """Whether an error is the user's to mend; anything else deserves its traceback."""
     from sgfr_jax.backbones import WeightsError
+    from sgfr_jax.saving import SavingError
 
     # The system's own: a full disk, a name too long, a directory out of reach.
-    return isinstance(error, choices.ConfigError | datasets.DatasetError | WeightsError | OSError)
+    mistakes = choices.ConfigError | datasets.DatasetError | WeightsError | SavingError
+    return isinstance(error, mistakes | OSError)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -263,6 +297,13 @@ def main(argv: Sequence[str]) -> None:
             raise
         sys.exit(f"error: {error}")
     report(finished, workdir)
+
+
+def _clean_up() -> None:
+    batches.end_workers()
+    cache_dir = _cache_dir()
+    if cache_dir is not None:
+        cache.remove_unfinished(cache_dir)
 
 
 def _cache_dir() -> Path | None:

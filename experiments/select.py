@@ -134,7 +134,7 @@ def evaluate(
     hashes = {category.name: loading.hash_images(category.train) for category in categories}
     output = one_category.Output(resources.workdir, 0, False)
     found = {}
-    for checked in loading.check(categories, settings, hashes, ()):
+    for checked in loading.check(categories, settings, hashes, (), workers=resources.workers):
         results = one_category.run(checked, detector, settings, output)["results"]
         found[checked.name] = {name: results[name] for name in CRITERION}
     return found

@@ -10,6 +10,7 @@ from benchmarks import (
     backbone,
     fit,
     install_peers,
+    loading,
     machine,
     memory,
     metrics,
@@ -25,6 +26,7 @@ TINY = {
     predict: "--banks 50 --networks efficientnet_lite0 --batch 1 --bank 50 --formats JPEG",
     metrics: "--images 6 --size 32",
     startup: "--stages help import",
+    loading: "--count 2 --side 64 --workers 1",
     memory: "--counts 2 --run_flags image_size=64 num_figures=0 num_neighbors=1 bank_size=2",
 }
 STAGES = {
@@ -33,6 +35,7 @@ STAGES = {
     predict: 3,
     metrics: 1,
     startup: 2,
+    loading: 1,
     memory: 1,
 }
 

@@ -80,6 +80,8 @@ def test_grid_is_rounded_up_like_the_feature_map():
         ),
         ({"subspaces": "pca", "subspace_rank": 400}, "--subspace_rank=400 must be below"),
         ({"sigma": -1.0}, "--sigma=-1.0"),
+        ({"eval_size": "natve"}, "Did you mean 'native'"),
+        ({"eval_size": "native", "metrics": "exact"}, "--metrics=exact must be auto or streaming"),
         ({"seed": -1}, "--seed=-1"),
         ({"split_seed": 2**32}, "--split_seed=4294967296"),
         ({"grid": 0}, "--grid=0"),

@@ -13,10 +13,10 @@ def listed(small):
     return datasets.load("folder", small.data_dir)
 
 
-def check(small, embedded=()):
-    categories = listed(small)
+def check(small, embedded=(), names=("cap", "nut"), **kwargs):
+    categories = [category for category in listed(small) if category.name in names]
     hashes = {category.name: loading.hash_images(category.train) for category in categories}
-    return loading.check(categories, small, hashes, embedded)
+    return loading.check(categories, small, hashes, embedded, **kwargs)
 
 
 def test_images_are_kept_when_they_fit_and_read_again_when_not(small, monkeypatch):
@@ -35,6 +35,35 @@ def test_images_are_kept_when_they_fit_and_read_again_when_not(small, monkeypatc
             for a, b in pairs:
                 np.testing.assert_array_equal(a.image, b.image)
                 np.testing.assert_array_equal(a.mask, b.mask)
+
+
+def test_worker_processes_read_the_same(small, folder, monkeypatch, capsys):
+    (folder / "cap" / "train" / "good" / "2.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"cap/train/good/2\.png.*--skip_bad_images"):
+        check(small, workers=1)
+    skipping = dataclasses.replace(small, skip_bad_images=True)
+    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    expected, found = (check(skipping, names=["cap"], workers=n)[0] for n in (0, 1))
+    said = capsys.readouterr().err.splitlines()
+    assert sum("skipped: " in line and "2.png" in line for line in said) == 2
+    assert found._replace(train=None, test=None) == expected._replace(train=None, test=None)
+    assert found.fingerprint() == expected.fingerprint()
+    assert (found.test.workers, expected.test.workers) == (1, 0)
+    pairs = zip(
+        loading.iterate(found.test, small), loading.iterate(expected.test, small), strict=True
+    )
+    for a, b in pairs:
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.mask, b.mask)
+
+
+def test_whether_a_mask_is_known_is_kept(small, folder, monkeypatch):
+    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    (folder / "cap" / "ground_truth" / "dent" / "1_mask.png").unlink()
+    cap = check(small)[0]
+    known = [loaded.mask is not None for loaded in loading.iterate(cap.test, small)]
+    assert known == [e.mask is not None or not e.label for e in cap.test.examples]
+    assert sum(known) == len(known) - 1
 
 
 def test_training_images_that_are_embedded_are_not_read(small, folder):

@@ -10,12 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from PIL import Image
 
 from experiments import category, config, interruption, options, run
+from sgfr_jax import metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,6 +134,57 @@ def test_streaming_finds_nearly_the_same(small, tmp_path):
     sampled = go(dataclasses.replace(small, sampler="k_center_stream"), tmp_path / "sampled")[0]
     assert sampled.results["image_auroc"] == 1.0
     assert "every nominal patch lies within" in sampled.notes[0]
+
+
+def written_maps(workdir, record, folder, shape=None):
+    """The maps that a run has saved, resized to their images' sizes by JAX, and those images."""
+    for row in record.images:
+        found = np.load(workdir / "maps" / record.category / f"{row['file']}.npy")
+        with Image.open(folder / row["file"]) as image:
+            height, width = shape or image.size[::-1]
+        name = Path(row["file"])
+        mask = folder / record.category / "ground_truth" / row["kind"] / f"{name.stem}_mask.png"
+        with Image.open(mask) if row["label"] else Image.new("L", (width, height)) as pixels:
+            defective = np.asarray(pixels.resize((width, height), Image.Resampling.NEAREST)) > 0
+        yield np.asarray(jax.image.resize(found, (height, width), "bilinear")), defective
+
+
+@pytest.mark.slow
+def test_maps_of_several_streams_are_counted_in_bins_too(small, folder, tmp_path):
+    settings = dataclasses.replace(
+        small, layers=("auto",), grid=0, categories=("cap",), bank_size=20, metrics="streaming"
+    )
+    record = go(settings, tmp_path / "out", save_maps=True)[0]
+    maps, masks = map(
+        np.stack, zip(*written_maps(tmp_path / "out", record, folder, (64, 64)), strict=True)
+    )
+    assert maps.min() < 0  # residuals are relative to what is nominal
+    exact = metrics.evaluate(np.zeros(6), np.zeros(6), maps, masks)
+    for name in ("pixel_auroc", "pixel_ap", "aupro"):
+        assert record.results[name] == pytest.approx(getattr(exact, name), abs=1e-4)
+
+
+def test_pixels_are_counted_at_the_images_own_sizes(small, folder, tmp_path):
+    for path in (folder / "cap/test/dent/0.png", folder / "cap/ground_truth/dent/0_mask.png"):
+        with Image.open(path) as image:
+            cut = image.crop((5, 0, 55, 72))
+        cut.save(path)
+    settings = dataclasses.replace(small, eval_size="native", categories=("cap",))
+    record = go(settings, tmp_path / "out", save_maps=True)[0]
+    assert "at the images' own sizes" in record.notes[0]
+    maps, masks = zip(*written_maps(tmp_path / "out", record, folder), strict=True)
+    assert {found.shape for found in maps} == {(72, 50), (72, 72)}
+    flat = [np.concatenate([x.ravel() for x in of_images]) for of_images in (maps, masks)]
+    weights = [metrics.region_weights(mask[None]) for mask in masks]
+    ranking = metrics.rank(*flat, np.concatenate(weights))
+    by_pixels = ranking._replace(recall=ranking.true_positives / ranking.true_positives[-1])
+    assert record.results["pixel_auroc"] == pytest.approx(metrics.roc_area(by_pixels), abs=1e-4)
+    assert record.results["aupro"] == pytest.approx(
+        metrics.roc_area(ranking, max_fpr=0.3), abs=1e-4
+    )
+    square = go(dataclasses.replace(settings, eval_size="square"), tmp_path / "square")[0]
+    assert square.results["pixel_auroc"] != record.results["pixel_auroc"]
+    assert [row["score"] for row in square.images] == [row["score"] for row in record.images]
 
 
 def test_without_masks_pixel_metrics_are_null_with_a_note(small, folder, tmp_path):

@@ -1,0 +1,289 @@
+"""A fitted detector as a thing of its own: made of a run, saved, loaded, ready to score.
+
+    model = models.load("runs/demo/models/brick")
+    scorer = models.make_scorer(model)
+    for found in scorer([image, other]):    # uint8 [H, W] or [H, W, 3], any size
+        found.score, found.anomaly_map
+
+A `Model` is a pytree: its arrays are the fitted state, its configuration is static. The backbone is
+no part of it; it is named by the digest of its weights, and no other will do.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import detectors, fused, loading, nulls, stages, streams
+from experiments.config import Config, num_features
+from sgfr_jax import backbones, calibration, saving, thresholds, types
+from sgfr_jax.datasets import Example
+from sgfr_jax.saving import SavingError
+
+
+class About(NamedTuple):
+    """What a model was made of."""
+
+    category: str
+    weights: str  # SHA-256 of the backbone's file
+    train: tuple[str, ...]  # names of the training images, as `Origins.images` counts them
+    data: str  # SHA-256 of their contents and order
+    made_with: str  # versions, as JSON
+    notes: tuple[str, ...]
+    f1_threshold: float | None  # of the labelled test images; None: there were none
+    record: str  # the digest of the run's record
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A fitted detector with one solver."""
+
+    state: Any  # a `types.Bank`, or a `fused.Fused` of one for each stream
+    origins: tuple[detectors.Origins, ...]  # of every bank
+    nulls: nulls.Nulls
+    config: Config = dataclasses.field(metadata={"static": True})
+    about: About = dataclasses.field(metadata={"static": True})
+
+
+class Found(NamedTuple):
+    """What a model makes of one image."""
+
+    anomaly_map: np.ndarray  # [S, S] float32
+    score: float
+
+
+def make(
+    config: Config,
+    category: loading.Checked,
+    detector: detectors.Detector,
+    fitted: detectors.Fitted,
+    *,
+    scores: np.ndarray,
+    weights: str,
+    made_with: Mapping[str, Any],
+    record: str,
+) -> Model:
+    """The model of a category that a run has fitted and scored.
+
+    Training images are scored once more, held out as far as can be (`nulls.held_out`).
+
+    Args:
+      config: of the run.
+      category: that was fitted.
+      detector: that fitted it.
+      fitted: its state.
+      scores: `[B]` of the test images.
+      weights: the digest of the backbone's weights.
+      made_with: from `environment.describe`.
+      record: the digest of the run's record.
+
+    Raises:
+      DatasetError: if features are not finite.
+    """
+    if not fitted.origins:
+        fitted = fitted._replace(origins=(_origins(config, fitted, category),))
+    held_out, note = nulls.held_out(detector, config.solver, fitted, category, config.seed)
+    labels = np.array([example.label for example in category.test.examples], bool)
+    best = None
+    if labels.any() and not labels.all():
+        best = thresholds.f1_threshold(scores, labels)[0]
+    train = category.train
+    about = About(
+        category.name,
+        weights,
+        tuple(example.name for example in train.examples),
+        hashlib.sha256("\n".join(train.hashes).encode()).hexdigest(),
+        json.dumps(made_with, sort_keys=True),
+        (*category.notes, *fitted.notes, note),
+        best,
+        record,
+    )
+    config = dataclasses.replace(config, baselines=())
+    return Model(fitted.states[config.solver], fitted.origins, held_out, config, about)
+
+
+def save(path: str | os.PathLike, model: Model) -> None:
+    """Writes a model as one directory, whole or not at all.
+
+    Args:
+      path: of the directory; a model that lies there is replaced, nothing else is.
+      model: from `make` or `load`.
+
+    Raises:
+      SavingError: if something that is no model is there.
+      OSError: if it cannot be written.
+    """
+    description = {
+        "category": model.about.category,
+        "record": model.about.record,
+        "config": dataclasses.asdict(model.config),
+        "streams": _layout(model.config),
+        "preprocessing": _preprocessing(model.config),
+        "backbone": {"name": model.config.backbone, "weights_sha256": model.about.weights},
+        "data": {"train_sha256": model.about.data, "train": model.about.train},
+        "thresholds": _described_thresholds(model),
+        "made_with": json.loads(model.about.made_with),
+        "notes": model.about.notes,
+    }
+    tree = (model.state, model.origins, model.nulls)
+    saving.save(path, tree, description)
+
+
+def load(path: str | os.PathLike, weights: str | None = None) -> Model:
+    """Reads a model, and checks that its backbone's weights are at hand.
+
+    Args:
+      path: of the directory.
+      weights: where the weights lie now, if they are not where they were.
+
+    Raises:
+      SavingError: if it is no model of this version, or is damaged, or the weights are others.
+      WeightsError: if the weights cannot be read.
+    """
+    arrays, description = saving.load(path)
+    try:
+        config, about = _config(description["config"]), _about(description)
+        if weights is not None:
+            config = dataclasses.replace(config, weights=weights)
+        layout = _layout(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _other_version(path, f"{type(error).__name__}: {error}") from error
+    if layout != description["streams"]:
+        raise _other_version(path, "its streams are others")
+    model = Model(*saving.restore(_like(config, len(layout)), arrays), config, about)
+    digest = backbones.weights_digest(config.backbone, config.weights)
+    if digest != about.weights:
+        raise SavingError(
+            f"the model '{path}' was fitted with other weights of {config.backbone} (SHA-256"
+            f" {about.weights[:12]}..., these are {digest[:12]}...): give --weights=FILE of those"
+        )
+    return model
+
+
+def saved_by(path: str | os.PathLike) -> str | None:
+    """The digest of the record that the model at `path` belongs to; None where there is none."""
+    try:
+        return saving.describe(path).get("record")
+    except SavingError:
+        return None
+
+
+def make_scorer(model: Model, batch_size: int = 16) -> Callable[[Sequence], Iterator[Found]]:
+    """What scores images: `[uint8 [H, W] or [H, W, 3], ...] -> Found, ...`, in order.
+
+    The same compiled functions on the same shapes as in the run, so the same scores.
+
+    Args:
+      model: from `load`, `make`.
+      batch_size: images embedded at a time.
+    """
+    from experiments import run  # which imports this module
+
+    resources = run.Resources(Path(), batch_size=batch_size)
+    detector, _ = run.make_detector(model.config, resources)
+    scorer, pad = detector.scorers[model.config.solver], partial(stages.pad, size=batch_size)
+
+    def score(images: Sequence[np.ndarray]) -> Iterator[Found]:
+        if not images:
+            return
+        examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
+        for batch in detector.batches(loading.Split(examples, ("",) * len(examples), None)):
+            num = len(jax.tree.leaves(batch)[0])
+            patches = jax.device_put(jax.tree.map(pad, batch))
+            found = jax.device_get(scorer(model.state, patches))
+            yield from (Found(*one) for one in zip(*(x[:num] for x in found), strict=True))
+
+    return score
+
+
+def _origins(
+    config: Config, fitted: detectors.Fitted, category: loading.Checked
+) -> detectors.Origins:
+    """Of a bank that was chosen from all patches of all images."""
+    bank = fitted.states[config.solver]
+    if config.subspaces != "implicit":
+        return detectors.no_origins(len(bank.weights))
+    all_cells = np.arange(config.grid**2)
+    picks = np.broadcast_to(all_cells, (len(category.train.examples), len(all_cells)))
+    return detectors.origins(bank.indices, picks)
+
+
+def _layout(config: Config) -> list[list]:
+    """What each bank sees: image size, levels, grid, in JSON's types."""
+    if config.automatic:
+        return [[s.image_size, s.level, s.grid] for s in streams.plan(config)]
+    return [[config.image_size, "+".join(config.layers), config.grid]]
+
+
+def _preprocessing(config: Config) -> dict[str, Any]:
+    return {
+        "image_sizes": sorted({size for size, _, _ in _layout(config)}),
+        "resize": "antialiased bilinear (Pillow)",
+        "unit_norm": config.unit_norm,
+        "features": None if config.automatic else num_features(config),
+        "map_size": config.image_size,
+        "sigma": config.sigma,
+    }
+
+
+def _described_thresholds(model: Model) -> dict[str, Any]:
+    """For readers of the file; any other rate follows from the nulls."""
+    return {
+        "f1": model.about.f1_threshold,
+        "false_alarm_rates": [
+            thresholds.at_false_alarm_rate(model.nulls.images, rate)._asdict()
+            for rate in (0.01, 0.05)
+        ],
+        "pixel_false_alarm_rates": [
+            {"wanted": rate, "score": thresholds.pixel_threshold(model.nulls.pixels, rate)}
+            for rate in (0.001, 0.01)
+        ],
+    }
+
+
+def _config(fields: Mapping[str, Any]) -> Config:
+    return Config(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
+
+
+def _about(description: Mapping[str, Any]) -> About:
+    return About(
+        description["category"],
+        description["backbone"]["weights_sha256"],
+        tuple(description["data"]["train"]),
+        description["data"]["train_sha256"],
+        json.dumps(description["made_with"], sort_keys=True),
+        tuple(description["notes"]),
+        description["thresholds"]["f1"],
+        description["record"],
+    )
+
+
+def _like(config: Config, num_banks: int) -> tuple:
+    """The structure of what `save` gives to be saved."""
+
+    def blank(kind: type) -> Any:
+        return kind(*[0] * len(kind._fields))
+
+    state = blank(types.Bank)
+    if config.automatic:
+        state = blank(fused.Fused)._replace(
+            banks=(blank(types.Bank),) * num_banks,
+            calibrations=(blank(calibration.Calibration),) * num_banks,
+        )
+    tallies = nulls.Nulls(*[blank(thresholds.Tally)] * 2)
+    return state, (blank(detectors.Origins),) * num_banks, tallies
+
+
+def _other_version(path: str | os.PathLike, why: str) -> SavingError:
+    return SavingError(
+        f"the model '{path}' was saved by a version that this one does not understand ({why}):"
+        " fit it again, or install that version"
+    )

@@ -1,0 +1,220 @@
+r"""Scores any images with a saved model, and outlines what is anomalous in them.
+
+    python -m experiments.run --save_model
+    python -m experiments.predict --model=runs/demo/models/brick --images=my_photographs
+    python -m experiments.predict --model=DIR --images='parts/**/*.png' --fail_on_anomaly
+
+The output directory receives scores.csv (path, score, p_value, nominal_below = 1 - p_value,
+decision), predictions.json (thresholds and what was skipped), maps/ (16-bit PNGs whose text fields
+`offset` and `scale` give the value, or float32 TIFFs, at each image's own size), overlays/ and
+contours.json (COCO polygons of what is above the pixel threshold).
+
+Thresholds come from nominal images alone: by default 1% of nominal images may be called anomalous,
+and 0.1% of their pixels outlined. Files that cannot be read are named and skipped.
+
+Exit status: 0 done; 1 a mistake; with --fail_on_anomaly also 3 an image is anomalous, and 4 none
+is but some could not be read.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from experiments import interruption, options, progress, run
+from experiments.choices import ConfigError, check_known
+
+MODEL = flags.DEFINE_string("model", None, "The directory of a model that --save_model wrote.")
+IMAGES = flags.DEFINE_string(
+    "images", None,
+    "An image, a directory, a pattern in quotes, or a text file with a path in each line.",
+)  # fmt: skip
+OUTPUT_DIR = flags.DEFINE_string("output_dir", "predictions", "Where to write.")
+THRESHOLD = flags.DEFINE_string(
+    "threshold", None,
+    "Images that score more are anomalous: a number, or f1 for the best F1 on the labelled test"
+    " images of the run. By default from --false_alarm_rate.",
+)  # fmt: skip
+FALSE_ALARM_RATE = flags.DEFINE_float(
+    "false_alarm_rate", 0.01, "The share of nominal images that may be called anomalous."
+)
+PIXEL_THRESHOLD = flags.DEFINE_float(
+    "pixel_threshold", None,
+    "Pixels of the maps above this are outlined; by default from --pixel_false_alarm_rate.",
+)  # fmt: skip
+PIXEL_FALSE_ALARM_RATE = flags.DEFINE_float(
+    "pixel_false_alarm_rate", 0.001, "The share of the pixels of nominal images that may be."
+)
+MAPS = flags.DEFINE_string("maps", "png", "How maps are written: png, tiff or none.")
+OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw map and outlines on each image.")
+CONTOURS = flags.DEFINE_bool("contours", True, "Write the outlines as polygons.")
+FAIL_ON_ANOMALY = flags.DEFINE_bool(
+    "fail_on_anomaly", False, "End with status 3 if an image is anomalous, 4 if some were skipped."
+)
+# Of experiments.run: what does not change what a model is.
+_SHARED = ("weights", "batch_size", "cache_dir")
+flags.declare_key_flag("weights")
+flags.declare_key_flag("batch_size")
+flags.declare_key_flag("cache_dir")
+
+FOUND, SKIPPED = 3, 4
+CONFIDENCE = 0.95
+
+
+def predict() -> int:
+    """Does what the flags ask for; returns the exit status.
+
+    Raises:
+      ConfigError, DatasetError, SavingError, WeightsError: on mistakes that the user can mend.
+    """
+    _check_flags()
+    # Imported late: `--help` and a mistyped flag need not wait for these.
+    from experiments import config, models, prediction, predictions
+
+    check_known("maps", "format", MAPS.value, predictions.MAPS)
+    run.resources_from_flags(Path())  # keeps compiled programs
+    model = models.load(Path(MODEL.value).expanduser(), options.WEIGHTS.value)
+    sources = prediction.find(IMAGES.value)
+    decisions, about = _decide(model)
+    writer = predictions.Writer(
+        Path(OUTPUT_DIR.value).expanduser(), model.nulls, decisions,
+        maps=MAPS.value, overlays=OVERLAYS.value, outlines=CONTOURS.value,
+    )  # fmt: skip
+    interruption.exit_at_once(
+        lambda: writer.finish(about), f"what was scored so far lies in {writer.directory}"
+    )
+    batch_size = options.BATCH_SIZE.value
+    found = prediction.predict(
+        models.make_scorer(model, batch_size), sources,
+        batch_size=batch_size, min_side=max(config.strides(model.config)),
+    )  # fmt: skip
+    try:
+        with progress.bar("scoring", len(sources), "images") as report:
+            for one in found:
+                if isinstance(one, prediction.Unread):
+                    print(f"skipped: {one.problem}", file=sys.stderr)
+                writer.add(one)
+                report(1)
+    finally:
+        writer.finish(about)
+    return _conclude(writer, len(sources))
+
+
+def _check_flags() -> None:
+    for flag in (MODEL, IMAGES):
+        if not flag.value:
+            raise ConfigError(f"--{flag.name} must be given; see --help")
+    fixed = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[options.__name__]}
+    for name in sorted(fixed - set(_SHARED)):
+        if flags.FLAGS[name].present:
+            raise ConfigError(f"--{name} belongs to the model, which has its own: leave it out")
+    for flag in (FALSE_ALARM_RATE, PIXEL_FALSE_ALARM_RATE):
+        if not 0 < flag.value < 1:
+            raise ConfigError(f"--{flag.name}={flag.value} must lie between 0 and 1")
+    if THRESHOLD.value not in (None, "f1") and not _is_finite(THRESHOLD.value):
+        raise ConfigError(f"--threshold={THRESHOLD.value} must be a number or f1")
+    if PIXEL_THRESHOLD.value is not None and not math.isfinite(PIXEL_THRESHOLD.value):
+        raise ConfigError(f"--pixel_threshold={PIXEL_THRESHOLD.value} must be a number")
+    if THRESHOLD.value is not None and flags.FLAGS["false_alarm_rate"].present:
+        raise ConfigError("--threshold and --false_alarm_rate both say what is anomalous; give one")
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _decide(model) -> tuple[Any, dict[str, Any]]:
+    """The thresholds, and what `predictions.json` says of them; prints it too."""
+    from experiments import predictions
+    from sgfr_jax import thresholds
+
+    if THRESHOLD.value is None:
+        chosen = thresholds.at_false_alarm_rate(
+            model.nulls.images, FALSE_ALARM_RATE.value, confidence=CONFIDENCE
+        )
+        image, described = chosen.score, chosen._asdict()
+        if not chosen.enough:
+            print(
+                f"note: --false_alarm_rate={chosen.wanted:g} needs"
+                f" {thresholds.images_needed(chosen.wanted)} held-out nominal images, and the model"
+                f" has {chosen.num_null}: the threshold is their largest score",
+                file=sys.stderr,
+            )
+        print(
+            f"threshold {image:.6g}: {chosen.expected:.2%} of nominal images are expected above it,"
+            f" {chosen.upper:.2%} at most with {CONFIDENCE:.0%} confidence ({chosen.num_null} held"
+            " out), if they are like the training images",
+            file=sys.stderr,
+        )
+    else:
+        image = _given_threshold(model)
+        described = {"score": image, "given": THRESHOLD.value}
+    pixel = PIXEL_THRESHOLD.value
+    if pixel is None:
+        pixel = thresholds.pixel_threshold(model.nulls.pixels, PIXEL_FALSE_ALARM_RATE.value)
+    about = {
+        "model": str(Path(MODEL.value).expanduser().absolute()),
+        "category": model.about.category,
+        "null": model.about.notes[-1],
+        "thresholds": {"image": described, "pixel": pixel},
+    }
+    return predictions.Decisions(image, pixel), about
+
+
+def _given_threshold(model) -> float:
+    if THRESHOLD.value == "f1":
+        if model.about.f1_threshold is None:
+            raise ConfigError(
+                "--threshold=f1: the run that saved this model had no defective and nominal test"
+                " images to choose a threshold by"
+            )
+        return model.about.f1_threshold
+    return float(THRESHOLD.value)
+
+
+def _conclude(writer, num_sources: int) -> int:
+    """Says what was found; returns the exit status."""
+    skipped = len(writer.unread)
+    if skipped == num_sources:
+        raise ConfigError(f"--images={IMAGES.value}: none of {num_sources} images could be scored")
+    print(
+        f"{writer.num_anomalous} of {num_sources - skipped} images are anomalous"
+        + (f", {skipped} skipped" if skipped else "")
+        + f"; written to {writer.directory}: scores.csv, predictions.json"
+        + ("" if MAPS.value == "none" else ", maps/")
+        + (", overlays/" if OVERLAYS.value else "")
+        + (", contours.json" if CONTOURS.value else "")
+    )
+    if FAIL_ON_ANOMALY.value and writer.num_anomalous:
+        return FOUND
+    return SKIPPED if FAIL_ON_ANOMALY.value and skipped else 0
+
+
+def main(argv: Sequence[str]) -> None:
+    """Predicts, and turns every foreseen mistake into one line and an exit status."""
+    run.start(argv)
+    try:
+        status = predict()
+    except Exception as error:
+        if not run.foreseen(error):
+            raise
+        sys.exit(f"error: {error}")
+    sys.exit(status)
+
+
+def console() -> None:
+    """The command `sgfr-predict`, whose `--help` is that of this module."""
+    sys.modules["__main__"].__doc__ = __doc__
+    for flag in flags.FLAGS.get_key_flags_for_module(__name__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(main)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,166 @@
+"""Images of any number and size, scored by a model a few at a time."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from experiments.choices import ConfigError
+from experiments.models import Found
+from sgfr_jax.datasets import DatasetError, Example, images, listing
+
+_WILD = frozenset("*?[")
+# Pixels of the images that are held at once, as their files say; more than that only of one image.
+_PIXELS = 1 << 26
+
+
+class Source(NamedTuple):
+    """An image file."""
+
+    path: Path
+    name: str  # unique; its POSIX path below the directory that holds all of them
+
+
+class Predicted(NamedTuple):
+    """An image and what a model makes of it."""
+
+    source: Source
+    image: np.ndarray  # uint8 [H, W] or [H, W, 3], upright
+    anomaly_map: np.ndarray  # float32 [H, W]
+    score: float
+
+
+class Unread(NamedTuple):
+    """An image that cannot be scored."""
+
+    source: Source
+    problem: str
+
+
+def find(text: str) -> list[Source]:
+    """The images that `--images` names, sorted; those of a list in its order.
+
+    Args:
+      text: an image; a directory, of which all images count; a pattern with `*`, `?`, `[]` and
+        `**`; or a text file with a path in each line, relative to the file's directory.
+
+    Raises:
+      ConfigError: if there is no image.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        paths, root = listing.image_files(path), path
+    elif path.is_file():
+        paths = [path] if listing.is_image(path) else _listed(path)
+        root = _common(paths)
+    elif _WILD & set(text):
+        paths, root = _matched(path), None
+        root = _common(paths)
+    else:
+        raise ConfigError(
+            f"--images={text}: there is no such file or directory; give a directory, an image, a"
+            " pattern in quotes, or a text file with a path in each line"
+        )
+    if not paths:
+        raise ConfigError(
+            f"--images={text} names no image; the suffixes {', '.join(listing.SUFFIXES)} count"
+        )
+    return [Source(p, Path(os.path.relpath(p, root)).as_posix()) for p in paths]
+
+
+def predict(
+    score: Callable[[Sequence[np.ndarray]], Iterator[Found]],
+    sources: Sequence[Source],
+    *,
+    batch_size: int,
+    min_side: int,
+) -> Iterator[Predicted | Unread]:
+    """What a model makes of each image, in order.
+
+    Args:
+      score: from `models.make_scorer`.
+      sources: the images.
+      batch_size: at most so many are held, and fewer if they are large.
+      min_side: an image with a shorter side cannot be scored.
+    """
+    read = partial(_read, min_side=min_side)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for some in _batches(sources, batch_size, pool):
+            loaded = list(pool.map(read, some))
+            found = score([one for one in loaded if isinstance(one, np.ndarray)])
+            for source, one in zip(some, loaded, strict=True):
+                if isinstance(one, np.ndarray):
+                    yield _predicted(source, one, next(found))
+                else:
+                    yield Unread(source, one)
+
+
+def _predicted(source: Source, image: np.ndarray, found: Found) -> Predicted | Unread:
+    if not np.isfinite(found.score):
+        return Unread(source, f"the score of '{source.path}' is not finite")
+    native = images.to_native(found.anomaly_map, image.shape[:2])
+    return Predicted(source, image, native, float(found.score))
+
+
+def _read(source: Source, min_side: int) -> np.ndarray | str:
+    example = Example(source.name, source.path, -1, "", None)
+    try:
+        return images.read_native(example, min_side=min_side).image
+    except DatasetError as error:
+        return str(error)
+
+
+def _batches(
+    sources: Sequence[Source], batch_size: int, pool: ThreadPoolExecutor
+) -> Iterator[list[Source]]:
+    """The images in order, so many at a time that they fit in memory."""
+    for begin in range(0, len(sources), batch_size):
+        some = sources[begin : begin + batch_size]
+        held, pixels = [], 0
+        for source, size in zip(some, pool.map(_num_pixels, some), strict=True):
+            if held and pixels + size > _PIXELS:
+                yield held
+                held, pixels = [], 0
+            held.append(source)
+            pixels += size
+        yield held
+
+
+def _num_pixels(source: Source) -> int:
+    """As the file's header says; 0 if it cannot be read, which reading will explain."""
+    try:
+        with Image.open(source.path) as image:
+            return image.width * image.height
+    except Exception:  # Pillow raises all kinds on damaged files
+        return 0
+
+
+def _matched(pattern: Path) -> list[Path]:
+    """The images that a pattern matches, sorted."""
+    fixed = next(i for i, part in enumerate(pattern.parts) if _WILD & set(part))
+    root, rest = Path(*pattern.parts[:fixed]), str(Path(*pattern.parts[fixed:]))
+    try:
+        return sorted(path for path in root.glob(rest) if listing.is_image(path))
+    except ValueError as error:  # such as 'a**'
+        raise ConfigError(f"--images={pattern} is not a pattern: {error}") from error
+
+
+def _listed(path: Path) -> list[Path]:
+    """The paths in a text file, each once."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--images={path} is neither an image nor a text file with a path in each line"
+        ) from error
+    named = (path.parent / line.strip() for line in lines if line.strip())
+    return list(dict.fromkeys(Path(os.path.normpath(one)) for one in named))
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([p.absolute().parent for p in paths])) if paths else Path()

@@ -1,0 +1,78 @@
+"""What an engineer without the checkout has: a wheel and a fitted model."""
+
+import csv
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.experiments.conftest import write_folder
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+def call(*command, cwd, status=0):
+    found = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert found.returncode == status, found.stderr
+    return found.stdout
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory):
+    """Where the commands of an installed wheel lie; dependencies are borrowed, not fetched."""
+    place = tmp_path_factory.mktemp("installed")
+    # Not built in the checkout, which it would leave directories in.
+    source = place / "source"
+    source.mkdir()
+    call("cp", "-r", *(ROOT / n for n in ("sgfr_jax", "experiments", "setup.py", "setup.cfg",
+         "README.md", "LICENSE")), source, cwd=place)  # fmt: skip
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir=wheels")
+    built = subprocess.run([*pip, str(source)], cwd=place, capture_output=True, text=True)
+    if built.returncode:  # such as where setuptools cannot be fetched
+        pytest.skip(f"no wheel can be built here: {built.stderr.strip().splitlines()[-1]}")
+    venv.create(place / "venv", with_pip=True)
+    scripts = place / "venv" / "bin"
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    libraries = call(scripts / "python", "-c", where, cwd=place)
+    borrowed = Path(libraries.strip()) / "borrowed.pth"
+    borrowed.write_text(sysconfig.get_path("purelib") + "\n")
+    (wheel,) = (place / "wheels").glob("*.whl")
+    call(scripts / "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=place)
+    return scripts
+
+
+def test_the_commands_come_from_the_wheel(scripts, tmp_path):
+    code = "import experiments, sgfr_jax; print(experiments.__file__, sgfr_jax.__file__)"
+    for path in call(scripts / "python", "-c", code, cwd=tmp_path).split():
+        assert Path(path).is_relative_to(scripts.parent)
+    said = call(scripts / "sgfr-predict", "--help", cwd=tmp_path, status=1)  # absl's status
+    for flag in ("--model", "--images", "--false_alarm_rate", "--batch_size"):
+        assert flag in said
+    assert "--layers" not in said and "Exit status" in said
+
+
+def test_a_model_is_used_without_the_checkout(scripts, tmp_path):
+    photographs = write_folder(tmp_path)
+    call(
+        sys.executable, "-m", "experiments.run", "--dataset=folder", f"--data_dir={photographs}",
+        "--category=cap", f"--workdir={tmp_path / 'run'}", "--layers=block2", "--image_size=64",
+        "--bank_size=20", "--num_figures=0", "--save_model", "--cache_dir=", cwd=ROOT,
+    )  # fmt: skip
+    model, wanted = tmp_path / "run" / "models" / "cap", photographs / "cap" / "test"
+    predict = (scripts / "sgfr-predict", f"--model={model}", f"--images={wanted}", "--cache_dir=")
+    call(*predict, "--fail_on_anomaly", cwd=tmp_path, status=3)
+    with (tmp_path / "run" / "scores.csv").open() as file:
+        expected = {row["file"]: np.float32(row["score"]) for row in csv.DictReader(file)}
+    with (tmp_path / "predictions" / "scores.csv").open() as file:
+        found = {f"cap/test/{r['path']}": np.float32(r["score"]) for r in csv.DictReader(file)}
+    assert found == expected
+    code = f"from experiments import models; print(models.load({str(model)!r}).about.category)"
+    assert call(scripts / "python", "-c", code, cwd=tmp_path).strip() == "cap"

@@ -1,0 +1,375 @@
+"""Scoring images with a saved model, on small photographs that the tests make."""
+
+import csv
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+from experiments import config, interruption, models, nulls, predict, prediction, predictions, run
+from sgfr_jax import thresholds
+from sgfr_jax.datasets import images as reading
+from tests.experiments.conftest import SMALL, write_folder
+
+ROOT = Path(__file__).parents[2]
+MTD = ROOT.parent / "shared" / "data" / "mtd"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Photographs, and a run of them that saved a model."""
+    directory = tmp_path_factory.mktemp("predict")
+    photographs = write_folder(directory)
+    settings = dataclasses.replace(SMALL, data_dir=str(photographs), categories=("cap",))
+    make = functools.cache(run.make_detector)
+    with pytest.MonkeyPatch.context() as patch:
+        # One detector for all: its programs take longer to compile than to run.
+        resources = run.Resources(Path("unused"), batch_size=4)
+        same = dataclasses.replace(config.resolve(settings), categories=None)
+        patch.setattr(run, "make_detector", lambda *args: make(same, resources))
+        run.run(
+            config.resolve(settings),
+            run.Resources(directory / "run", batch_size=4, num_figures=0, save_maps=True,
+                          save_model=True),
+        )  # fmt: skip
+        yield directory
+
+
+@pytest.fixture
+def model(place):
+    return place / "run" / "models" / "cap"
+
+
+@pytest.fixture
+def test_images(place):
+    return place / "photographs" / "cap" / "test"
+
+
+@pytest.fixture(autouse=True)
+def parsed(monkeypatch):
+    monkeypatch.setattr(interruption, "exit_at_once", lambda *args: None)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["predict"])
+
+
+def go(out, **values):
+    """The exit status, or the error's line."""
+    values = {"output_dir": str(out), "batch_size": 4, "cache_dir": ""} | values
+    presence = {name: flags.FLAGS[name].present for name in flags.FLAGS}
+    with flagsaver.flagsaver():
+        for name, value in values.items():
+            flags.FLAGS[name].value = value
+            flags.FLAGS[name].present = 1
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                predict.main(["predict"])
+        finally:
+            for name, present in presence.items():
+                flags.FLAGS[name].present = present
+    return stopped.value.code
+
+
+def rows(out):
+    with (out / "scores.csv").open() as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def test_everything_it_promises(place, model, test_images, tmp_path):
+    assert go(tmp_path, model=str(model), images=str(test_images)) == 0
+    found = rows(tmp_path)
+    assert list(found) == sorted(found) and len(found) == 6
+    with (place / "run" / "scores.csv").open() as file:
+        expected = {row["file"]: row["score"] for row in csv.DictReader(file)}
+    for name, row in found.items():
+        # The run's own scores, to the last bit.
+        assert np.float32(row["score"]) == np.float32(expected[f"cap/test/{name}"])
+        assert float(row["p_value"]) + float(row["nominal_below"]) == pytest.approx(1, abs=1e-5)
+        assert (row["decision"] == "anomalous") == ("dent" in name)
+        with Image.open(tmp_path / "overlays" / f"{name}.png") as overlay:
+            assert overlay.size == (72, 72) and overlay.mode == "RGB"
+        own = np.load(place / "run" / "maps" / "cap" / f"cap/test/{name}.npy")
+        written = predictions.read_png(tmp_path / "maps" / f"{name}.png")
+        native = reading.to_native(own, (72, 72))
+        assert written.shape == (72, 72)
+        np.testing.assert_allclose(written, native, atol=np.ptp(native) / 60_000)
+    summary = json.loads((tmp_path / "predictions.json").read_text())
+    assert (summary["images"], summary["anomalous"], summary["skipped"]) == (6, 3, [])
+    assert summary["thresholds"]["image"]["num_null"] == 5
+    coco = json.loads((tmp_path / "contours.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == list(found)
+    dents = {image["id"] for image in coco["images"] if "dent" in image["file_name"]}
+    assert dents <= {annotation["image_id"] for annotation in coco["annotations"]}
+    for annotation in coco["annotations"]:
+        assert annotation["score"] > summary["thresholds"]["pixel"]
+        assert max(annotation["segmentation"][0]) <= 72
+
+
+def test_what_is_said_of_too_few_images(model, test_images, tmp_path, capsys):
+    go(tmp_path, model=str(model), images=str(test_images))
+    said = capsys.readouterr()
+    assert (
+        "--false_alarm_rate=0.01 needs 99 held-out nominal images, and the model has 5" in said.err
+    )
+    assert "16.67% of nominal images are expected above it" in said.err
+    assert "3 of 6 images are anomalous; written to" in said.out
+    go(tmp_path, model=str(model), images=str(test_images), false_alarm_rate=0.5)
+    assert "note:" not in capsys.readouterr().err
+
+
+def test_images_of_any_size_and_kind(model, test_images, tmp_path):
+    there = tmp_path / "mixed"
+    (there / "below").mkdir(parents=True)
+    grey = np.asarray(Image.open(test_images / "dent" / "0.png"))
+    Image.fromarray(grey).resize((150, 90)).convert("RGB").save(there / "wide.jpg", quality=95)
+    Image.fromarray(grey.astype(np.uint16) * 257).resize((40, 33)).save(there / "deep.png")
+    Image.fromarray(grey).convert("RGBA").save(there / "below" / "deep.png")
+    assert go(tmp_path / "out", model=str(model), images=str(there), maps="tiff") == 0
+    assert list(rows(tmp_path / "out")) == ["below/deep.png", "deep.png", "wide.jpg"]
+    for name, shape in {"wide.jpg": (90, 150), "deep.png": (33, 40)}.items():
+        written = tifffile.imread(tmp_path / "out" / "maps" / f"{name}.tiff")
+        assert written.shape == shape and written.dtype == np.float32
+        with Image.open(tmp_path / "out" / "overlays" / f"{name}.png") as overlay:
+            assert overlay.size == shape[::-1]
+
+
+def test_only_what_is_asked_for(model, test_images, tmp_path):
+    values = {"maps": "none", "overlays": False, "contours": False}
+    assert go(tmp_path, model=str(model), images=str(test_images / "dent" / "*.png"), **values) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.json", "scores.csv"]
+    assert list(rows(tmp_path)) == ["0.png", "1.png", "2.png"]
+    assert json.loads((tmp_path / "predictions.json").read_text())["images"] == 3
+
+
+def test_bad_files_are_named_and_skipped(model, test_images, tmp_path, capsys):
+    there = tmp_path / "some"
+    there.mkdir()
+    for i, kind in enumerate(("good", "dent", "good")):
+        content = (test_images / kind / "0.png").read_bytes()
+        (there / f"{i}.png").write_bytes(content if i != 1 else content[:200])
+    Image.new("L", (5, 5)).save(there / "tiny.png")
+    out = tmp_path / "out"
+    assert go(out, model=str(model), images=str(there)) == 0
+    said = capsys.readouterr()
+    assert "skipped: " in said.err and "1.png" in said.err and "tiny.png" in said.err
+    assert "0 of 2 images are anomalous, 2 skipped" in said.out
+    assert list(rows(out)) == ["0.png", "2.png"]
+    assert len(json.loads((out / "predictions.json").read_text())["skipped"]) == 2
+    # The good ones score as they do alone.
+    alone = tmp_path / "alone"
+    go(alone, model=str(model), images=str(there / "2.png"))
+    assert float(rows(alone)["2.png"]["score"]) == pytest.approx(
+        float(rows(out)["2.png"]["score"]), rel=1e-5
+    )
+
+
+def test_exit_statuses(model, test_images, tmp_path):
+    asked = {"model": str(model), "fail_on_anomaly": True, "threshold": "f1"}
+    assert go(tmp_path, images=str(test_images / "good"), **asked) == 0
+    assert go(tmp_path, images=str(test_images / "dent"), **asked) == predict.FOUND == 3
+    assert go(tmp_path, images=str(test_images), model=str(model)) == 0
+    there = tmp_path / "some"
+    there.mkdir()
+    (there / "0.png").write_bytes((test_images / "good" / "0.png").read_bytes())
+    (there / "1.png").write_bytes(b"no image")
+    assert go(tmp_path / "out", images=str(there), **asked) == predict.SKIPPED == 4
+    (there / "0.png").unlink()
+    message = go(tmp_path / "out", images=str(there), **asked)
+    assert "none of 1 images could be scored" in message
+
+
+def test_thresholds_may_be_given(model, test_images, tmp_path):
+    asked = {"model": str(model), "images": str(test_images)}
+    for threshold, expected in (("1e9", 0), ("-1e9", 6), ("f1", 3)):
+        go(tmp_path, threshold=threshold, **asked)
+        found = rows(tmp_path).values()
+        assert sum(row["decision"] == "anomalous" for row in found) == expected
+    go(tmp_path, pixel_threshold=1e9, **asked)
+    assert json.loads((tmp_path / "contours.json").read_text())["annotations"] == []
+
+
+class TestMistakes:
+    """Each is one line that names the flag or the file."""
+
+    @pytest.mark.parametrize(
+        "values,words",
+        [
+            ({"model": None}, ["--model must be given"]),
+            ({"images": None}, ["--images must be given"]),
+            ({"model": "/no/such"}, ["/no/such", "does not exist"]),
+            ({"images": "/no/such"}, ["--images=/no/such", "no such file"]),
+            ({"images": "/no/such/*.png"}, ["names no image", ".png"]),
+            ({"threshold": "high"}, ["--threshold=high must be a number or f1"]),
+            ({"threshold": "nan"}, ["--threshold=nan must be a number or f1"]),
+            ({"pixel_threshold": float("inf")}, ["--pixel_threshold=inf must be a number"]),
+            ({"threshold": "3", "false_alarm_rate": 0.1}, ["--threshold and --false_alarm_rate"]),
+            ({"false_alarm_rate": 0.0}, ["--false_alarm_rate=0.0"]),
+            ({"pixel_false_alarm_rate": 1.0}, ["--pixel_false_alarm_rate=1.0"]),
+            ({"maps": "jpeg"}, ["--maps", "jpeg", "png"]),
+            ({"layers": ["fast"]}, ["--layers belongs to the model"]),
+            ({"weights": "/no/such.pth"}, ["/no/such.pth"]),
+        ],
+    )
+    def test_flags(self, model, test_images, tmp_path, values, words):
+        asked = {"model": str(model), "images": str(test_images)} | values
+        message = go(tmp_path / "out", **asked)
+        assert message.startswith("error: ") and "\n" not in message
+        for word in words:
+            assert word in message
+        assert not (tmp_path / "out").exists()
+
+    def test_output_directory(self, model, test_images, tmp_path):
+        (tmp_path / "file").write_text("")
+        message = go(tmp_path / "file", model=str(model), images=str(test_images))
+        assert "--output_dir" in message and "cannot be written" in message
+
+    def test_no_model_in_the_directory(self, test_images, tmp_path):
+        message = go(tmp_path / "out", model=str(test_images), images=str(test_images))
+        assert "holds no model" in message
+
+
+class TestFind:
+    """What `--images` names."""
+
+    def names(self, text):
+        return [source.name for source in prediction.find(str(text))]
+
+    def test_directories_patterns_and_single_images(self, test_images):
+        both = [f"{kind}/{i}.png" for kind in ("dent", "good") for i in range(3)]
+        assert self.names(test_images) == both
+        assert self.names(test_images / "**" / "*.png") == both
+        assert self.names(test_images / "*" / "0.png") == ["dent/0.png", "good/0.png"]
+        assert self.names(test_images / "dent" / "1.png") == ["1.png"]
+
+    def test_lists(self, test_images, tmp_path):
+        path = tmp_path / "wanted.txt"
+        lines = [test_images / "good" / "1.png", "", test_images / "dent" / "0.png", "gone.png"]
+        path.write_text("\n".join(map(str, [*lines, lines[0]])))
+        found = prediction.find(str(path))
+        assert [one.path for one in found] == [lines[0], lines[2], tmp_path / "gone.png"]
+        assert len({one.name for one in found}) == 3
+        assert not any(one.name.startswith(("/", "..")) for one in found)
+
+    def test_what_is_no_list(self, tmp_path):
+        path = tmp_path / "list.bin"
+        path.write_bytes(b"\xff\xfe\x00\x81")
+        with pytest.raises(config.ConfigError, match=r"list\.bin is neither an image nor"):
+            prediction.find(str(path))
+        (tmp_path / "empty.txt").write_text("\n\n")
+        with pytest.raises(config.ConfigError, match="names no image"):
+            prediction.find(str(tmp_path / "empty.txt"))
+
+
+def test_few_large_images_are_held_at_a_time(monkeypatch, tmp_path):
+    sources = [prediction.Source(tmp_path / str(i), str(i)) for i in range(7)]
+    sizes = {"0": 5, "1": 5, "2": 30, "3": 1, "4": 1, "5": 9, "6": 1}
+    monkeypatch.setattr(prediction, "_PIXELS", 10)
+    monkeypatch.setattr(prediction, "_num_pixels", lambda source: sizes[source.name])
+    with prediction.ThreadPoolExecutor(1) as pool:
+        found = [[s.name for s in some] for some in prediction._batches(sources, 5, pool)]
+    assert found == [["0", "1"], ["2"], ["3", "4"], ["5", "6"]]
+
+
+def test_maps_in_sixteen_bits(tmp_path, rng):
+    for anomaly_map in (rng.normal(size=(30, 20)) * 50, np.full((3, 4), -2.5)):
+        anomaly_map = anomaly_map.astype(np.float32)
+        predictions.write_png(tmp_path / "map.png", anomaly_map)
+        with Image.open(tmp_path / "map.png") as image:
+            assert np.asarray(image).dtype in (np.uint16, np.int32)
+        found = predictions.read_png(tmp_path / "map.png")
+        np.testing.assert_allclose(found, anomaly_map, atol=np.ptp(anomaly_map) / 100_000 + 1e-6)
+
+
+def test_what_was_scored_so_far_is_kept(tmp_path):
+    """Rows as they come; the outlines whenever the work ends."""
+    tally = thresholds.tally(np.arange(5.0))
+    writer = predictions.Writer(
+        tmp_path, nulls.Nulls(tally, tally), predictions.Decisions(3.0, 2.0),
+        maps="none", overlays=False, outlines=True,
+    )  # fmt: skip
+    anomaly_map = np.zeros((8, 8), np.float32)
+    anomaly_map[2:4, 2:6] = 9
+    source = prediction.Source(tmp_path / "a.png", "a.png")
+    image = np.zeros((8, 8), np.uint8)
+    writer.add(prediction.Predicted(source, image, anomaly_map, 9.0))
+    assert rows(tmp_path)["a.png"] == {
+        "path": "a.png", "score": "9", "p_value": "0.166667", "nominal_below": "0.833333",
+        "decision": "anomalous",
+    }  # fmt: skip
+    writer.finish({"category": "cap"})
+    (annotation,) = json.loads((tmp_path / "contours.json").read_text())["annotations"]
+    assert annotation["bbox"] == [2, 2, 4, 2] and annotation["area"] == 8
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_same(tmp_path):
+    """The whole way by its commands, with the default detector and the demo."""
+
+    def command(module, *arguments):
+        call = [sys.executable, "-m", f"experiments.{module}", "--cache_dir=", *arguments]
+        return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+    made = command("run", "--category=brick", f"--workdir={tmp_path / 'run'}", "--save_model")
+    assert made.returncode == 0, made.stderr
+    path = tmp_path / "run" / "models" / "brick"
+    size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    assert size < 2e7
+    from sgfr_jax import datasets
+
+    (category,) = datasets.load("demo", categories=["brick"])
+    (tmp_path / "images").mkdir()
+    names = {}
+    for number, example in enumerate(category.test):
+        names[example.name] = f"{number:03}.png"
+        Image.fromarray(example.image).save(tmp_path / "images" / names[example.name])
+    found = command(
+        "predict", f"--model={path}", f"--images={tmp_path / 'images'}",
+        f"--output_dir={tmp_path / 'out'}", "--fail_on_anomaly", "--threshold=f1",
+    )  # fmt: skip
+    assert found.returncode == 3, found.stderr
+    scored = rows(tmp_path / "out")
+    with (tmp_path / "run" / "scores.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert np.float32(row["score"]) == np.float32(scored[names[row["file"]]]["score"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MTD.exists(), reason=f"the magnetic tile data set is not at {MTD}")
+def test_magnetic_tiles(tmp_path):
+    """Real images of many sizes: few to fit on, and those that the null should tell apart."""
+    nominal = sorted((MTD / "MT_Free" / "Imgs").glob("*.jpg"))
+    kinds = ("MT_Blowhole", "MT_Break", "MT_Crack", "MT_Fray")
+    defective = [path for kind in kinds for path in sorted((MTD / kind / "Imgs").glob("*.jpg"))[:5]]
+    for place, paths in {
+        "train/good": nominal[::8], "test/good": nominal[4::40], "test/bad": defective
+    }.items():  # fmt: skip
+        (tmp_path / "tiles" / place).mkdir(parents=True)
+        for path in paths:
+            (tmp_path / "tiles" / place / path.name).write_bytes(path.read_bytes())
+    settings = config.resolve(
+        config.Config(dataset="folder", data_dir=str(tmp_path / "tiles"), layers=("fast",))
+    )
+    run.run(settings, run.Resources(tmp_path / "run", num_figures=0, save_model=True))
+    model = models.load(next((tmp_path / "run" / "models").iterdir()))
+    assert model.nulls.images.counts.sum() == len(nominal[::8])
+    values = {"model": str(next((tmp_path / "run" / "models").iterdir())), "batch_size": 16}
+    values["false_alarm_rate"] = 0.1
+    assert go(tmp_path / "out", images=str(tmp_path / "tiles" / "test"), **values) == 0
+    found = rows(tmp_path / "out")
+    called = {name: row["decision"] == "anomalous" for name, row in found.items()}
+    good = [flag for name, flag in called.items() if name.startswith("good")]
+    bad = [flag for name, flag in called.items() if name.startswith("bad")]
+    # Of 24 nominal ones 10% are expected; 7 or more have a probability below 2%.
+    assert sum(good) <= 6 and np.mean(bad) >= np.mean(good) + 0.2
+    for name in list(found)[:5]:
+        with Image.open(tmp_path / "tiles" / "test" / name) as image:
+            size = image.size
+        assert predictions.read_png(tmp_path / "out" / "maps" / f"{name}.png").shape == size[::-1]
