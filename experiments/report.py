@@ -1,0 +1,109 @@
+r"""Makes tables and plots of the records of sweeps.
+
+    python -m experiments.report --workdir=runs/solver_by_bank_mtd
+    python -m experiments.report --workdir runs/seeds_mtd gs://bucket/few_shot_mtd --out=report
+
+OUT receives table.csv (every metric, unrounded), table.md, table.tex (with the package booktabs)
+and PNG plots: of every metric against the bank's ratio, K, the number of nominal images and the
+milliseconds per image, as far as the records differ in these. Means are over categories, then mean
+and sample standard deviation over seeds; a seed without all categories is left out, and named.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from etils import epath
+
+from experiments import choices, collection, plots, summary
+from sgfr_jax import names
+from sgfr_jax.metrics import Metrics
+
+METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
+
+
+def report(
+    workdirs: Sequence[epath.Path],
+    out: epath.Path,
+    *,
+    metrics: Sequence[str] = METRICS,
+    by_category: bool = False,
+    draw: bool = True,
+) -> summary.Table:
+    """Reads all records of some work directories and writes tables and plots.
+
+    Args:
+      workdirs: of sweeps.
+      out: where to write; made if need be.
+      metrics: those of the Markdown and LaTeX tables and of the plots.
+      by_category: a row and a panel for every category instead of their mean.
+      draw: whether to make plots.
+
+    Raises:
+      ConfigError: if there are no records, or the plots' extra is missing.
+    """
+    found, damaged = [], {}
+    for workdir in workdirs:
+        records, bad = collection.load_all(workdir)
+        if not records:
+            raise choices.ConfigError(
+                f"--workdir={workdir} has no records: run experiments.sweep with it first"
+            )
+        found += records
+        damaged |= bad
+    table = summary.summarize(found, by_category=by_category)
+    table.notes.extend(f"record {path} is damaged ({why})" for path, why in damaged.items())
+    if not table.rows:
+        raise choices.ConfigError(
+            "no configuration has all categories yet: run the sweep to its end, or --by_category"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.csv").write_text(summary.to_csv(table.rows))
+    (out / "table.md").write_text(summary.to_markdown(table.rows, metrics))
+    (out / "table.tex").write_text(summary.to_latex(table.rows, metrics))
+    for name, axis in plots.AXES.items() if draw else ():
+        for metric in metrics:
+            made = plots.curves(table.rows, axis, metric)
+            if made:
+                (out / f"{metric}_by_{name}.png").write_bytes(plots.draw(made, axis, metric))
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reports, and turns every foreseen mistake into one line and an exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", nargs="+", action="extend", required=True,
+                        help="work directories of sweeps")  # fmt: skip
+    parser.add_argument("--out", help="where to write; by default report below the first of them")
+    parser.add_argument("--metric", nargs="+", default=METRICS, metavar="METRIC",
+                        help=f"which metrics: {', '.join(Metrics._fields)}")  # fmt: skip
+    parser.add_argument("--by_category", action="store_true", help="a row for every category")
+    parser.add_argument("--no_plots", action="store_true", help="tables alone")
+    options = parser.parse_args(argv)
+    try:
+        for name in options.metric:
+            if name not in Metrics._fields:
+                raise choices.ConfigError(
+                    f"--metric: {names.unknown_name('metric', name, Metrics._fields)}"
+                )
+        workdirs = [epath.Path(name).expanduser() for name in options.workdir]
+        out = epath.Path(options.out).expanduser() if options.out else workdirs[0] / "report"
+        table = report(
+            workdirs, out, metrics=options.metric, by_category=options.by_category,
+            draw=not options.no_plots,
+        )  # fmt: skip
+    except (choices.ConfigError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(summary.to_markdown(table.rows, options.metric))
+    for note in table.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(
+        f"Written to {out}: table.csv, table.md, table.tex"
+        + ("" if options.no_plots else ", plots")
+    )
+
+
+if __name__ == "__main__":
+    main()

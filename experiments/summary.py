@@ -1,0 +1,244 @@
+"""The records of sweeps as one table: means over categories, then mean and deviation over seeds.
+
+Columns are named as scikit-learn names those of a search: `param_solver`, `mean_test_pixel_ap`,
+`std_test_pixel_ap`, `mean_fit_time`.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from experiments import choices
+from experiments.records import Record
+from sgfr_jax.metrics import Metrics
+
+SEEDS = ("seed", "split_seed")
+# No part of what a row stands for: seeds are averaged over, and places are not what lies there.
+_NO_PARAMETERS = (
+    *SEEDS, "categories", "data_dir", "prepared_dir", "baselines", "metrics", "skip_bad_images",
+)  # fmt: skip
+# Shown even where all rows agree.
+_ALWAYS = ("dataset", "solver")
+_TIMES = ("mean_fit_time", "mean_score_time", "mean_ms_per_image")
+
+
+class Row(NamedTuple):
+    """A configuration, over all categories and seeds."""
+
+    parameters: dict[str, Any]  # those that differ between rows, and `_ALWAYS`
+    category: str | None  # None: the mean over categories
+    num_neighbors: int | None  # K: the atoms that a code draws on, where a solver has a number
+    num_seeds: int
+    num_categories: int
+    mean: dict[str, float | None]  # of every metric; None where no test set defines it
+    std: dict[str, float | None]  # None where there are fewer than two seeds
+    fit_time: float  # seconds of a category
+    score_time: float
+    ms_per_image: float  # of coding and mapping, without the network
+
+
+class Table(NamedTuple):
+    """The rows in the order of their parameters, and what was left out."""
+
+    rows: list[Row]
+    notes: list[str]
+
+
+def summarize(found: Iterable[Record], *, by_category: bool = False) -> Table:
+    """The table of some records.
+
+    A seed of a configuration counts when all categories of its data set, as far as any record knows
+    them, are there: a mean over the easy ones would flatter.
+
+    Args:
+      found: the records; those of one name count once.
+      by_category: a row for every category instead of their mean.
+    """
+    unique = list({record.digest: record for record in found}.values())
+    varying = _varying([record.config for record in unique])
+    categories: dict[tuple, set[str]] = {}
+    cells: dict[tuple, dict[tuple, dict[str, Record]]] = {}
+    notes = []
+    for record in unique:
+        categories.setdefault(_data(record.config), set()).add(record.category)
+        of_point = cells.setdefault(_point(record.config), {})
+        of_seed = of_point.setdefault(_seeds(record.config), {})
+        if record.category in of_seed:
+            notes.append(
+                f"{record.category}, {_described(record.config, varying)}: two records, of other"
+                " images or weights; the last by name counts"
+            )
+        of_seed[record.category] = record
+    rows = []
+    for of_point in cells.values():
+        settings = next(iter(next(iter(of_point.values())).values())).config
+        wanted = categories[_data(settings)]
+        complete = {seeds: found for seeds, found in of_point.items() if set(found) == wanted}
+        for seeds, of_seed in of_point.items():
+            missing = sorted(wanted - set(of_seed))
+            if missing and not by_category:
+                at = ", ".join(f"{n}={v}" for n, v in zip(SEEDS, seeds, strict=True))
+                notes.append(
+                    f"{_described(settings, varying)}, {at}: left out, without {', '.join(missing)}"
+                )
+        if by_category:
+            for name in sorted(wanted):
+                runs = [[found[name]] for found in of_point.values() if name in found]
+                if runs:
+                    rows.append(_row(settings, varying, name, runs))
+        elif complete:
+            rows.append(
+                _row(settings, varying, None, [list(f.values()) for f in complete.values()])
+            )
+    rows.sort(key=lambda row: _order([*row.parameters.values(), row.category or ""]))
+    return Table(rows, notes)
+
+
+def column_values(row: Row) -> dict[str, Any]:
+    """A row's columns by name."""
+    own = {f"param_{name}": _text(value) for name, value in row.parameters.items()}
+    if row.category is not None:
+        own["category"] = row.category
+    own |= {"n_seeds": row.num_seeds, "n_categories": row.num_categories}
+    for name in Metrics._fields:
+        own |= {f"mean_test_{name}": row.mean[name], f"std_test_{name}": row.std[name]}
+    return own | dict(zip(_TIMES, (row.fit_time, row.score_time, row.ms_per_image), strict=True))
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Every column, unrounded; what is not defined is empty."""
+    described = [column_values(row) for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(described[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(described)
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """Parameters, and metrics in percent with their deviation over seeds."""
+    cells = _cells(rows, metrics, "{mean:.1f} ± {std:.1f}")
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    lines.insert(1, "|---" * len(cells[0]) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def to_latex(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    r"""The same as a `tabular` of the package booktabs."""
+    cells = _cells(rows, metrics, r"${mean:.1f} \pm {std:.1f}$")
+    escaped = [[cell.replace("_", r"\_").replace("%", r"\%") for cell in row] for row in cells]
+    head, *body = [" & ".join(row) + r" \\" for row in escaped]
+    num_named = len(cells[0]) - len(metrics)
+    columns = "l" * num_named + "r" * len(metrics)
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
+         r"\end{tabular}", ""]
+    )  # fmt: skip
+
+
+def _row(
+    settings: dict[str, Any], varying: Sequence[str], category: str | None, runs: list[list[Record]]
+) -> Row:
+    """The row of some seeds, each with the records of its categories."""
+    of_seeds = [_means([r.results for r in run]) for run in runs]
+    mean, std = {}, {}
+    for name in Metrics._fields:
+        values = [found[name] for found in of_seeds if found[name] is not None]
+        mean[name] = sum(values) / len(values) if values else None
+        std[name] = _deviation(values)
+    seconds = [(r.results["seconds"], r.results["num_test"]) for run in runs for r in run]
+    fit = [s["embed_train"] + s["sample"] + s["calibrate"] for s, _ in seconds]
+    score = [s["score_test"] for s, _ in seconds]
+    each = [1000 * s["score_test"] / max(1, num_test) for s, num_test in seconds]
+    return Row(
+        {name: settings.get(name) for name in varying},
+        category,
+        _neighbors(settings),
+        len(runs),
+        len(runs[0]),
+        mean,
+        std,
+        *(sum(values) / len(values) for values in (fit, score, each)),
+    )
+
+
+def _means(results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """The mean of every metric over the categories that define it."""
+    means = {}
+    for name in Metrics._fields:
+        values = [r[name] for r in results if r[name] is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return means
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """The standard deviation of a sample; None of fewer than two."""
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _neighbors(settings: dict[str, Any]) -> int | None:
+    if settings["solver"] == "nearest":
+        return 1
+    solver = choices.SOLVERS.get(settings["solver"])
+    return settings[solver.atoms] if solver is not None and solver.atoms else None
+
+
+def _varying(configs: Sequence[dict[str, Any]]) -> list[str]:
+    # Those of another version may have other names.
+    names = dict.fromkeys(n for c in configs for n in c if n not in _NO_PARAMETERS)
+    several = [n for n in names if len({_text(c.get(n)) for c in configs}) > 1]
+    return [name for name in names if name in several or name in _ALWAYS]
+
+
+def _point(settings: dict[str, Any]) -> tuple:
+    return tuple((n, _text(v)) for n, v in settings.items() if n not in _NO_PARAMETERS)
+
+
+def _data(settings: dict[str, Any]) -> tuple:
+    return settings["dataset"], settings["split"]
+
+
+def _seeds(settings: dict[str, Any]) -> tuple:
+    return tuple(settings[name] for name in SEEDS)
+
+
+def _described(settings: dict[str, Any], varying: Sequence[str]) -> str:
+    return " ".join(f"{name}={_text(settings.get(name))}" for name in varying)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _order(values: Iterable[Any]) -> list[tuple]:
+    """Numbers by size before words by letter."""
+    numbers = (isinstance(v, int | float) for v in values)
+    return [
+        (0, v, "") if number else (1, 0, _text(v))
+        for v, number in zip(values, numbers, strict=True)
+    ]
+
+
+def _cells(rows: Sequence[Row], metrics: Sequence[str], both: str) -> list[list[str]]:
+    """The header and the rows, as text."""
+    named = list(rows[0].parameters) + (["category"] if rows[0].category is not None else [])
+    cells = [[*named, "seeds", *metrics]]
+    for row in rows:
+        values = [_text(value) for value in row.parameters.values()]
+        values += [row.category] if row.category is not None else []
+        cells.append([*values, str(row.num_seeds), *(_cell(row, name, both) for name in metrics)])
+    return cells
+
+
+def _cell(row: Row, name: str, both: str) -> str:
+    mean, std = row.mean[name], row.std[name]
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.1f}" if std is None else both.format(mean=100 * mean, std=100 * std)

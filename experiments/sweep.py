@@ -1,0 +1,105 @@
+r"""Runs a grid of configurations, each once, whatever dies on the way.
+
+    python -m experiments.sweep --grid=solver_by_bank --dataset=mtd --data_dir=../shared/data/mtd
+    python -m experiments.sweep --grid=seeds --workdir=gs://bucket/seeds --slice=3/16
+    python -m experiments.sweep --grid=few_shot --executor=ray --address=auto
+
+The grids are functions in `experiments/grids.py`. Every point and category has a record in
+WORKDIR/records, named by a hash of its configuration and its data; the same command again computes
+what is missing, and `python -m experiments.report` makes tables and plots of what is there.
+
+All other flags are those of `experiments.run` and hold for every point of the grid.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from absl import app, flags
+from etils import epath
+
+from experiments import campaign, choices, grids, options, run, tasks
+
+flags.adopt_module_key_flags(options)
+# The patches per side, which `experiments.run` calls --grid, are a point's matter.
+GRID = flags.DEFINE_string(
+    "grid", None, f"Which grid of configurations: {', '.join(grids.GRIDS)}.", allow_override=True
+)
+EXECUTOR = flags.DEFINE_enum(
+    "executor", "local", ["local", "ray"],
+    "What runs the points: this process, or the workers of Ray (pip install 'sgfr_jax[ray]').",
+)  # fmt: skip
+SLICE = flags.DEFINE_string(
+    "slice", "0/1",
+    "This worker's number, from 0, and how many identical workers a scheduler starts: 3/16.",
+)  # fmt: skip
+ADDRESS = flags.DEFINE_string(
+    "address", None, "With --executor=ray: of a cluster; by default Ray is started here."
+)
+CPUS = flags.DEFINE_float(
+    "cpus_per_worker", 1, "With --executor=ray: cores of every worker.", lower_bound=0.01
+)
+GPUS = flags.DEFINE_float(
+    "gpus_per_worker", 0, "With --executor=ray: GPUs of every worker.", lower_bound=0
+)
+TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard", False,
+    "Also write event files below WORKDIR/tensorboard (pip install 'sgfr_jax[tensorboard]').",
+)  # fmt: skip
+
+# Flags of `experiments.run` that a sweep, which keeps records alone, has no use for.
+_OF_A_RUN = ("baseline", "check_data", "num_figures", "save_maps", "save_model")
+
+
+def _executor() -> Callable[..., Iterator]:
+    if EXECUTOR.value == "ray":
+        from experiments import on_ray
+
+        return partial(
+            on_ray.execute, address=ADDRESS.value, num_cpus=CPUS.value, num_gpus=GPUS.value
+        )
+    if ADDRESS.value is not None:
+        raise choices.ConfigError("--address is for --executor=ray")
+    from experiments import executors
+
+    return executors.local
+
+
+def _given() -> set[str]:
+    """The flags that the command line names."""
+    given = {name for name in flags.FLAGS if flags.FLAGS[name].present} - {GRID.name}
+    for name in sorted(given.intersection(_OF_A_RUN)):
+        raise choices.ConfigError(f"--{name} is for experiments.run: a sweep keeps records alone")
+    return given
+
+
+def main(argv: Sequence[str]) -> None:
+    """Sweeps, and turns every foreseen mistake into one line and an exit status."""
+    run.start(argv)
+    try:
+        if GRID.value is None:
+            raise choices.ConfigError(f"--grid is missing; known: {', '.join(grids.GRIDS)}")
+        base = dataclasses.replace(options.named_by_flags(), grid=None)
+        points = grids.points(GRID.value, base, _given())
+        worker = tasks.parse_slice(SLICE.value)
+        where = options.WORKDIR.value or f"runs/{GRID.value}_{options.DATASET.value}"
+        workdir = epath.Path(where).expanduser()
+        resources = run.resources_from_flags(Path(where))
+        failed = campaign.run_missing(
+            points, resources, workdir, execute=_executor(), worker=worker,
+            tensorboard=TENSORBOARD.value,
+        )  # fmt: skip
+    except Exception as error:
+        if not run.foreseen(error):
+            raise
+        sys.exit(f"error: {error}")
+    if failed:
+        lines = "\n".join(f"failed: {line}" for line in failed)
+        sys.exit(f"{lines}\nerror: {len(failed)} points failed; the same command tries them again")
+    print(f"Written to {workdir}. Tables and plots: python -m experiments.report --workdir={where}")
+
+
+if __name__ == "__main__":
+    app.run(main)
