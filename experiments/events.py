@@ -32,7 +32,7 @@ def make_log(directory: epath.Path) -> Callable[[executors.Outcome, float], None
         nonlocal step
         step += 1
         writer.add_text("point", outcome.task.title, step)
-        writer.add_scalar("points per second", rate, step)
+        writer.add_scalar("points_per_second", rate, step)
         for name, value in _metrics(outcome.results).items():
             writer.add_scalar(f"{outcome.task.category}/{name}", value, step)
         writer.flush()

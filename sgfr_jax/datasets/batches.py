@@ -1,10 +1,10 @@
 """Batches of images, read by threads of this process or by worker processes.
 
 Decoding and resizing let go of the interpreter's lock for most of their time: 73 % for images of
-200 x 400 pixels, 87 % for JPEGs of 1024 x 1024. So threads, which start at once, keep four to eight
-cores busy. More need processes. These are Grain's, each of which takes a second to start and
-115 MB of its own, and Grain is not imported before they are asked for. Either way the batches are
-the same, bit for bit.
+200 x 400 pixels, 87 % for JPEGs of 1024 x 1024. So threads, which start at once, keep a few cores
+busy. Many need processes. These are Grain's, each of which takes a second to start and 115 MB of its
+own, and Grain is not imported before they are asked for. Either way the batches are the same, bit
+for bit.
 """
 
 import contextlib
@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
-from absl import flags
 
 from sgfr_jax.datasets.images import Loaded
 from sgfr_jax.datasets.types import DatasetError, Example
@@ -106,6 +104,8 @@ def end_workers() -> None:
 
     They would end by themselves, but one that has not quite started would leave a traceback.
     """
+    import psutil
+
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):  # it has ended
             if "spawn_main" in " ".join(child.cmdline()):
@@ -173,6 +173,7 @@ def _in_threads(rows: np.ndarray, row: Callable, stack: Callable) -> Iterator[Ba
 
 def _in_processes(rows: np.ndarray, row: Callable, stack: Callable, workers: int) -> Iterator:
     import grain  # half a second, and only workers need it
+    from absl import flags
 
     if not flags.FLAGS.is_parsed():  # in a script without absl, where Grain's flags are as defined
         flags.FLAGS.mark_as_parsed()

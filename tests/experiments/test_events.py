@@ -33,5 +33,5 @@ def test_points_become_steps(tmp_path):
         place += 16 + length
         values += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
     assert (1, "nut/pixel_ap", 0.25) in values
-    assert (1, "points per second", 2.0) in values and (2, "points per second", 3.0) in values
+    assert (1, "points_per_second", 2.0) in values and (2, "points_per_second", 3.0) in values
     assert [tag for _, tag, _ in values if tag.startswith("nut/")] == ["nut/pixel_ap"]
