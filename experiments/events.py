@@ -9,6 +9,9 @@ from experiments import executors
 from experiments.choices import ConfigError
 from sgfr_jax.metrics import Metrics
 
+# Events are on disk after so long at most: its own `flush` does not wait for its queue.
+_FLUSH_SECONDS = 2
+
 
 def make_log(directory: epath.Path) -> Callable[[executors.Outcome, float], None]:
     """What writes an outcome, and the points done per second, as the next step of a run.
@@ -25,7 +28,7 @@ def make_log(directory: epath.Path) -> Callable[[executors.Outcome, float], None
         raise ConfigError(
             "--tensorboard needs tensorboardX: pip install 'sgfr_jax[tensorboard]'"
         ) from error
-    writer = tensorboardX.SummaryWriter(str(directory))
+    writer = tensorboardX.SummaryWriter(str(directory), flush_secs=_FLUSH_SECONDS)
     step = 0
 
     def log(outcome: executors.Outcome, rate: float) -> None:
@@ -35,7 +38,6 @@ def make_log(directory: epath.Path) -> Callable[[executors.Outcome, float], None
         writer.add_scalar("points_per_second", rate, step)
         for name, value in _metrics(outcome.results).items():
             writer.add_scalar(f"{outcome.task.category}/{name}", value, step)
-        writer.flush()
 
     return log
 

@@ -1,6 +1,7 @@
 """Groups of a sweep on the workers of Ray (https://docs.ray.io), an optional extra."""
 
 import collections
+import socket
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from experiments.choices import ConfigError
 # How often a group is given to a new worker after its worker died.
 _RETRIES = 2
 _ROOT = Path(__file__).parent.parent
+_PATIENCE_SECONDS = 10
 # A group and its outcomes are a few kilobytes: nothing large goes through Ray.
 _STORE_BYTES = 1 << 27
 
@@ -95,6 +97,8 @@ class _Remote:
 
 
 def _connect(ray, address: str | None) -> None:
+    if address is not None:
+        _check_address(address)
     # Workers import this code, which need not be installed.
     environment = {"env_vars": {"PYTHONPATH": str(_ROOT)}}
     try:
@@ -106,6 +110,17 @@ def _connect(ray, address: str | None) -> None:
         else:
             ray.init(address=address, runtime_env=environment, logging_level="warning")
     except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"--address={address}: Ray cannot be reached ({error})") from error
+
+
+def _check_address(address: str) -> None:
+    """Raises ConfigError where nobody answers; Ray itself would wait for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():
+        return  # such as `auto`, which Ray looks up
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE_SECONDS).close()
+    except OSError as error:
         raise ConfigError(f"--address={address}: Ray cannot be reached ({error})") from error
 
 

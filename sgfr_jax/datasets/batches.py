@@ -2,9 +2,9 @@
 
 Decoding and resizing let go of the interpreter's lock for most of their time: 73 % for images of
 200 x 400 pixels, 87 % for JPEGs of 1024 x 1024. So threads, which start at once, keep a few cores
-busy. Many need processes. These are Grain's, each of which takes a second to start and 115 MB of its
-own, and Grain is not imported before they are asked for. Either way the batches are the same, bit
-for bit.
+busy. Many need processes. These are Grain's, each of which takes a second to start and 115 MB of
+its own, and Grain is not imported before they are asked for. Either way the batches are the same,
+bit for bit.
 """
 
 import contextlib
