@@ -1,9 +1,9 @@
 """A grid of 24 points: `experiments.sweep` against 24 times `experiments.run`.
 
 Two samplers, three sizes of bank and four solvers, one bank of `--layers=fast` each; every run is a
-process of its own. Before anything is timed one run embeds the images for those that may use the cache;
-without a cache nothing is kept, compiled programs neither. With --sample=N only N of the separate
-runs are made of either kind, spread over the grid, and their mean stands for all 24.
+process of its own. Before anything is timed one run embeds the images for those that may use the
+cache; without a cache nothing is kept, compiled programs neither. With --sample=N only N of the
+separate runs are made of either kind, spread over the grid, and their mean stands for all 24.
 
     python -m benchmarks.sweep --dataset=mtd --data_dir=../shared/data/mtd --sample=8
 """
