@@ -72,9 +72,7 @@ def start(
     """As `run`, up to the scores; what it returns computes the metrics, which needs no device."""
     num_train, test = len(category.train.examples), category.test.examples
     fitted = detector.fit(category)
-    exact = not config.native and pixels.keep_all(
-        len(test), config.image_size, len(detector.scorers), config.metrics
-    )
+    exact = pixels.keep_all(len(test), config.image_size, len(detector.scorers), config.counting)
     measure = _score(category, detector, fitted, config, output, exact)
 
     def results(found: Scored) -> dict[str, Any]:

@@ -84,6 +84,11 @@ class Config:
         return self.eval_size == "native"
 
     @property
+    def counting(self) -> str:
+        """How pixels are counted, of `choices.METRICS`; images of many sizes only in bins."""
+        return "streaming" if self.native else self.metrics
+
+    @property
     def automatic(self) -> bool:
         """Whether several levels and scales have a bank each."""
         return self.layers == (AUTO,)

@@ -199,12 +199,8 @@ def _conclude(writer, num_sources: int) -> int:
 def main(argv: Sequence[str]) -> None:
     """Predicts, and turns every foreseen mistake into one line and an exit status."""
     run.start(argv)
-    try:
+    with run.exit_on_mistakes():
         status = predict()
-    except Exception as error:
-        if not run.foreseen(error):
-            raise
-        sys.exit(f"error: {error}")
     sys.exit(status)
 
 

@@ -123,13 +123,13 @@ def finish(
         for name, categories in methods.items()
         for category, results in categories.items()
     ]
-    write_text(workdir / "results.csv", _csv(rows, list(rows[0])))
+    write_text(workdir / "results.csv", to_csv(rows, list(rows[0])))
     images = [
         {"category": record.category, **image} for record in records for image in record.images
     ]
     columns = ["category", "file", "label", "kind", "score"]
     columns += [f"score_{name}" for name in summary]
-    write_text(workdir / "scores.csv", _csv(images, columns))
+    write_text(workdir / "scores.csv", to_csv(images, columns))
     for record in records:
         _path(workdir, record.digest).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # another interrupted run may have records there
@@ -158,7 +158,8 @@ def _flat(results: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in results.items() if key != "seconds"} | seconds
 
 
-def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """A table with a header; what is None is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

@@ -8,13 +8,14 @@ Each category is fitted alone. The work directory receives results.json, results
 config.json and figures.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,14 +71,16 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     """
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import category as one_category
-    from experiments import environment, loading, models
-    from sgfr_jax import saving
+    from experiments import environment, loading
 
     workdir = resources.workdir
     records.open_workdir(workdir)
     found = load_data(settings, resources.accept_license)
     model_paths = {category.name: workdir / "models" / category.name for category in found}
     if resources.save_model:
+        from experiments import models
+        from sgfr_jax import saving
+
         for path in model_paths.values():
             saving.check_place(path)
     for note in counts.differences(settings.dataset, found) if settings.shots is None else ():
@@ -283,19 +286,26 @@ def foreseen(error: Exception) -> bool:
     return isinstance(error, mistakes | OSError)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs, and turns every foreseen mistake into one line and an exit status."""
-    start(argv)
-    workdir = Path(options.WORKDIR.value or f"runs/{options.DATASET.value}")
+@contextlib.contextmanager
+def exit_on_mistakes() -> Iterator[None]:
+    """Turns every foreseen mistake into one line and an exit status."""
     try:
-        settings = options.config_from_flags()
-        if options.CHECK_DATA.value:
-            sys.exit(0 if check_data(settings, accept_license=options.ACCEPT_LICENSE.value) else 1)
-        finished = run(settings, resources_from_flags(workdir))
+        yield
     except Exception as error:
         if not foreseen(error):
             raise
         sys.exit(f"error: {error}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs, and turns every foreseen mistake into one line and an exit status."""
+    start(argv)
+    workdir = Path(options.WORKDIR.value or f"runs/{options.DATASET.value}")
+    with exit_on_mistakes():
+        settings = options.config_from_flags()
+        if options.CHECK_DATA.value:
+            sys.exit(0 if check_data(settings, accept_license=options.ACCEPT_LICENSE.value) else 1)
+        finished = run(settings, resources_from_flags(workdir))
     report(finished, workdir)
 
 

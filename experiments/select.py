@@ -191,7 +191,7 @@ def main(argv: Sequence[str]) -> None:
     """Selects, and turns every foreseen mistake into one line and an exit status."""
     run.start(argv)
     workdir = Path(options.WORKDIR.value or f"runs/select_{options.DATASET.value}")
-    try:
+    with run.exit_on_mistakes():
         points = parse_grid(CANDIDATES.value, options.named_by_flags())
         resources = run.resources_from_flags(workdir)
         records.open_workdir(workdir)
@@ -206,10 +206,6 @@ def main(argv: Sequence[str]) -> None:
         if SCORE_TEST.value:
             below = resources._replace(workdir=workdir / "test")
             run.report(run.run(chosen, below), below.workdir)
-    except Exception as error:
-        if not run.foreseen(error):
-            raise
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

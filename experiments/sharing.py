@@ -7,6 +7,7 @@ are one compiled program, mapped over the penalties.
 import contextlib
 import dataclasses
 import functools
+import math
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -85,9 +86,7 @@ class Worker:
         memory.check(settings, num_train)
         num_test = len(category.test.examples)
         # What a task would do alone: together they may have more pixels than are kept.
-        exact = not settings.native and pixels.keep_all(
-            num_test, settings.image_size, 1, settings.metrics
-        )
+        exact = pixels.keep_all(num_test, settings.image_size, 1, settings.counting)
         limit = _STREAMED_AT_ONCE
         if exact:
             limit = max(1, pixels.KEPT_BYTES // (4 * max(1, num_test) * settings.image_size**2))
@@ -169,7 +168,7 @@ class Worker:
                 lambda: self._fit(category, embedder._replace(config=settings)),
             )
             # Compiled before anything is timed.
-            empty = np.zeros((embedder.batch_size, *_shape(embedder)), np.float32)
+            empty = np.zeros((embedder.batch_size, *embedder.patch_shape), np.float32)
             nothing = jax.device_put(empty)
             for scorer in scorers.values():
                 jax.block_until_ready(scorer(bank, nothing))
@@ -187,11 +186,12 @@ class Worker:
             return stages.fit(embedder, category.train, _silent, _silent)
         start = time.perf_counter()
         points = self._points.get(
-            tasks.embedding_of(settings), lambda: _gather(embedder, category.train)
+            tasks.embedding_of(settings),
+            lambda: stages.gather(embedder, category.train, _unreported),
         )
         gathered = time.perf_counter()
         key, num_atoms = jax.random.key(settings.seed), settings.num_atoms(len(points))
-        bank = stages.make_bank(settings, key, points, num_atoms, lambda more: None)
+        bank = stages.make_bank(settings, key, points, num_atoms, _unreported)
         sampled = time.perf_counter() - gathered
         return jax.block_until_ready(bank), [], detectors.Seconds(gathered - start, sampled)
 
@@ -199,7 +199,7 @@ class Worker:
         self, embedder: stages.Embedder, test: loading.Split
     ) -> Callable[[loading.Split], Iterator[np.ndarray]]:
         """What yields the patches of the test images, from memory where they fit."""
-        size = len(test.examples) * 4 * int(np.prod(_shape(embedder)))
+        size = len(test.examples) * 4 * math.prod(embedder.patch_shape)
         if not test.examples or size > KEPT_BYTES:
             return embedder.batches
         kept = self._tested.get(
@@ -311,23 +311,6 @@ def mapped_scorer(settings: config.Config, mapped: tuple[str, ...]) -> Callable:
     return score
 
 
-def _shape(embedder: stages.Embedder) -> tuple[int, int]:
-    """`(P, D)` of an image's embedding."""
-    return embedder.config.grid**2, config.num_features(embedder.config)
-
-
-def _gather(embedder: stages.Embedder, split: loading.Split) -> jax.Array:
-    """All patches of a split `[N, D]`, image after image."""
-    patches_each, width = _shape(embedder)
-    stored = np.empty((len(split.examples) * patches_each, width), np.float32)
-    done = 0
-    for batch in embedder.batches(split, cached=stages.CACHED_IMAGES):
-        rows = len(batch) * patches_each
-        stored[done : done + rows] = batch.reshape(rows, width)
-        done += rows
-    return jnp.asarray(stored)
-
-
 def _share_seconds(part: Sequence[Axis], results: dict[str, dict[str, Any]]) -> None:
     """Spreads the seconds of scoring evenly over an axis, which is computed at once."""
     for axis in part:
@@ -341,4 +324,8 @@ def _share_seconds(part: Sequence[Axis], results: dict[str, dict[str, Any]]) -> 
 def _silent(*description: Any) -> Iterator[Callable[[int], None]]:
     """A progress bar that shows nothing: a worker has one of its own."""
     del description
-    yield lambda more: None
+    yield _unreported
+
+
+def _unreported(more: int) -> None:
+    """What takes reports of progress and shows none."""

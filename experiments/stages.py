@@ -46,7 +46,12 @@ class Embedder(NamedTuple):
     batch_size: int
     cache_dir: Path | None
     cache_bytes: int
-    shape: tuple[int, int] | None = None  # of an image's embedding; None: the `[P, D]` of config
+    shape: tuple[int, int] | None = None  # `patch_shape`, if it is not that of config
+
+    @property
+    def patch_shape(self) -> tuple[int, int]:
+        """Of an image's embedding: `[P, D]`."""
+        return self.shape or (self.config.grid**2, num_features(self.config))
 
     def entry(self, hashes: tuple[str, ...]) -> str:
         """The name in the cache of the embeddings of images with these content hashes."""
@@ -84,11 +89,8 @@ class Embedder(NamedTuple):
         found = self.cached(split, cached or self.batch_size)
         if found is not None:
             return found
-        shape = self.shape or (self.config.grid**2, num_features(self.config))
-        name = self.entry(split.hashes)
-        return cache.write_through(
-            self.cache_dir, name, (len(split.examples), *shape), made, self.cache_bytes
-        )
+        name, shape = self.entry(split.hashes), (len(split.examples), *self.patch_shape)
+        return cache.write_through(self.cache_dir, name, shape, made, self.cache_bytes)
 
     def cached(self, split: loading.Split, rows: int) -> Iterator[np.ndarray] | None:
         """The patches of a split from the cache, so many images at a time; None: they are not."""
@@ -229,7 +231,7 @@ def fit(
 
     start = time.perf_counter()
     with embedding() as report:
-        points = _gather(embedder, split, report)
+        points = gather(embedder, split, report)
     embedded = time.perf_counter()
     with sampling() as report:
         bank = jax.block_until_ready(make_bank(config, key, points, num_atoms, report))
@@ -272,10 +274,9 @@ def sample(
     return types.make_bank(points, selection)
 
 
-def _gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array:
+def gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array:
     """All patches of a split on the device, `[N, D]`, image after image."""
-    config = embedder.config
-    patches_each, features = config.grid**2, num_features(config)
+    patches_each, features = embedder.patch_shape
     stored = jnp.empty((len(split.examples) * patches_each, features), jnp.float32)
     done = 0
     for batch in embedder.batches(split, cached=CACHED_IMAGES):

@@ -4,13 +4,11 @@ Columns are named as scikit-learn names those of a search: `param_solver`, `mean
 `std_test_pixel_ap`, `mean_fit_time`.
 """
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from experiments import choices
+from experiments import choices, records
 from experiments.records import Record
 from sgfr_jax.metrics import Metrics
 
@@ -110,11 +108,7 @@ def column_values(row: Row) -> dict[str, Any]:
 def to_csv(rows: Sequence[Row]) -> str:
     """Every column, unrounded; what is not defined is empty."""
     described = [column_values(row) for row in rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(described[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(described)
-    return text.getvalue()
+    return records.to_csv(described, list(described[0]))
 
 
 def to_markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
@@ -142,7 +136,7 @@ def _row(
     settings: dict[str, Any], varying: Sequence[str], category: str | None, runs: list[list[Record]]
 ) -> Row:
     """The row of some seeds, each with the records of its categories."""
-    of_seeds = [_means([r.results for r in run]) for run in runs]
+    of_seeds = [records.mean([r.results for r in run]) for run in runs]
     mean, std = {}, {}
     for name in Metrics._fields:
         values = [found[name] for found in of_seeds if found[name] is not None]
@@ -162,15 +156,6 @@ def _row(
         std,
         *(sum(values) / len(values) for values in (fit, score, each)),
     )
-
-
-def _means(results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """The mean of every metric over the categories that define it."""
-    means = {}
-    for name in Metrics._fields:
-        values = [r[name] for r in results if r[name] is not None]
-        means[name] = sum(values) / len(values) if values else None
-    return means
 
 
 def _deviation(values: Sequence[float]) -> float | None:

@@ -78,7 +78,7 @@ def _given() -> set[str]:
 def main(argv: Sequence[str]) -> None:
     """Sweeps, and turns every foreseen mistake into one line and an exit status."""
     run.start(argv)
-    try:
+    with run.exit_on_mistakes():
         if GRID.value is None:
             raise choices.ConfigError(f"--grid is missing; known: {', '.join(grids.GRIDS)}")
         base = dataclasses.replace(options.named_by_flags(), grid=None)
@@ -91,10 +91,6 @@ def main(argv: Sequence[str]) -> None:
             points, resources, workdir, execute=_executor(), worker=worker,
             tensorboard=TENSORBOARD.value,
         )  # fmt: skip
-    except Exception as error:
-        if not run.foreseen(error):
-            raise
-        sys.exit(f"error: {error}")
     if failed:
         lines = "\n".join(f"failed: {line}" for line in failed)
         sys.exit(f"{lines}\nerror: {len(failed)} points failed; the same command tries them again")

@@ -15,7 +15,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from sgfr_jax import metrics
 
@@ -136,7 +136,7 @@ def at_false_alarm_rate(null: Tally, rate: float, *, confidence: float = 0.95) -
         score=_largest(null, rank),
         wanted=rate,
         expected=rank / (num + 1),
-        upper=float(stats.beta.ppf(confidence, rank, num - rank + 1)),
+        upper=float(special.betaincinv(rank, num - rank + 1, confidence)),
         confidence=confidence,
         num_null=num,
         enough=allowed > 0,

@@ -1,5 +1,7 @@
 """Farthest-first traversal: no point may be far from all choices."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -84,13 +86,18 @@ def k_center_advance(
 
     def advance(state: types.Selection):
         indices, count = _look_ahead(state, points, norms, upto, min(pool_size, num_points))
-        chosen = (indices, state.count, count)
-        distances = _learn(state.distances, points, norms, chosen, min(block_size, num_slots))
+
+        def centres(slots):
+            return points[indices[slots]], norms[indices[slots]]
+
+        distances = learn(
+            state.distances, points, norms, centres,
+            start=state.count, count=count, block_size=min(block_size, num_slots),
+        )  # fmt: skip
         # What was chosen, and what was never eligible, stays out.
-        slot = jnp.arange(num_slots)
-        fresh = (slot >= state.count) & (slot < count)
+        fresh = fresh_slots(state, count)
         distances = distances.at[jnp.where(fresh, indices, num_points)].set(-jnp.inf, mode="drop")
-        weights = (slot < count).astype(points.dtype)
+        weights = (jnp.arange(num_slots) < count).astype(points.dtype)
         return types.Selection(indices, weights, count, distances)
 
     return jax.lax.while_loop(unfinished, advance, selection)
@@ -107,37 +114,91 @@ def _look_ahead(state, points, norms, upto, pool_size):
     bound = values[pool_size] if num_points > pool_size else -jnp.inf
     pool = pool[:pool_size]
     # Points that are not eligible may hold anything; their distance keeps them out.
-    candidates, candidate_norms = points[pool], norms[pool]
+    places, count = traverse_pool(
+        points[pool], norms[pool], values[:pool_size], bound,
+        start=state.count, upto=upto, num_slots=state.indices.shape[0],
+    )  # fmt: skip
+    return jnp.where(fresh_slots(state, count), pool[places], state.indices), count
+
+
+def fresh_slots(state, count: jax.Array) -> jax.Array:
+    """Which slots have been filled since `state`, of whatever has `count` and `indices [M]`."""
+    slot = jnp.arange(state.indices.shape[0])
+    return (slot >= state.count) & (slot < count)
+
+
+def traverse_pool(
+    candidates: jax.Array,
+    norms: jax.Array,
+    distances: jax.Array,
+    bound: jax.Array | float,
+    *,
+    start: jax.Array,
+    upto: int | jax.Array,
+    num_slots: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Farthest-first traversal of a pool, for as long as its farthest is the farthest of all.
+
+    Args:
+      candidates: `[P, D]`, the pool.
+      norms: `[P]`, squared.
+      distances: `[P]`, squared, to all earlier choices; -inf of what may not be chosen.
+      bound: the largest distance outside the pool.
+      start: how many slots earlier choices fill.
+      upto: how many to fill in all.
+      num_slots: `M`.
+
+    Returns:
+      `[M]` int32: places in the pool, in the slots from `start`; and how many slots are filled.
+    """
 
     def choosing(carry):
         _, count, distances = carry
         farthest = jnp.max(distances)
-        fresh = (farthest >= bound) | (count == state.count)
+        fresh = (farthest >= bound) | (count == start)
         return (count < upto) & (farthest > -jnp.inf) & fresh
 
     def choose(carry):
-        indices, count, distances = carry
+        places, count, distances = carry
         best = jnp.argmax(distances)
         products = jnp.matmul(candidates, candidates[best], precision=linalg.HIGHEST)
-        to_best = jnp.maximum(candidate_norms + candidate_norms[best] - 2 * products, 0)
+        to_best = jnp.maximum(norms + norms[best] - 2 * products, 0)
         distances = _lower(distances, to_best).at[best].set(-jnp.inf)
-        return indices.at[count].set(pool[best]), count + 1, distances
+        return places.at[count].set(best.astype(jnp.int32)), count + 1, distances
 
-    carry = (state.indices, state.count, values[:pool_size])
-    indices, count, _ = jax.lax.while_loop(choosing, choose, carry)
-    return indices, count
+    carry = (jnp.zeros(num_slots, jnp.int32), start, distances)
+    places, count, _ = jax.lax.while_loop(choosing, choose, carry)
+    return places, count
 
 
-def _learn(distances, points, norms, chosen, block_size):
-    """Lowers distances to those from the choices `start:count` of `indices`, block by block."""
-    indices, start, count = chosen
+def learn(
+    distances: jax.Array,
+    points: jax.Array,
+    norms: jax.Array,
+    centres: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    *,
+    start: jax.Array,
+    count: jax.Array,
+    block_size: int,
+) -> jax.Array:
+    """Lowers squared distances `[N]` to those from the choices in the slots `start:count`.
+
+    Args:
+      distances: to the choices before `start`; -inf stays.
+      points: `[N, D]`.
+      norms: `[N]`, squared.
+      centres: of slots `[b]` the choices `[b, D]` and their squared norms `[b]`.
+      start: the first slot.
+      count: the slot after the last.
+      block_size: how many choices one matrix product covers.
+    """
 
     def one_block(block, distances):
         # The last block may begin early: seeing a choice twice changes nothing.
         slots = start + block * block_size + jnp.arange(block_size)
-        centres = indices[jnp.minimum(slots, count - 1)]
-        products = jnp.matmul(points, points[centres].T, precision=linalg.HIGHEST)
-        nearest = jnp.min(norms[centres][None] - 2 * products, axis=1)
+        chosen, chosen_norms = centres(jnp.minimum(slots, count - 1))
+        products = jnp.matmul(points, chosen.T, precision=linalg.HIGHEST)
+        nearest = jnp.min(chosen_norms[None] - 2 * products, axis=1)
         return _lower(distances, jnp.maximum(norms + nearest, 0))
 
     num_blocks = (count - start + block_size - 1) // block_size

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from sgfr_jax import linalg, types
-from sgfr_jax.samplers import eligibility
+from sgfr_jax.samplers import eligibility, k_center
 from sgfr_jax.sharding.mesh import DATA
 
 
@@ -72,7 +72,7 @@ def k_center_over_patches(
 
         def advance(state: _State):
             ahead = _look_ahead(state, points, min(pool_size, len(points)))
-            return _learn(ahead, state.count, points, norms, min(block_size, num))
+            return _learn(ahead, state, points, norms, min(block_size, num))
 
         state = jax.lax.while_loop(unfinished, advance, state)
         filled = (jnp.arange(num) < state.count).astype(points.dtype)
@@ -120,47 +120,30 @@ def _offer(values, points, size):
 def _look_ahead(state: _State, points, pool_size) -> _State:
     """Goes on inside the pool for as long as that is sure to be right; alike on every device."""
     (values, rows, indices), bound = _offer(state.distances, points, pool_size)
-    norms, num = jnp.sum(rows**2, axis=-1), state.indices.shape[0]
-
-    def choosing(carry):
-        _, _, count, distances = carry
-        farthest = jnp.max(distances)
-        fresh = (farthest >= bound) | (count == state.count)
-        return (count < num) & (farthest > -jnp.inf) & fresh
-
-    def choose(carry):
-        atoms, chosen, count, distances = carry
-        best = jnp.argmax(distances)
-        products = jnp.matmul(rows, rows[best], precision=linalg.HIGHEST)
-        to_best = jnp.maximum(norms + norms[best] - 2 * products, 0)
-        distances = _lower(distances, to_best).at[best].set(-jnp.inf)
-        return (
-            atoms.at[count].set(rows[best]),
-            chosen.at[count].set(indices[best]),
-            count + 1,
-            distances,
-        )
-
-    carry = (state.atoms, state.indices, state.count, values)
-    atoms, chosen, count, _ = jax.lax.while_loop(choosing, choose, carry)
-    return state._replace(atoms=atoms, indices=chosen, count=count)
+    num = state.indices.shape[0]
+    places, count = k_center.traverse_pool(
+        rows, jnp.sum(rows**2, axis=-1), values, bound, start=state.count, upto=num, num_slots=num
+    )
+    fresh = k_center.fresh_slots(state, count)
+    return state._replace(
+        atoms=jnp.where(fresh[:, None], rows[places], state.atoms),
+        indices=jnp.where(fresh, indices[places], state.indices),
+        count=count,
+    )
 
 
-def _learn(state: _State, start, points, norms, block_size) -> _State:
-    """Lowers this device's distances to those from the choices since `start`, block by block."""
+def _learn(state: _State, before: _State, points, norms, block_size) -> _State:
+    """Lowers this device's distances to those from the choices made since `before`."""
 
-    def one_block(block, distances):
-        # The last block may begin early: seeing a choice twice changes nothing.
-        slots = start + block * block_size + jnp.arange(block_size)
-        centres = state.atoms[jnp.minimum(slots, state.count - 1)]
-        products = jnp.matmul(points, centres.T, precision=linalg.HIGHEST)
-        nearest = jnp.min(jnp.sum(centres**2, axis=-1)[None] - 2 * products, axis=1)
-        return _lower(distances, jnp.maximum(norms + nearest, 0))
+    def centres(slots):
+        chosen = state.atoms[slots]
+        return chosen, jnp.sum(chosen**2, axis=-1)
 
-    num_blocks = (state.count - start + block_size - 1) // block_size
-    distances = jax.lax.fori_loop(0, num_blocks, one_block, state.distances)
-    slot = jnp.arange(len(state.indices))
-    fresh = (slot >= start) & (slot < state.count)
+    distances = k_center.learn(
+        state.distances, points, norms, centres,
+        start=before.count, count=state.count, block_size=block_size,
+    )  # fmt: skip
+    fresh = k_center.fresh_slots(before, state.count)
     distances = _take_out(distances, jnp.where(fresh, state.indices, -1))
     return state._replace(distances=distances, farthest=jax.lax.pmax(jnp.max(distances), DATA))
 
@@ -170,8 +153,3 @@ def _take_out(distances, indices):
     local = indices - jax.lax.axis_index(DATA) * len(distances)
     inside = (indices >= 0) & (local >= 0) & (local < len(distances))
     return distances.at[jnp.where(inside, local, len(distances))].set(-jnp.inf, mode="drop")
-
-
-def _lower(distances, others):
-    """The minimum, but what is out stays out, even where the other is NaN."""
-    return jnp.where(distances > -jnp.inf, jnp.minimum(distances, others), -jnp.inf)
