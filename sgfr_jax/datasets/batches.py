@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -109,7 +110,31 @@ def end_workers() -> None:
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):  # it has ended
             if "spawn_main" in " ".join(child.cmdline()):
+                child.suspend()
+                _wait_until_stopped(child)
+                held = _held(child)
                 child.kill()
+                _remove(held)
+
+
+def _wait_until_stopped(process) -> None:
+    for _ in range(100):
+        if process.status() == "stopped":
+            return
+        time.sleep(0.001)
+
+
+def _held(process) -> list[str]:
+    """What a process has open in shared memory.
+
+    The tracker removes what it has been told of; a worker may die just before it tells.
+    """
+    return [f.path for f in process.open_files() if Path(f.path).parent == _SHARED_MEMORY]
+
+
+def _remove(paths: Sequence[str]) -> None:
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
 
 
 def _rows(num: int, batch_size: int, shard: tuple[int, int], seed: int | None) -> np.ndarray:
@@ -253,9 +278,12 @@ def _block_interrupts() -> None:
 def _end_with_parent(index: int, count: int) -> None:
     """Called in a worker: ends it when the process that reads from it is gone, even if killed."""
     del index, count
+    import psutil
 
     def wait():
         multiprocessing.parent_process().join()
+        with contextlib.suppress(psutil.Error):
+            _remove(_held(psutil.Process()))
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

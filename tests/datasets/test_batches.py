@@ -1,4 +1,5 @@
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -318,3 +319,22 @@ def test_no_worker_outlives_its_parent(tmp_path, number, early):
         assert errors == (
             "\ninterrupted: the same command goes on after the last finished category\n"
         )
+
+
+def hold(path, opened):
+    with open(path, "wb"):
+        opened.set()
+        time.sleep(60)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no /dev/shm")
+def test_what_a_killed_worker_had_not_told_of_is_removed():
+    path = Path("/dev/shm") / f"psm_test_{os.getpid()}"
+    context = multiprocessing.get_context("spawn")
+    opened = context.Event()
+    worker = context.Process(target=hold, args=(path, opened))
+    worker.start()
+    assert opened.wait(60) and path.exists()
+    batches.end_workers()
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGKILL and not path.exists()
