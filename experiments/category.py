@@ -5,18 +5,18 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from experiments import detectors, loading, pixels, progress, stages
+from experiments import assembly, detectors, loading, pixels, progress
 from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
 from sgfr_jax.datasets import DatasetError, Example, images
+from sgfr_jax.datasets.geometry import to_size
 from sgfr_jax.metrics import Metrics
 
 
@@ -132,37 +132,44 @@ def _score(
     figures_directory = output.workdir / "figures" / category.name
     for directory in (maps_directory, figures_directory):  # of an earlier run
         shutil.rmtree(directory, ignore_errors=True)
-    readable, done = loading.iterate(test, config), 0
+    seen, size = loading.views(test), (config.image_size, config.image_size)
+    wholes = [assembly.Assembly(test, config.overlap) for _ in scorers]
+    readable, done, viewed = loading.iterate(test, config), 0, 0
     with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
         began = time.perf_counter()
-        for batch in detector.batches(test) if test.examples else ():
-            num = len(jax.tree.leaves(batch)[0])
-            pad = partial(stages.pad, size=detector.batch_size)
-            patches = jax.device_put(jax.tree.map(pad, batch))
+        for batch in assembly.batches(detector, seen):
             shared = time.perf_counter() - began
-            loaded = [next(readable) for _ in range(num)]
+            found = []
+            for i, (solver, scorer) in enumerate(scorers.items()):
+                began = time.perf_counter()
+                state = fitted.states[solver]
+                maps, squares = jax.device_get(scorer(state, batch.patches, batch.extents))
+                _check_finite(squares[: batch.num], seen.split.examples[viewed:])
+                found.append(wholes[i].add(maps[: batch.num], squares[: batch.num]))
+                seconds[i] += shared + time.perf_counter() - began
+            viewed += batch.num
+
             began = time.perf_counter()
+            num = len(found[0][1])
+            loaded = [next(readable) for _ in range(num)]
             known = [j for j, image in enumerate(loaded) if image.mask is not None]
             masks = [loaded[j].mask for j in known]
             if config.native:
                 masks = _native_masks([test.examples[done + j] for j in known])
             reading = time.perf_counter() - began
-            for i, (solver, scorer) in enumerate(scorers.items()):
+            for i, (maps, image_scores) in enumerate(found):
                 began = time.perf_counter()
-                maps, image_scores = jax.device_get(scorer(fitted.states[solver], patches))
-                _check_finite(image_scores[:num], test.examples[done:])
-                scores[i][done : done + num] = image_scores[:num]
-                seconds[i] += shared + time.perf_counter() - began
-
-                began = time.perf_counter()
+                scores[i][done : done + num] = image_scores
+                shown = [to_size(of_image, size) for of_image in maps]
                 if known:
-                    counts[i].add(maps[known], masks)
+                    counted = maps if config.native else shown
+                    counts[i].add([counted[j] for j in known], masks)
                 metrics_seconds[i] += reading + time.perf_counter() - began
                 if i == 0:
-                    for j, (image, found) in enumerate(zip(loaded, maps, strict=False), done):
-                        _show(gallery, test.examples[j], image, found, scores[0][j])
+                    for j, (image, of_image) in enumerate(zip(loaded, shown, strict=True), done):
+                        _show(gallery, test.examples[j], image, of_image, scores[0][j])
                         if output.save_maps:
-                            _save_map(maps_directory, test.examples[j], found)
+                            _save_map(maps_directory, test.examples[j], of_image)
             done += num
             report(num)
             began = time.perf_counter()

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from sgfr_jax import names, pipeline, samplers, search, solvers, types
 
@@ -163,14 +162,18 @@ def make_learner(config: Any) -> Callable[[jax.Array, types.Bank], types.Bank]:
     return learned
 
 
-def make_dictionary(config: Any) -> Callable[[jax.Array, jax.Array, int], types.Bank]:
-    """What learns a dictionary for the run's own solver: `(key, patches, num_atoms) -> Bank`."""
+def make_dictionary(config: Any) -> Callable[[jax.Array, jax.Array, jax.Array, int], types.Bank]:
+    """What learns a dictionary for the run's own solver.
+
+    `(key, patches, weights, num_atoms) -> Bank`
+    """
     from sgfr_jax import subspaces
 
     code = make_coder(config.solver, config)
 
-    def learned(key: jax.Array, points: jax.Array, num_atoms: int) -> types.Bank:
-        weights = jnp.ones(points.shape[0], points.dtype)
+    def learned(
+        key: jax.Array, points: jax.Array, weights: jax.Array, num_atoms: int
+    ) -> types.Bank:
         return subspaces.dictionary(key, points, weights, num_atoms=num_atoms, code=code)
 
     return learned

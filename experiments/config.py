@@ -14,6 +14,8 @@ from sgfr_jax import datasets, samplers
 from sgfr_jax.backbones import architectures, hub
 from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.backbones.checkpoints import WeightsError
+from sgfr_jax.datasets.geometry import KINDS as GEOMETRIES
+from sgfr_jax.datasets.geometry import Geometry
 from sgfr_jax.datasets.mtd import SPLITS
 
 # What --layers takes beside names of levels: a bank for each of several levels and scales, or the
@@ -43,6 +45,10 @@ class Config:
     weights: str | None = None
     layers: tuple[str, ...] = (AUTO,)  # or (FAST,), or names of levels
     image_size: int | None = None  # None: 256, or 448 for networks of 14-pixel patches
+    geometry: str = "square"
+    crop: float = 0.875
+    tile: int | None = None  # None: the median shorter side of a category's training images
+    overlap: float = 0.25
     grid: int | None = None  # None: that of the middle layer
     unit_norm: bool = True
     sampler: str = "k_center"
@@ -87,6 +93,11 @@ class Config:
     def counting(self) -> str:
         """How pixels are counted, of `choices.METRICS`; images of many sizes only in bins."""
         return "streaming" if self.native else self.metrics
+
+    @property
+    def looks_at(self) -> Geometry:
+        """What is looked at of every image."""
+        return Geometry(self.geometry, self.crop, self.tile, self.overlap)
 
     @property
     def automatic(self) -> bool:
@@ -139,6 +150,7 @@ def _check_names(config: Config) -> None:
         "sampler", "sampler", config.sampler, (*choices.SAMPLERS, choices.STREAMING)
     )
     choices.check_known("split", "split", config.split, SPLITS)
+    choices.check_known("geometry", "geometry", config.geometry, GEOMETRIES)
     choices.check_known("subspaces", "basis learner", config.subspaces, choices.LEARNERS)
     choices.check_known("solver", "solver", config.solver, choices.SOLVERS)
     choices.check_known("search", "search", config.search, choices.SEARCHES)
@@ -155,6 +167,14 @@ def _check_names(config: Config) -> None:
 def _check_ranges(config: Config) -> None:
     _require(config.image_size is None or config.image_size > 0, "image_size", config.image_size,
              "a positive number of pixels")  # fmt: skip
+    _require(0 < config.crop <= 1, "crop", config.crop,
+             "in (0, 1]: the crop's side over the image's shorter side")  # fmt: skip
+    _require(config.tile is None or config.tile > 0, "tile", config.tile,
+             "a positive number of the image's pixels")  # fmt: skip
+    _require(config.tile is None or config.geometry == "tile", "tile", config.tile,
+             f"left out with --geometry={config.geometry}")  # fmt: skip
+    _require(0 <= config.overlap <= 0.5, "overlap", config.overlap,
+             "in [0, 0.5]: the share of a tile that the next one also shows")  # fmt: skip
     _require(config.bank_ratio is None or 0 < config.bank_ratio <= 1, "bank_ratio",
              config.bank_ratio, "in (0, 1]: the bank's share of the nominal patches")  # fmt: skip
     _require(config.bank_size is None or config.bank_size > 0, "bank_size", config.bank_size,

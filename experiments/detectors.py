@@ -22,7 +22,8 @@ class Origins(NamedTuple):
     """Where the `M` atoms of a bank come from."""
 
     images: jax.Array  # [M] int32: the training image; -1: learned from many
-    cells: jax.Array  # [M] int32: the patch of its grid, row by row; -1: the same
+    windows: jax.Array  # [M] int32: which of the image's windows, from 0; -1: the same
+    cells: jax.Array  # [M] int32: the patch of the window's grid, row by row; -1: the same
 
 
 class Fitted(NamedTuple):
@@ -40,22 +41,27 @@ class Detector(NamedTuple):
     """The stages of a run, compiled where that helps."""
 
     fit: Callable[[loading.Checked], Fitted]
-    # A pytree of arrays `[n, ...]` at a time, `n` at most the batch size.
+    # Of squares, as `loading.views` gives: a pytree of arrays `[n, ...]` at a time, `n` at most
+    # the batch size.
     batches: Callable[[loading.Split], Iterator[Any]]
-    # Name of a solver, the run's own first, to `(state, batch) -> (maps [B, S, S], scores [B])`.
+    # Name of a solver, the run's own first, to
+    # `(state, batch, extents [B, 2] or None) -> (maps [B, S, S], scores [B])`.
     scorers: dict[str, Callable]
     batch_size: int
 
 
-def origins(bank_indices: jax.Array, picks: np.ndarray) -> Origins:
-    """The origins of atoms chosen from some patches of every image.
+def origins(bank_indices: jax.Array, picks: np.ndarray, owners: np.ndarray) -> Origins:
+    """The origins of atoms chosen from some patches of every window of every image.
 
     Args:
-      bank_indices: `[M]`: which of the `N n` patches, image by image.
-      picks: `[N, n]`: which patches of each image these are.
+      bank_indices: `[M]`: which of the `V n` patches, window by window.
+      picks: `[V, n]`: which patches of each window these are.
+      owners: `[V]`: which image each window shows, in order.
     """
-    images, numbers = np.divmod(np.asarray(bank_indices), picks.shape[1])
-    return Origins(jnp.asarray(images, jnp.int32), jnp.asarray(picks[images, numbers], jnp.int32))
+    views, numbers = np.divmod(np.asarray(bank_indices), picks.shape[1])
+    first = np.searchsorted(owners, owners)  # of the image that each window shows
+    found = owners[views], (np.arange(len(owners)) - first)[views], picks[views, numbers]
+    return Origins(*(jnp.asarray(x, jnp.int32) for x in found))
 
 
 def no_origins(num_atoms: int) -> Origins:

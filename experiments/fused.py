@@ -19,6 +19,7 @@ from experiments import choices, detectors, loading, progress, stages, synthetic
 from experiments.config import Config
 from experiments.streams import Stream
 from sgfr_jax import calibration, fusion, maps, pipeline, types
+from sgfr_jax import extents as of_squares
 
 # Patches that one bank is chosen from: at most so many, as many from every image.
 SAMPLED_PATCHES = 100_000
@@ -41,11 +42,20 @@ class Fused(NamedTuple):
     image_spread: jax.Array  # [S]: their standard deviation
 
 
+class Squares(NamedTuple):
+    """Embedded squares that calibrate or weigh the streams."""
+
+    features: list[np.ndarray]  # [B, P, D] of every stream
+    owners: np.ndarray  # [B]: the training image that each shows, or is made from
+    extents: np.ndarray | None  # [B, 2]
+
+
 class Found(NamedTuple):
     """What one stream makes of some images."""
 
     maps: np.ndarray  # [B, H, W], every `_COARSE`-th pixel
     largest: np.ndarray  # [B], of all pixels
+    shown: np.ndarray  # [B, H, W] bool: False in padding
 
 
 def make_detector(
@@ -113,26 +123,31 @@ class _Scorer:
             )
             return jax.tree.map(lambda x: x.reshape(-1, grid, grid), found)
 
-        def maps_of(calibrated, scores, owners):
-            relative = calibration.standardize(calibrated, scores, owners)
-            return maps.anomaly_map(relative, size, sigma=config.sigma)
+        def maps_of(calibrated, scores, owners, extents):
+            relative = calibration.standardize(calibrated, scores, owners, extents)
+            return maps.anomaly_map(relative, size, sigma=config.sigma, extents=extents)
+
+        def coarse(found):
+            return found[:, _COARSE // 2 :: _COARSE, _COARSE // 2 :: _COARSE]
 
         @jax.jit
-        def glance(calibrated, scores, owners):
-            found = maps_of(calibrated, scores, owners)
-            coarse = found[:, _COARSE // 2 :: _COARSE, _COARSE // 2 :: _COARSE]
-            return coarse, maps.image_score(found)
+        def glance(calibrated, scores, owners, extents):
+            found = maps_of(calibrated, scores, owners, extents)
+            shown = jnp.ones(found.shape, bool)
+            if extents is not None:
+                shown = of_squares.inside(extents, size)
+            return coarse(found), maps.image_score(found, extents), coarse(shown)
 
         @partial(jax.jit, static_argnames="grid")
-        def of_stream(bank, calibrated, features, *, grid):
+        def of_stream(bank, calibrated, features, extents, *, grid):
             flat = features.reshape(-1, features.shape[-1])
             found = pipeline.score_and_owner(bank, flat, code=code, chunk_size=chunk_size)
-            return maps_of(calibrated, *(x.reshape(-1, grid, grid) for x in found))
+            return maps_of(calibrated, *(x.reshape(-1, grid, grid) for x in found), extents)
 
         @jax.jit
-        def fuse(state: Fused, found: list[jax.Array]):
+        def fuse(state: Fused, found: list[jax.Array], extents):
             stacked = jnp.stack(found)
-            largest = jnp.max(stacked, axis=(2, 3))
+            largest = jnp.stack([maps.image_score(of_one, extents) for of_one in found])
             relative = (largest - state.image_mean[:, None]) / state.image_spread[:, None]
             return (
                 jnp.tensordot(state.map_weights, stacked, axes=1),
@@ -142,15 +157,15 @@ class _Scorer:
         self._held_out, self._glance = held_out, glance
         self._of_stream, self._fuse = of_stream, fuse
 
-    def score(self, state: Fused, batch: Sequence[jax.Array]):
-        """Maps `[B, S, S]` and image scores `[B]`."""
+    def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
+        """Maps `[B, S, S]` and image scores `[B]`; extents as of `stages.make_scorer`."""
         found = [
-            self._of_stream(bank, calibrated, features, grid=stream.grid)
+            self._of_stream(bank, calibrated, features, extents, grid=stream.grid)
             for bank, calibrated, features, stream in zip(
                 state.banks, state.calibrations, batch, self.streams, strict=True
             )
         ]
-        return self._fuse(state, found)
+        return self._fuse(state, found, extents)
 
     def held_out(self, bank, sources, features, own, grid):
         """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""
@@ -161,21 +176,25 @@ class _Scorer:
             found.append(self._held_out(bank, sources, *padded, grid=grid))
         return [jnp.concatenate(parts)[: len(features)] for parts in zip(*found, strict=True)]
 
-    def glance(self, calibrated, scores, owners) -> Found:
+    def glance(self, calibrated, scores, owners, extents) -> Found:
         """What calibrated scores make of images."""
         found = []
         for begin in range(0, len(scores), _BATCH):
             some = slice(begin, begin + _BATCH)
-            found.append(jax.device_get(self._glance(calibrated, scores[some], owners[some])))
+            own = None if extents is None else extents[some]
+            found.append(jax.device_get(self._glance(calibrated, scores[some], owners[some], own)))
         return Found(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
     """Fits the banks of the streams, those of one image size after the other, then weighs them."""
     name, num_images = category.name, len(category.train.examples)
+    train = loading.views(category.train)
+    num_views = len(train.owners)
     key = jax.random.key(config.seed)
     held = min(num_images, CALIBRATION_IMAGES)
-    kept = np.sort(np.asarray(jax.random.permutation(key, num_images)[:held]))
+    calibrating = np.sort(np.asarray(jax.random.permutation(key, num_images)[:held]))
+    kept = np.isin(train.owners, calibrating)
 
     embed_seconds = sample_seconds = 0.0
     banks, origins, nominal = [], [], []
@@ -183,19 +202,21 @@ def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
     for read, (size, group) in zip(readers, by_size, strict=True):
         start = time.perf_counter()
         keys, grids = zip(*((jax.random.fold_in(key, i), s.grid) for i, s in group), strict=True)
-        picks = [_pick(*of, num_images) for of in zip(keys, grids, strict=True)]
-        with progress.bar(f"{name}: embedding at {size} px", num_images, "images") as report:
-            points, seen = _read(read(category.train), picks, kept, report)
+        shown = [stages.patch_weights(train, grid) for grid in grids]
+        picks = [_pick(*of) for of in zip(keys, shown, strict=True)]
+        weights = [np.take_along_axis(*of, axis=1).ravel() for of in zip(shown, picks, strict=True)]
+        with progress.bar(f"{name}: embedding at {size} px", num_views, "images") as report:
+            points, seen = _read(read(train.split), picks, kept, report)
         nominal.extend(seen)
         embedded = time.perf_counter()
-        sizes = [config.num_atoms(len(of_stream)) for of_stream in points]
+        sizes = [config.num_atoms(int(of_stream.sum())) for of_stream in weights]
         with progress.bar(f"{name}: sampling at {size} px", sum(sizes), "atoms") as report:
-            for of_key, picked, num_atoms in zip(keys, picks, sizes, strict=True):
+            for of_key, picked, own, num_atoms in zip(keys, picks, weights, sizes, strict=True):
                 of_stream = jnp.asarray(points.pop(0))  # large, and no longer needed
-                bank = stages.make_bank(config, of_key, of_stream, num_atoms, report)
+                bank = stages.make_bank(config, of_key, of_stream, own, num_atoms, report)
                 banks.append(jax.block_until_ready(bank))
                 if config.subspaces == "implicit":
-                    origins.append(detectors.origins(bank.indices, picked))
+                    origins.append(detectors.origins(bank.indices, picked, train.owners))
                 else:
                     origins.append(detectors.no_origins(len(bank.weights)))
         embed_seconds += embedded - start
@@ -208,27 +229,35 @@ def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
         notes.append(f"{why}: nothing could be held out, so residuals are those of patches that")
         notes[-1] += " the banks have seen"
         sources = [jnp.full_like(s, -1) for s in sources]
-    drawn = synthetic.draw(category.train, config.seed, config.image_size)
-    made = _gather(readers, drawn.split, f"{name}: synthetic defects")
+    drawn = synthetic.draw(category.train, config.seed, config.image_size, category.geometry)
+    made = _gather(readers, drawn.seen.split, f"{name}: synthetic defects")
+    ordinary = Squares(
+        nominal, train.owners[kept], None if train.extents is None else train.extents[kept]
+    )
+    defective = Squares(made, drawn.seen.owners, drawn.seen.extents)
     states = {}
     for solver, scorer in scorers.items():
         with progress.bar(f"{name}: weighing streams", len(streams), "streams") as report:
             states[solver] = _weigh(
-                scorer, tuple(banks), sources, (nominal, kept), (made, drawn), report
+                scorer, tuple(banks), sources, ordinary, defective, drawn, report
             )
     own = next(iter(states.values()))
     shares = [f"{s.name} {w:.2f}" for s, w in zip(streams, own.map_weights, strict=True)]
     notes.append(f"weights from {len(drawn.masks)} synthetic defects: {', '.join(shares)}")
     spent = detectors.Seconds(embed_seconds, sample_seconds, time.perf_counter() - sampled)
     num_atoms = sum(int(jnp.sum(bank.weights > 0)) for bank in banks)
-    calibrated_on = tuple(int(image) for image in kept)
+    calibrated_on = tuple(int(image) for image in calibrating)
     return detectors.Fitted(states, num_atoms, notes, spent, tuple(origins), calibrated_on)
 
 
-def _pick(key: jax.Array, grid: int, num_images: int) -> np.ndarray:
-    """Which patches of each image a bank is chosen from, `[N, n]`: as many from every image."""
-    each = min(grid**2, max(1, SAMPLED_PATCHES // num_images))
-    drawn = np.asarray(jax.random.uniform(key, (num_images, grid**2)))
+def _pick(key: jax.Array, shown: np.ndarray) -> np.ndarray:
+    """Which patches of each square a bank is chosen from, `[V, n]`: as many from every one.
+
+    Of `shown`, `[V, P]`, those that are 0 come last.
+    """
+    num_views, num_patches = shown.shape
+    each = min(num_patches, max(1, SAMPLED_PATCHES // num_views))
+    drawn = np.where(shown > 0, jax.random.uniform(key, shown.shape), 2)
     # NumPy's sort: XLA's takes several times as long on a CPU.
     return np.sort(np.argsort(drawn, axis=1, kind="stable")[:, :each], axis=1)
 
@@ -239,12 +268,12 @@ def _read(
     kept: np.ndarray,
     report: stages.Report,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of every stream the picked patches `[N n, D]`, and all `[M, P, D]` of the `kept` images."""
+    """Of every stream the picked patches `[V n, D]`, and all `[M, P, D]` of the `kept` squares."""
     points, nominal = [None] * len(picks), [[] for _ in picks]
     done = 0
     for batch in batches:
         rows = np.arange(done, done + len(batch[0]))
-        inside = np.isin(rows, kept)
+        inside = kept[rows]
         for i, (features, picked) in enumerate(zip(batch, picks, strict=True)):
             if points[i] is None:
                 points[i] = np.empty((*picked.shape, features.shape[-1]), np.float32)
@@ -267,22 +296,23 @@ def _gather(readers: Sequence[Callable], split: loading.Split, title: str) -> li
     return [np.concatenate(of_stream) for of_stream in zip(*found, strict=True)]
 
 
-def _weigh(scorer: _Scorer, banks, sources, nominal, made, report) -> Fused:
+def _weigh(scorer: _Scorer, banks, sources, nominal, defective, drawn, report) -> Fused:
     """Calibrates every stream on held-out nominal images, and weighs them by synthetic defects."""
-    (features, own), (defective, drawn) = nominal, made
     calibrations, of_nominal, of_defects = [], [], []
     for i, (stream, bank) in enumerate(zip(scorer.streams, banks, strict=True)):
         held_out = partial(scorer.held_out, bank, sources[i], grid=stream.grid)
-        scores, owners = held_out(features[i], own)
-        calibrated = calibration.calibrate(scores, owners, len(bank.atoms))
-        seen = scorer.glance(calibrated, scores, owners)
-        mean, spread = seen.maps.mean(), max(seen.maps.std(), 1e-6)
+        scores, owners = held_out(nominal.features[i], nominal.owners)
+        calibrated = calibration.calibrate(scores, owners, len(bank.atoms), extents=nominal.extents)
+        seen = scorer.glance(calibrated, scores, owners, nominal.extents)
+        mean, spread = seen.maps[seen.shown].mean(), max(seen.maps[seen.shown].std(), 1e-6)
         calibrated = calibration.rescale(calibrated, jnp.float32(mean), jnp.float32(spread))
         calibrations.append(calibrated)
         # Maps are linear in the scores: the rescaled ones need not be made anew.
-        of_nominal.append(Found(*((x - mean) / spread for x in seen)))
-        if defective:
-            of_defects.append(scorer.glance(calibrated, *held_out(defective[i], drawn.sources)))
+        maps, largest = ((x - mean) / spread for x in (seen.maps, seen.largest))
+        of_nominal.append(Found(maps, largest, seen.shown))
+        if len(defective.owners):
+            found = held_out(defective.features[i], defective.owners)
+            of_defects.append(scorer.glance(calibrated, *found, defective.extents))
         report(1)
 
     num_streams = len(banks)
@@ -290,7 +320,11 @@ def _weigh(scorer: _Scorer, banks, sources, nominal, made, report) -> Fused:
     if of_defects:
         masks = synthetic.coarse(drawn.masks, _COARSE)
         precision = np.stack([
-            fusion.precisions(defects.maps, masks, drawn.groups, ordinary.maps)
+            fusion.precisions(
+                # Padding ranks last, and so counts for nothing.
+                np.where(defects.shown, defects.maps, defects.maps.min()),
+                masks, drawn.groups, ordinary.maps[ordinary.shown],
+            )
             for defects, ordinary in zip(of_defects, of_nominal, strict=True)
         ])  # fmt: skip
         map_weights = fusion.map_weights(precision)

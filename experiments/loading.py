@@ -1,6 +1,7 @@
 """Reading every image before the long work starts, so that a bad one is found at once."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 from experiments import progress
 from experiments.config import Config, strides
 from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, batches, images
+from sgfr_jax.datasets.geometry import Geometry, Window, windows
 
 # Images are kept from the check when they fit in this; otherwise they are read again in turn.
 KEPT_BYTES = 1 << 29
@@ -26,9 +28,32 @@ class Split(NamedTuple):
     """The training or the test images of a category, all of them readable."""
 
     examples: tuple[Example, ...]
-    hashes: tuple[str, ...]  # of the images' bytes
+    hashes: tuple[str, ...]  # of the images' bytes, and of the part that is meant
     kept: tuple[images.Loaded, ...] | None  # in memory; None: read again when asked for
     workers: int = 0  # processes that read; 0: threads of this one
+    # Through which each image is seen; None: each as one full square.
+    windows: tuple[tuple[Window, ...], ...] | None = None
+
+    def take(self, chosen: Sequence[int]) -> "Split":
+        """Some of the images."""
+
+        def some(items):
+            return None if items is None else tuple(items[i] for i in chosen)
+
+        return self._replace(
+            examples=some(self.examples),
+            hashes=some(self.hashes),
+            kept=some(self.kept),
+            windows=some(self.windows),
+        )
+
+
+class Views(NamedTuple):
+    """The `V` squares that a network sees of the images of a split, image by image."""
+
+    split: Split  # whose examples they are
+    owners: np.ndarray  # [V]: which image each shows
+    extents: np.ndarray | None  # [V, 2] float32: the shares they fill; None: all are full
 
 
 class Checked(NamedTuple):
@@ -38,6 +63,7 @@ class Checked(NamedTuple):
     train: Split
     test: Split
     notes: tuple[str, ...]  # what was left out
+    geometry: Geometry = Geometry()  # with the side of a tile, if there are tiles
 
     def fingerprint(self) -> list:
         """What a result depends on: the images and masks, their names, classes and order."""
@@ -111,8 +137,83 @@ def check(
                 raise DatasetError(f"category {category.name} has no training image left")
             bad = bad_train + bad_test
             notes = (f"{bad} bad images skipped",) if bad else ()
-            checked.append(Checked(category.name, train, test, notes))
+            found = Checked(category.name, train, test, notes)
+            checked.append(_with_windows(found, config))
     return checked
+
+
+def with_windows(split: Split, geometry: Geometry) -> Split:
+    """The images of a split as they are to be seen."""
+    if geometry.kind == "square":
+        return split
+    shapes = _shapes(split.examples)
+    found = tuple(windows(shape, geometry) for shape in shapes)
+    if all(own == (Window((0, 0, *shape)),) for own, shape in zip(found, shapes, strict=True)):
+        return split  # images that are squares already
+    if geometry.kind == "crop":  # what lies outside is no part of the image any more
+        return _meant(split, [window for (window,) in found])
+    return split._replace(windows=found)
+
+
+def views(split: Split) -> Views:
+    """The squares that a network sees of a split."""
+    if split.windows is None:
+        return Views(split, np.arange(len(split.examples)), None)
+    owners = np.repeat(np.arange(len(split.examples)), [len(found) for found in split.windows])
+    flat = [window for found in split.windows for window in found]
+    extents = np.array([window.extent for window in flat], np.float32).reshape(-1, 2)
+    full = bool((extents == 1).all())
+    of_views = _meant(split.take(owners)._replace(windows=None), flat)
+    return Views(of_views, owners, None if full else extents)
+
+
+def num_views(split: Split) -> int:
+    """How many squares a network sees of a split."""
+    return len(split.examples) if split.windows is None else sum(map(len, split.windows))
+
+
+def _meant(split: Split, parts: Sequence[Window]) -> Split:
+    """The parts of images that windows show, as images of their own; to be read anew."""
+    together = list(zip(split.examples, split.hashes, parts, strict=True))
+    return split._replace(
+        examples=tuple(example._replace(window=window) for example, _, window in together),
+        hashes=tuple(f"{of_image} {window}" for _, of_image, window in together),
+        kept=None,
+    )
+
+
+def view_hashes(
+    train: Sequence[Example], hashes: tuple[str, ...], config: Config
+) -> tuple[str, ...] | None:
+    """The content hashes of what is seen of training images; None if one cannot be read."""
+    split = Split(tuple(train), hashes, None)
+    try:
+        return views(with_windows(split, _geometry(split.examples, config))).split.hashes
+    except DatasetError:
+        return None
+
+
+def _geometry(train: Sequence[Example], config: Config) -> Geometry:
+    """The configuration's geometry, with a side for its tiles if that is left open."""
+    geometry = config.looks_at
+    if geometry.kind != "tile" or geometry.tile is not None:
+        return geometry
+    side = int(np.median([min(shape) for shape in _shapes(train)]))
+    return dataclasses.replace(geometry, tile=side)
+
+
+def _shapes(examples: Sequence[Example]) -> list[tuple[int, int]]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(images.shape_of, (example.image for example in examples)))
+
+
+def _with_windows(category: Checked, config: Config) -> Checked:
+    geometry = _geometry(category.train.examples, config)
+    return category._replace(
+        train=with_windows(category.train, geometry),
+        test=with_windows(category.test, geometry),
+        geometry=geometry,
+    )
 
 
 def iterate(split: Split, config: Config) -> Iterator[images.Loaded]:
@@ -157,8 +258,11 @@ def _check(
 
 def _read(split: Split, config: Config) -> Iterator[tuple[int, images.Loaded | DatasetError]]:
     """The images of a split in order, each in place of what is wrong with it."""
-    side = config.image_size
-    read = partial(images.read_example, size=side, min_side=max(strides(config)))
+    side, min_side = config.image_size, max(strides(config))
+    if any(example.window for example in split.examples):
+        read = images.WindowReader(side, min_side)
+    else:
+        read = partial(images.read_example, size=side, min_side=min_side)
     found = batches.batches(
         split.examples, read, size=(side, side), batch_size=_BATCH, workers=split.workers
     )

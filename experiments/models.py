@@ -11,20 +11,21 @@ no part of it; it is named by the digest of its weights, and no other will do.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from experiments import detectors, fused, loading, nulls, stages, streams
+from experiments import assembly, detectors, fused, loading, nulls, streams
 from experiments.config import Config, num_features
 from sgfr_jax import backbones, calibration, saving, thresholds, types
 from sgfr_jax.datasets import Example
+from sgfr_jax.datasets.geometry import assemble
 from sgfr_jax.saving import SavingError
 
 
@@ -56,7 +57,8 @@ class Model:
 class Found(NamedTuple):
     """What a model makes of one image."""
 
-    anomaly_map: np.ndarray  # [S, S] float32
+    # [S, S] float32; with another geometry than `square` of the image's own size, [H, W].
+    anomaly_map: np.ndarray
     score: float
 
 
@@ -88,8 +90,6 @@ def make(
     Raises:
       DatasetError: if features are not finite.
     """
-    if not fitted.origins:
-        fitted = fitted._replace(origins=(_origins(config, fitted, category),))
     held_out, note = nulls.held_out(detector, config.solver, fitted, category, config.seed)
     labels = np.array([example.label for example in category.test.examples], bool)
     best = None
@@ -106,7 +106,7 @@ def make(
         best,
         record,
     )
-    config = dataclasses.replace(config, baselines=())
+    config = dataclasses.replace(config, baselines=(), tile=category.geometry.tile)
     return Model(fitted.states[config.solver], fitted.origins, held_out, config, about)
 
 
@@ -189,31 +189,27 @@ def make_scorer(model: Model, batch_size: int = 16) -> Callable[[Sequence], Iter
 
     resources = run.Resources(Path(), batch_size=batch_size)
     detector, _ = run.make_detector(model.config, resources)
-    scorer, pad = detector.scorers[model.config.solver], partial(stages.pad, size=batch_size)
+    scorer, seen_as = detector.scorers[model.config.solver], model.config.looks_at
 
     def score(images: Sequence[np.ndarray]) -> Iterator[Found]:
-        if not images:
-            return
         examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
-        for batch in detector.batches(loading.Split(examples, ("",) * len(examples), None)):
-            num = len(jax.tree.leaves(batch)[0])
-            patches = jax.device_put(jax.tree.map(pad, batch))
-            found = jax.device_get(scorer(model.state, patches))
-            yield from (Found(*one) for one in zip(*(x[:num] for x in found), strict=True))
+        split = loading.Split(examples, ("",) * len(examples), None)
+        split = loading.with_windows(split, seen_as)
+        wholes, number = assembly.Assembly(split, seen_as.overlap), itertools.count()
+        for batch in assembly.batches(detector, loading.views(split)):
+            found = jax.device_get(scorer(model.state, batch.patches, batch.extents))
+            for whole in zip(*wholes.add(*(x[: batch.num] for x in found)), strict=True):
+                yield _with_surroundings(Found(*whole), split.examples[next(number)])
 
     return score
 
 
-def _origins(
-    config: Config, fitted: detectors.Fitted, category: loading.Checked
-) -> detectors.Origins:
-    """Of a bank that was chosen from all patches of all images."""
-    bank = fitted.states[config.solver]
-    if config.subspaces != "implicit":
-        return detectors.no_origins(len(bank.weights))
-    all_cells = np.arange(config.grid**2)
-    picks = np.broadcast_to(all_cells, (len(category.train.examples), len(all_cells)))
-    return detectors.origins(bank.indices, picks)
+def _with_surroundings(found: Found, example: Example) -> Found:
+    """With the map of the whole image, where a part of it was looked at."""
+    if example.window is None:
+        return found
+    shape = example.image.shape[:2]
+    return found._replace(anomaly_map=assemble(found.anomaly_map[None], [example.window], shape))
 
 
 def _layout(config: Config) -> list[list]:
@@ -226,6 +222,7 @@ def _layout(config: Config) -> list[list]:
 def _preprocessing(config: Config) -> dict[str, Any]:
     return {
         "image_sizes": sorted({size for size, _, _ in _layout(config)}),
+        "geometry": dataclasses.asdict(config.looks_at),
         "resize": "antialiased bilinear (Pillow)",
         "unit_norm": config.unit_norm,
         "features": None if config.automatic else num_features(config),

@@ -15,14 +15,14 @@ images 2.1% (`fast`) and 2.6% (`auto`) were called anomalous where tiles are on 
 split, but 18.7% (`fast`) and 11.9% (`auto`) where they are not (`--split=grouped`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import detectors, loading, progress
+from experiments import assembly, detectors, loading, progress
 from sgfr_jax import thresholds, types
 
 # Enough for a false-alarm rate of one in three hundred.
@@ -81,13 +81,17 @@ def held_out(
     state, scorer = fitted.states[solver], detector.scorers[solver]
     alone = len(chosen) == 1  # without its atoms there would be none
     scores, pixels = [], thresholds.no_pixels()
+    some = category.train.take(chosen)
+    seen, wholes = loading.views(some), assembly.Assembly(some, category.geometry.overlap)
     with progress.bar(f"{category.name}: held-out scores", len(chosen), "images") as report:
-        for batch in detector.batches(_subset(category.train, chosen)):
-            for patches in _one_by_one(batch):
-                others = state if alone else without(state, fitted.origins, chosen[len(scores)])
-                maps, score = jax.device_get(scorer(others, patches))
-                scores.append(float(score[0]))
-                thresholds.add_pixels(pixels, maps)
+        for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
+            image = chosen[seen.owners[i]]
+            others = state if alone else without(state, fitted.origins, image)
+            extents = None if seen.extents is None else seen.extents[i : i + 1]
+            found = wholes.add(*jax.device_get(scorer(others, patches, extents)))
+            for anomaly_map, score in zip(*found, strict=True):
+                scores.append(float(score))
+                thresholds.add_pixels(pixels, anomaly_map)
                 report(1)
     nulls = Nulls(thresholds.tally(np.array(scores)), thresholds.tally_pixels(pixels))
     return nulls, _note(chosen, fitted)
@@ -100,18 +104,10 @@ def _choose(num_images: int, calibrated_on: Sequence[int], seed: int) -> list[in
     return sorted(int(i) for i in order[:NULL_IMAGES])
 
 
-def _subset(split: loading.Split, chosen: Sequence[int]) -> loading.Split:
-    kept = split.kept and tuple(split.kept[i] for i in chosen)
-    return split._replace(
-        examples=tuple(split.examples[i] for i in chosen),
-        hashes=tuple(split.hashes[i] for i in chosen),
-        kept=kept,
-    )
-
-
-def _one_by_one(batch: Any):
-    for i in range(len(jax.tree.leaves(batch)[0])):
-        yield jax.tree.map(lambda x, i=i: x[i : i + 1], batch)
+def _one_by_one(batches: Iterable[Any]) -> Iterator[Any]:
+    for batch in batches:
+        for i in range(len(jax.tree.leaves(batch)[0])):
+            yield jax.tree.map(lambda x, i=i: x[i : i + 1], batch)
 
 
 def _note(chosen: Sequence[int], fitted: detectors.Fitted) -> str:

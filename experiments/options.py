@@ -78,8 +78,24 @@ LAYERS = flags.DEFINE_list(
 )  # fmt: skip
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", DEFAULT.image_size,
-    "Images are resized to this many pixels squared; by default 256, or 448 for DINOv2.",
+    "The network sees squares of so many pixels a side; by default 256, or 448 for DINOv2.",
 )  # fmt: skip
+GEOMETRY = flags.DEFINE_string(
+    "geometry", DEFAULT.geometry,
+    "How images become squares: square squeezes them, pad keeps their aspect ratio and pads them,"
+    " crop takes their middle, tile covers them with overlapping squares at one scale for all.",
+)  # fmt: skip
+CROP = flags.DEFINE_float(
+    "crop", DEFAULT.crop, "With --geometry=crop, its side over the image's shorter side."
+)
+TILE = flags.DEFINE_integer(
+    "tile", DEFAULT.tile,
+    "With --geometry=tile, the side of a tile in pixels of the image; by default the median shorter"
+    " side of a category's training images.",
+)  # fmt: skip
+OVERLAP = flags.DEFINE_float(
+    "overlap", DEFAULT.overlap, "The least share of a tile that the next one also shows."
+)
 GRID = flags.DEFINE_integer(
     "grid", None, "Patches per side of one bank; by default those of the middle layer."
 )  # fmt: skip
@@ -216,6 +232,10 @@ def named_by_flags() -> config.Config:
         weights=WEIGHTS.value,
         layers=tuple(LAYERS.value),
         image_size=IMAGE_SIZE.value,
+        geometry=GEOMETRY.value,
+        crop=CROP.value,
+        tile=TILE.value,
+        overlap=OVERLAP.value,
         grid=GRID.value,
         unit_norm=UNIT_NORM.value,
         sampler=SAMPLER.value,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sgfr_jax import histograms, metrics
-from sgfr_jax.datasets import images
+from sgfr_jax.datasets.geometry import to_size
 
 # Anomaly maps of one category and solver are kept when they fit in this.
 KEPT_BYTES = 1 << 30
@@ -30,22 +30,22 @@ class PixelScores:
         else:
             self.histogram = histograms.empty()
 
-    def add(self, maps: np.ndarray, masks: Sequence[np.ndarray]) -> None:
+    def add(self, maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> None:
         """Takes some images.
 
         Args:
-          maps: `[n, S, S]`.
-          masks: `n` times `[S, S]`; or `[H, W]`, to which the map is resized (not when `exact`).
+          maps: `n` times `[S, S]`, or of any size (not when `exact`).
+          masks: `n` times `[H, W]`, to which maps are resized.
         """
         if self.exact:
             rows = slice(self.done, self.done + len(maps))
-            self.maps[rows], self.masks[rows] = maps, np.stack(masks)
+            self.maps[rows], self.masks[rows] = np.stack(maps), np.stack(masks)
             self.done = rows.stop
-        elif all(mask.shape == maps.shape[1:] for mask in masks):
-            self.histogram = histograms.add(self.histogram, maps, np.stack(masks))
+        elif len({x.shape for x in (*maps, *masks)}) == 1:
+            self.histogram = histograms.add(self.histogram, np.stack(maps), np.stack(masks))
         else:
             for found, mask in zip(maps, masks, strict=True):
-                own = images.to_native(found, mask.shape)
+                own = to_size(found, mask.shape)
                 self.histogram = histograms.add(self.histogram, own[None], mask[None])
 
     def measure(self, scores: np.ndarray, labels: np.ndarray) -> metrics.Metrics:

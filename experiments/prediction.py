@@ -13,6 +13,7 @@ from PIL import Image
 from experiments.choices import ConfigError
 from experiments.models import Found
 from sgfr_jax.datasets import DatasetError, Example, images, listing
+from sgfr_jax.datasets.geometry import to_size
 
 _WILD = frozenset("*?[")
 # Pixels of the images that are held at once, as their files say; more than that only of one image.
@@ -103,7 +104,7 @@ def predict(
 def _predicted(source: Source, image: np.ndarray, found: Found) -> Predicted | Unread:
     if not np.isfinite(found.score):
         return Unread(source, f"the score of '{source.path}' is not finite")
-    native = images.to_native(found.anomaly_map, image.shape[:2])
+    native = to_size(found.anomaly_map, image.shape[:2])
     return Predicted(source, image, native, float(found.score))
 
 

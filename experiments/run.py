@@ -91,14 +91,20 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     detector, embedders = make_detector(settings, resources)
     train_hashes = {category.name: loading.hash_images(category.train) for category in found}
     embedded = {
-        name
-        for name, hashes in train_hashes.items()
-        if all(embedder.known(hashes) for embedder in embedders)
+        category.name
+        for category in found
+        if all(
+            embedder.known(loading.view_hashes(category.train, hashes, settings))
+            for embedder in embedders
+            for hashes in [train_hashes[category.name]]
+        )
     }
     if len(embedded) < len(found):
         embedders[0].load()  # weights that do not fit should be known before images are read
     checked = loading.check(found, settings, train_hashes, embedded, workers=resources.workers)
-    config.check_sizes(settings, {c.name: len(c.train.examples) for c in checked})
+    num_views = {c.name: loading.num_views(c.train) for c in checked}
+    config.check_sizes(settings, num_views)
+    memory.check(settings, num_views)
 
     made_with = environment.describe()
     output = one_category.Output(workdir, resources.num_figures, resources.save_maps)

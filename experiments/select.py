@@ -107,7 +107,7 @@ def validation(category: Category, share: float, seed: int) -> Category:
     )
     others = _with_demo_defects(nominal, seed + _OTHER_SEEDS)
     fitting = tuple(train[i] for i in sorted(order[held:]))
-    return Category(category.name, fitting, (*nominal, *drawn.split.examples, *others))
+    return Category(category.name, fitting, (*nominal, *drawn.seen.split.examples, *others))
 
 
 def _with_demo_defects(nominal: Sequence[Example], seed: int) -> list[Example]:

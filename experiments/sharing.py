@@ -81,9 +81,9 @@ class Worker:
         """
         settings = group[0].config
         category = self._read(settings)
-        num_train = {category.name: len(category.train.examples)}
-        config.check_sizes(settings, num_train)
-        memory.check(settings, num_train)
+        num_views = {category.name: loading.num_views(category.train)}
+        config.check_sizes(settings, num_views)
+        memory.check(settings, num_views)
         num_test = len(category.test.examples)
         # What a task would do alone: together they may have more pixels than are kept.
         exact = pixels.keep_all(num_test, settings.image_size, 1, settings.counting)
@@ -145,7 +145,8 @@ class Worker:
         def read() -> loading.Checked:
             (found,) = run.load_data(settings, self._resources.accept_license)
             hashes = loading.hash_images(found.train)
-            known = all(e.known(hashes) for e in self._embedders(settings))
+            seen = loading.view_hashes(found.train, hashes, settings)
+            known = all(e.known(seen) for e in self._embedders(settings))
             embedded = {found.name} if known else set()
             of_train, workers = {found.name: hashes}, self._resources.workers
             return loading.check([found], settings, of_train, embedded, workers=workers)[0]
@@ -170,8 +171,11 @@ class Worker:
             # Compiled before anything is timed.
             empty = np.zeros((embedder.batch_size, *embedder.patch_shape), np.float32)
             nothing = jax.device_put(empty)
+            extents = loading.views(category.test).extents
+            if extents is not None:
+                extents = np.ones((embedder.batch_size, 2), np.float32)
             for scorer in scorers.values():
-                jax.block_until_ready(scorer(bank, nothing))
+                jax.block_until_ready(scorer(bank, nothing, extents))
             states = dict.fromkeys(scorers, bank)
             return detectors.Fitted(states, int(jnp.sum(bank.weights > 0)), notes, seconds)
 
@@ -181,17 +185,18 @@ class Worker:
         self, category: loading.Checked, embedder: stages.Embedder
     ) -> tuple[types.Bank, list[str], detectors.Seconds]:
         """As `stages.fit`, but that the patches are kept for the next bank."""
-        settings = embedder.config
+        settings, train = embedder.config, loading.views(category.train)
         if settings.sampler == choices.STREAMING:
-            return stages.fit(embedder, category.train, _silent, _silent)
+            return stages.fit(embedder, train, _silent, _silent)
         start = time.perf_counter()
         points = self._points.get(
             tasks.embedding_of(settings),
-            lambda: stages.gather(embedder, category.train, _unreported),
+            lambda: stages.gather(embedder, train.split, _unreported),
         )
         gathered = time.perf_counter()
-        key, num_atoms = jax.random.key(settings.seed), settings.num_atoms(len(points))
-        bank = stages.make_bank(settings, key, points, num_atoms, _unreported)
+        weights = stages.patch_weights(train, settings.grid).reshape(-1)
+        key, num_atoms = jax.random.key(settings.seed), settings.num_atoms(int(weights.sum()))
+        bank = stages.make_bank(settings, key, points, weights, num_atoms, _unreported)
         sampled = time.perf_counter() - gathered
         return jax.block_until_ready(bank), [], detectors.Seconds(gathered - start, sampled)
 
@@ -199,11 +204,12 @@ class Worker:
         self, embedder: stages.Embedder, test: loading.Split
     ) -> Callable[[loading.Split], Iterator[np.ndarray]]:
         """What yields the patches of the test images, from memory where they fit."""
-        size = len(test.examples) * 4 * math.prod(embedder.patch_shape)
+        size = loading.num_views(test) * 4 * math.prod(embedder.patch_shape)
         if not test.examples or size > KEPT_BYTES:
             return embedder.batches
         kept = self._tested.get(
-            tasks.embedding_of(embedder.config), lambda: list(embedder.batches(test))
+            tasks.embedding_of(embedder.config),
+            lambda: list(embedder.batches(loading.views(test).split)),
         )
         return lambda split: iter(kept)
 
@@ -275,9 +281,9 @@ def _axis_scorers(axis: Axis) -> dict[str, Callable]:
     # The batch is held, so that no other can have its identity.
     latest: list[Any] = [None, None, None]
 
-    def score(place: int, bank: types.Bank, batch: jax.Array):
+    def score(place: int, bank: types.Bank, batch: jax.Array, extents: jax.Array | None = None):
         if latest[0] is not bank or latest[1] is not batch:
-            found = compiled(bank, batch, values)
+            found = compiled(bank, batch, values, extents)
             latest[:] = bank, batch, jax.device_get(found)
         return jax.tree.map(lambda x: x[place], latest[2])
 
@@ -291,7 +297,10 @@ def _scorer(settings: config.Config) -> Callable:
 
 @functools.lru_cache(_SCORERS)
 def mapped_scorer(settings: config.Config, mapped: tuple[str, ...]) -> Callable:
-    """A compiled `(bank, patches [B, P, D], {penalty: [H]}) -> (maps [H, B, S, S], scores [H, B])`.
+    """A compiled scorer of several values of the penalties at once.
+
+    `(bank, patches [B, P, D], {penalty: [H]}, extents) -> (maps [H, B, S, S], scores [H, B])`, the
+    extents as of `stages.make_scorer`.
 
     Args:
       settings: of all but the penalties.
@@ -300,10 +309,15 @@ def mapped_scorer(settings: config.Config, mapped: tuple[str, ...]) -> Callable:
     del mapped  # names the program in the cache; jit tells by the keys of the penalties
 
     @jax.jit
-    def score(bank: types.Bank, batch: jax.Array, penalties: dict[str, jax.Array]):
+    def score(
+        bank: types.Bank,
+        batch: jax.Array,
+        penalties: dict[str, jax.Array],
+        extents: jax.Array | None = None,
+    ):
         def of_one(chosen: dict[str, jax.Array]):
             return stages.make_scorer(dataclasses.replace(settings, **chosen), settings.solver)(
-                bank, batch
+                bank, batch, extents
             )
 
         return jax.vmap(of_one)(penalties)

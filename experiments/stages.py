@@ -17,6 +17,7 @@ from experiments import cache, choices, detectors, loading, progress, streams
 from experiments.config import Config, num_features
 from experiments.streams import Stream
 from sgfr_jax import backbones, filters, linalg, maps, patches, pipeline, streaming, types
+from sgfr_jax import extents as of_squares
 from sgfr_jax.datasets import DatasetError, images
 
 # Choices between two reports of a sampler's progress.
@@ -69,15 +70,17 @@ class Embedder(NamedTuple):
             platform=jax.default_backend(),
         )
 
-    def known(self, hashes: tuple[str, ...]) -> bool:
+    def known(self, hashes: tuple[str, ...] | None) -> bool:
         """Whether the embeddings of these images are in the cache."""
-        return self.cache_dir is not None and cache.holds(self.cache_dir, self.entry(hashes))
+        if self.cache_dir is None or hashes is None:
+            return False
+        return cache.holds(self.cache_dir, self.entry(hashes))
 
     def batches(self, split: loading.Split, *, cached: int | None = None) -> Iterator[np.ndarray]:
         """The patches of a split, `[n, P, D]` float32 at a time; `n` is the batch size but last.
 
         Args:
-          split: the images.
+          split: the images, each one square: of `loading.views`, where there are windows.
           cached: how many images at a time come from the cache; the batch size by default.
 
         Raises:
@@ -161,18 +164,21 @@ def chunk_size(solver: str) -> int:
 
 
 def make_scorer(config: Config, solver: str) -> Callable:
-    """A compiled `(bank, patches [B, P, D]) -> (maps [B, S, S], image scores [B])`."""
+    """A compiled `(bank, patches [B, P, D], extents) -> (maps [B, S, S], image scores [B])`.
+
+    `extents`, `[B, 2]` or None, are the shares that images fill: see `sgfr_jax.extents`.
+    """
     code, chunk = choices.make_coder(solver, config), chunk_size(solver)
     size = (config.image_size, config.image_size)
 
     @jax.jit
-    def score(bank: types.Bank, features: jax.Array):
+    def score(bank: types.Bank, features: jax.Array, extents: jax.Array | None = None):
         batch = features.shape[0]
         flat = features.reshape(-1, features.shape[-1])
         scores = pipeline.score(bank, flat, code=code, chunk_size=chunk)
         scores = scores.reshape(batch, config.grid, config.grid)
-        found = maps.anomaly_map(scores, size, sigma=config.sigma)
-        return found, maps.image_score(found)
+        found = maps.anomaly_map(scores, size, sigma=config.sigma, extents=extents)
+        return found, maps.image_score(found, extents)
 
     return score
 
@@ -188,26 +194,50 @@ def make_detector(embedder: Embedder) -> detectors.Detector:
     config = embedder.config
 
     def fit_category(category: loading.Checked) -> detectors.Fitted:
-        num_images = len(category.train.examples)
-        num_atoms = config.num_atoms(num_images * config.grid**2)
-        embedding = partial(progress.bar, f"{category.name}: embedding", num_images, "images")
+        train = loading.views(category.train)
+        num_atoms = config.num_atoms(num_patches(train, config.grid))
+        num_views = len(train.owners)
+        embedding = partial(progress.bar, f"{category.name}: embedding", num_views, "images")
         sampling = partial(progress.bar, f"{category.name}: sampling", num_atoms, "atoms")
-        bank, notes, seconds = fit(embedder, category.train, embedding, sampling)
+        bank, notes, seconds = fit(embedder, train, embedding, sampling)
         states = dict.fromkeys(config.solvers, bank)
-        return detectors.Fitted(states, int(jnp.sum(bank.weights > 0)), notes, seconds)
+        origins = bank_origins(config, bank, train)
+        return detectors.Fitted(states, int(jnp.sum(bank.weights > 0)), notes, seconds, (origins,))
 
     scorers = {solver: make_scorer(config, solver) for solver in config.solvers}
     return detectors.Detector(fit_category, embedder.batches, scorers, embedder.batch_size)
 
 
+def patch_weights(seen: loading.Views, grid: int) -> np.ndarray:
+    """1 for every patch that shows an image, 0 for one of padding; `[V, P]` float32."""
+    if seen.extents is None:
+        return np.ones((len(seen.owners), grid**2), np.float32)
+    shown = jax.device_get(of_squares.inside(seen.extents, (grid, grid)))
+    return shown.reshape(len(shown), -1).astype(np.float32)
+
+
+def num_patches(seen: loading.Views, grid: int) -> int:
+    """How many patches show an image."""
+    return int(patch_weights(seen, grid).sum())
+
+
+def bank_origins(config: Config, bank: types.Bank, train: loading.Views) -> detectors.Origins:
+    """Of a bank that was chosen from all patches of all images."""
+    if config.subspaces != "implicit":
+        return detectors.no_origins(len(bank.weights))
+    cells = np.arange(config.grid**2)
+    picks = np.broadcast_to(cells, (len(train.owners), len(cells)))
+    return detectors.origins(bank.indices, picks, train.owners)
+
+
 def fit(
-    embedder: Embedder, split: loading.Split, embedding: Progress, sampling: Progress
+    embedder: Embedder, train: loading.Views, embedding: Progress, sampling: Progress
 ) -> tuple[types.Bank, list[str], detectors.Seconds]:
     """The bank of a category's training images.
 
     Args:
       embedder: for the images.
-      split: the training images.
+      train: what is seen of the training images.
       embedding: makes a context in which images embedded are reported.
       sampling: and one for atoms chosen.
 
@@ -217,13 +247,14 @@ def fit(
     Raises:
       DatasetError: if features are not finite.
     """
-    config = embedder.config
-    num_patches = len(split.examples) * config.grid**2
-    num_atoms = config.num_atoms(num_patches)
+    config, weights = embedder.config, patch_weights(train, embedder.config.grid)
+    num_atoms = config.num_atoms(int(weights.sum()))
     key = jax.random.key(config.seed)
     if config.sampler == choices.STREAMING:
         with embedding() as report:
-            bank, notes, seconds = _fit_streaming(key, embedder, split, num_atoms, report)
+            bank, notes, seconds = _fit_streaming(
+                key, embedder, train.split, weights, num_atoms, report
+            )
         start = time.perf_counter()
         bank = jax.block_until_ready(learn(config, key, bank))
         learning = time.perf_counter() - start
@@ -231,23 +262,32 @@ def fit(
 
     start = time.perf_counter()
     with embedding() as report:
-        points = gather(embedder, split, report)
+        points = gather(embedder, train.split, report)
     embedded = time.perf_counter()
     with sampling() as report:
-        bank = jax.block_until_ready(make_bank(config, key, points, num_atoms, report))
+        made = make_bank(config, key, points, weights.reshape(-1), num_atoms, report)
+        bank = jax.block_until_ready(made)
     return bank, [], detectors.Seconds(embedded - start, time.perf_counter() - embedded)
 
 
 def make_bank(
-    config: Config, key: jax.Array, points: jax.Array, num_atoms: int, report: Report
+    config: Config,
+    key: jax.Array,
+    points: jax.Array,
+    weights: np.ndarray,
+    num_atoms: int,
+    report: Report,
 ) -> types.Bank:
-    """The bank that coders run on: patches chosen from `points [N, D]`, or what is learned."""
+    """The bank that coders run on: patches chosen from `points [N, D]`, or what is learned.
+
+    Those of weight 0, of `weights [N]`, do not count.
+    """
     if config.subspaces == "dictionary":
-        learned = jax.jit(choices.make_dictionary(config), static_argnums=2)
-        bank = learned(key, points, num_atoms)
+        learned = jax.jit(choices.make_dictionary(config), static_argnums=3)
+        bank = learned(key, points, weights, num_atoms)
         report(num_atoms)
         return bank
-    bank = sample(choices.make_sampler(config), key, points, num_atoms, report)
+    bank = sample(choices.make_sampler(config), key, points, weights, num_atoms, report)
     return learn(config, key, bank)
 
 
@@ -259,10 +299,14 @@ def learn(config: Config, key: jax.Array, bank: types.Bank) -> types.Bank:
 
 
 def sample(
-    sampler: choices.Sampler, key: jax.Array, points: jax.Array, num_atoms: int, report: Report
+    sampler: choices.Sampler,
+    key: jax.Array,
+    points: jax.Array,
+    weights: np.ndarray,
+    num_atoms: int,
+    report: Report,
 ) -> types.Bank:
     """The bank that a sampler chooses, as `pipeline.fit` would, with progress."""
-    weights = jnp.ones(points.shape[0], jnp.float32)
     advance = jax.jit(sampler.advance, donate_argnums=0)
     selection = jax.jit(sampler.start, static_argnums=3)(key, points, weights, num_atoms)
     done = 0
@@ -287,7 +331,12 @@ def gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Arra
 
 
 def _fit_streaming(
-    key: jax.Array, embedder: Embedder, split: loading.Split, num_atoms: int, report: Report
+    key: jax.Array,
+    embedder: Embedder,
+    split: loading.Split,
+    weights: np.ndarray,
+    num_atoms: int,
+    report: Report,
 ) -> tuple[types.Bank, list[str], detectors.Seconds]:
     """Folds the patches into the bank block by block; memory does not grow with the images."""
     config = embedder.config
@@ -299,6 +348,7 @@ def _fit_streaming(
     fold = jax.jit(streaming.fold, donate_argnums=1)
     core = streaming.empty(num_atoms, features)
     block, filled = jnp.zeros((held, features), jnp.float32), 0
+    waiting = weights.reshape(-1)  # of the patches that have not been folded in
     start, sample_seconds = time.perf_counter(), 0.0
     batches = embedder.batches(split)
     for batch in itertools.chain(batches, [None]):
@@ -308,12 +358,12 @@ def _fit_streaming(
             report(len(batch))
         if filled == held or (batch is None and filled):
             began = time.perf_counter()
-            weights = jnp.arange(held) < filled
-            core = jax.block_until_ready(fold(key, core, block, weights.astype(jnp.float32)))
+            own, waiting = pad(waiting[:filled], held), waiting[filled:]
+            core = jax.block_until_ready(fold(key, core, block, own))
             sample_seconds += time.perf_counter() - began
             filled = 0
     began = time.perf_counter()
-    covered = _covered(embedder, split, core)
+    covered = _covered(embedder, split, weights, core)
     radius = float(streaming.covering_radius(core if covered is None else covered))
     sample_seconds += time.perf_counter() - began
     notes = [
@@ -325,18 +375,19 @@ def _fit_streaming(
 
 
 def _covered(
-    embedder: Embedder, split: loading.Split, core: streaming.Core
+    embedder: Embedder, split: loading.Split, weights: np.ndarray, core: streaming.Core
 ) -> streaming.Core | None:
     """The core with its reach measured in a second pass; None if that would embed once more."""
     blocks = embedder.cached(split, CACHED_IMAGES)
     if blocks is None:
         return None
     cover = jax.jit(streaming.cover)
-    core = streaming.uncovered(core)
+    core, done = streaming.uncovered(core), 0
     for block in blocks:
-        num_patches = block.shape[0] * block.shape[1]
         rows = pad(block, CACHED_IMAGES).reshape(-1, block.shape[-1])
-        core = cover(core, rows, (np.arange(len(rows)) < num_patches).astype(np.float32))
+        own = pad(weights[done : done + len(block)], CACHED_IMAGES).reshape(-1)
+        core = cover(core, rows, own)
+        done += len(block)
     return core
 
 

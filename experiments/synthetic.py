@@ -3,12 +3,14 @@
 They are drawn by `sgfr_jax.datasets.synthesis`: every kind at several sizes, each a few times.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments import loading
 from sgfr_jax.datasets import Example, images, synthesis
+from sgfr_jax.datasets.geometry import Geometry
 
 # Extents relative to the shorter side of an image, from a few pixels to nearly half of it.
 SIZES = (0.04, 0.1, 0.2, 0.4)
@@ -20,26 +22,35 @@ _ATTEMPTS = 4
 class Drawn(NamedTuple):
     """Images with one defect each."""
 
-    split: loading.Split
+    # One square of each image, that which shows most of the defect; the owners are the training
+    # images that they were drawn on.
+    seen: loading.Views
     masks: np.ndarray  # [B, S, S] bool
     groups: list[str]  # the kind and size of each defect
-    sources: list[int]  # which training image each was drawn on
 
 
-def draw(train: loading.Split, seed: int, size: int, *, copies: int = COPIES) -> Drawn:
+def draw(
+    train: loading.Split,
+    seed: int,
+    size: int,
+    geometry: Geometry = Geometry(),  # noqa: B008 - frozen
+    *,
+    copies: int = COPIES,
+) -> Drawn:
     """Draws every kind of defect at every size on training images chosen at random.
 
     Args:
       train: nominal images.
       seed: of the choice of images and of the defects.
       size: the side of the square that masks are resized to.
+      geometry: of the windows of `train`; does not count where it has none.
       copies: how many of each kind and size.
 
     Returns:
       The images; fewer where a kind leaves no trace, as blurring an even surface does, and none
       where no kind does.
     """
-    examples, masks, groups, sources = [], [], [], []
+    examples, groups, sources = [], [], []
     for number, (kind, extent, copy) in enumerate(
         (kind, extent, copy)
         for kind in sorted(synthesis.KINDS)
@@ -58,14 +69,26 @@ def draw(train: loading.Split, seed: int, size: int, *, copies: int = COPIES) ->
             continue
         group = f"{kind} {extent:g}"
         name = f"synthetic/{kind}/{extent:g}_{copy} on {train.examples[source].name}"
-        example = Example(name, changed, 1, group, mask.astype(np.uint8))
-        examples.append(example)
-        masks.append(images.read_mask(example.mask, size))
+        examples.append(Example(name, changed, 1, group, mask.astype(np.uint8)))
         groups.append(group)
         sources.append(source)
     split = loading.Split(tuple(examples), tuple(map(_hash, examples)), None)
-    stacked = np.stack(masks) if masks else np.zeros((0, size, size), bool)
-    return Drawn(split, stacked, groups, sources)
+    if train.windows is not None:
+        split = loading.with_windows(split, geometry)
+    seen = loading.views(split)
+    masks = [images.read_example(example, size).mask for example in seen.split.examples]
+    best = _most_defect(seen.owners, masks)
+    stacked = np.stack([masks[i] for i in best]) if best else np.zeros((0, size, size), bool)
+    extents = None if seen.extents is None else seen.extents[best]
+    of_sources = np.array(sources, int)
+    return Drawn(loading.Views(seen.split.take(best), of_sources, extents), stacked, groups)
+
+
+def _most_defect(owners: np.ndarray, masks: Sequence[np.ndarray]) -> list[int]:
+    """Of each image's squares, in order, the one with the most of the mask."""
+    areas = np.array([mask.sum() for mask in masks])
+    squares = (np.flatnonzero(owners == image) for image in np.unique(owners))
+    return [int(own[np.argmax(areas[own])]) for own in squares]
 
 
 def coarse(masks: np.ndarray, step: int) -> np.ndarray:

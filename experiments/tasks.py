@@ -18,7 +18,10 @@ _DATA = (
     "categories", "split", "split_seed", "shots",
 )  # fmt: skip
 # ... how they are read and embedded ...
-_EMBEDDING = ("backbone", "weights", "layers", "image_size", "grid", "unit_norm", "skip_bad_images")
+_EMBEDDING = (
+    "backbone", "weights", "layers", "image_size", "geometry", "crop", "tile", "overlap", "grid",
+    "unit_norm", "skip_bad_images",
+)  # fmt: skip
 # ... and what codes patches once there is a bank.
 SCORING = (
     "solver", "num_neighbors", "ridge", "sparsity", "l1", "l2", "max_atoms", "search", "sigma",

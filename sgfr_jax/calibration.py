@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sgfr_jax import extents as of_squares
+
 # A share of the mean below which a spread is taken for rounding.
 _LEAST_SPREAD = 1e-3
 
@@ -20,12 +22,19 @@ class Calibration(NamedTuple):
     """What is nominal for one bank."""
 
     scales: jax.Array  # [M]: the residual of nominal patches around each atom
-    mean: jax.Array  # [h, w]: of nominal scores over their atom's scale
-    spread: jax.Array  # [h, w]: their standard deviation
+    # By distance from the border: `R` cells at 0, 1, ... cells from it, then all those inside.
+    mean: jax.Array  # [R + 1]: of nominal scores over their atom's scale
+    spread: jax.Array  # [R + 1]: their standard deviation
 
 
 def calibrate(
-    scores: jax.Array, owners: jax.Array, num_atoms: int, *, prior: float = 10.0, rings: int = 2
+    scores: jax.Array,
+    owners: jax.Array,
+    num_atoms: int,
+    *,
+    prior: float = 10.0,
+    rings: int = 2,
+    extents: jax.Array | None = None,
 ) -> Calibration:
     """The calibration of a bank, from nominal patches that it has not seen.
 
@@ -38,8 +47,10 @@ def calibrate(
       owners: `[B, h, w]` int32: the atom that each patch belongs to.
       num_atoms: `M`.
       prior: how many patches the common scale weighs; positive.
-      rings: cells within this distance of the border have a mean and a spread for each distance;
-        those farther in share one.
+      rings: `R`: cells within this distance of the border have a mean and a spread for each
+        distance; those farther in share one.
+      extents: `[B, 2]`: the shares of height and width that images fill, from the top left; what is
+        padded does not count, and the border is the image's. None: all.
 
     Returns:
       A `Calibration`, finite even where all scores are zero.
@@ -54,37 +65,48 @@ def calibrate(
         )
     if not prior > 0 or rings < 0:
         raise ValueError(f"prior={prior} must be positive, and rings={rings} not negative")
-    common = jnp.mean(scores)
+    ring, shown = _rings(scores.shape, rings, extents)
+    common = jnp.sum(scores * shown) / jnp.sum(shown)
     common = jnp.where(common > 0, common, 1)
-    counts = jnp.zeros(num_atoms).at[owners].add(1.0)
-    sums = jnp.zeros(num_atoms).at[owners].add(scores)
+    counts = jnp.zeros(num_atoms).at[owners].add(shown)
+    sums = jnp.zeros(num_atoms).at[owners].add(scores * shown)
     # A patch that alone made its atom's scale would always look ordinary.
     others = (sums[owners] - scores + prior * common) / (counts[owners] - 1 + prior)
     relative = scores / others
 
-    ring = _ring(*scores.shape[1:], rings)
-    members = jnp.zeros(rings + 1).at[ring].add(1.0) * scores.shape[0]
-    members = jnp.maximum(members, 1)  # a small grid has no cell that far in
-    means = jnp.zeros(rings + 1).at[ring].add(jnp.sum(relative, axis=0)) / members
-    squares = jnp.sum((relative - means[ring][None]) ** 2, axis=0)
-    spreads = jnp.sqrt(jnp.zeros(rings + 1).at[ring].add(squares) / members)
+    def by_ring(values: jax.Array) -> jax.Array:
+        """Means over the cells of each ring; over all where a small grid has none that far in."""
+        members = jnp.zeros(rings + 1).at[ring].add(shown)
+        sums = jnp.zeros(rings + 1).at[ring].add(values * shown)
+        everywhere = jnp.sum(sums) / jnp.sum(members)
+        return jnp.where(members > 0, sums / jnp.maximum(members, 1), everywhere)
+
+    means = by_ring(relative)
+    spreads = jnp.sqrt(by_ring((relative - means[ring]) ** 2))
     spreads = jnp.maximum(spreads, _LEAST_SPREAD * jnp.maximum(means, _LEAST_SPREAD))
-    return Calibration((sums + prior * common) / (counts + prior), means[ring], spreads[ring])
+    return Calibration((sums + prior * common) / (counts + prior), means, spreads)
 
 
-def standardize(calibration: Calibration, scores: jax.Array, owners: jax.Array) -> jax.Array:
+def standardize(
+    calibration: Calibration,
+    scores: jax.Array,
+    owners: jax.Array,
+    extents: jax.Array | None = None,
+) -> jax.Array:
     """Scores in nominal standard deviations above the nominal mean.
 
     Args:
       calibration: of the bank.
       scores: `[B, h, w]` residual norms.
       owners: `[B, h, w]` int32.
+      extents: as of `calibrate`.
 
     Returns:
       `[B, h, w]`, not clamped.
     """
+    ring, _ = _rings(scores.shape, len(calibration.mean) - 1, extents)
     relative = scores / calibration.scales[owners]
-    return (relative - calibration.mean[None]) / calibration.spread[None]
+    return (relative - calibration.mean[ring]) / calibration.spread[ring]
 
 
 def rescale(calibration: Calibration, mean: jax.Array, spread: jax.Array) -> Calibration:
@@ -103,7 +125,15 @@ def rescale(calibration: Calibration, mean: jax.Array, spread: jax.Array) -> Cal
     )
 
 
-def _ring(height: int, width: int, rings: int) -> jax.Array:
-    """`[h, w]` int32: the distance from the border in cells, `rings` for all farther in."""
-    rows, columns = (jnp.minimum(jnp.arange(n), jnp.arange(n)[::-1]) for n in (height, width))
-    return jnp.minimum(jnp.minimum(rows[:, None], columns[None, :]), rings)
+def _rings(
+    shape: tuple[int, int, int], rings: int, extents: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Each cell's distance from the border, `rings` for all farther in, and 1.0, or 0.0 in padding.
+
+    Both are `[B, h, w]`.
+    """
+    if extents is None:
+        extents = jnp.ones((1, 2))
+    distance = of_squares.border_distance(extents, shape[1:])
+    ring = jnp.broadcast_to(jnp.clip(distance, 0, rings), shape)
+    return ring, jnp.broadcast_to(distance >= 0, shape).astype(jnp.float32)

@@ -25,14 +25,20 @@ def reference(scores, owners, num_atoms, rings):
         relative[i] = flat[i] / ((flat[others].sum() + PRIOR * common) / (others.sum() + PRIOR))
     relative = relative.reshape(scores.shape)
     height, width = scores.shape[1:]
-    mean, spread = np.empty((height, width)), np.empty((height, width))
+    mean, spread = np.full(rings + 1, np.nan), np.full(rings + 1, np.nan)
     distance = np.empty((height, width), int)
     for y in range(height):
         for x in range(width):
             distance[y, x] = min(y, x, height - 1 - y, width - 1 - x, rings)
     for ring in np.unique(distance):
-        mean[distance == ring] = relative[:, distance == ring].mean()
-        spread[distance == ring] = relative[:, distance == ring].std()
+        mean[ring] = relative[:, distance == ring].mean()
+        spread[ring] = relative[:, distance == ring].std()
+    # A small grid has no cell that far in.
+    within = np.sqrt(np.mean((relative - mean[distance]) ** 2))
+    mean, spread = (
+        np.where(np.isnan(mean), relative.mean(), mean),
+        np.where(np.isnan(spread), within, spread),
+    )
     return scales, mean, spread
 
 
@@ -121,3 +127,22 @@ def test_bad_arguments(shapes, options, message):
     scores, owners = jnp.zeros(shapes[0]), jnp.zeros(shapes[1], jnp.int32)
     with pytest.raises(ValueError, match=message):
         calibration.calibrate(scores, owners, 3, **options)
+
+
+def test_padding_changes_nothing(rng):
+    """Images of 4 x 6 cells in the corner of squares of 8 x 8 calibrate as they do alone."""
+    scores, owners = rng.gamma(2.0, size=(5, 4, 6)), rng.integers(0, 4, (5, 4, 6))
+    padded = [np.full((5, 8, 8), fill, x.dtype) for x, fill in ((scores, 50), (owners, 3))]
+    for square, alone in zip(padded, (scores, owners), strict=True):
+        square[:, :4, :6] = alone
+    extents = jnp.tile(jnp.asarray([[4 / 8, 6 / 8]]), (5, 1))
+    alone = (jnp.float32(scores), jnp.asarray(owners))
+    squares = (jnp.float32(padded[0]), jnp.asarray(padded[1]))
+    expected = calibration.calibrate(*alone, 4)
+    found = calibration.calibrate(*squares, 4, extents=extents)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, expected)
+    np.testing.assert_allclose(
+        calibration.standardize(found, *squares, extents)[:, :4, :6],
+        calibration.standardize(expected, *alone),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip

@@ -14,9 +14,10 @@ changed it) is refused, as several of them in flight would fill the memory.
 """
 
 import io
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +25,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from sgfr_jax.datasets.geometry import Window, filled
 from sgfr_jax.datasets.types import DatasetError, Encoded, Example
 
 # TIFF tags 258 (bits per sample), 262 (0: white is zero) and 284 (2: one plane per channel).
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 258, 262, 284
+_ORIENTATION, _TRANSPOSED = 274, (5, 6, 7, 8)  # EXIF, and those that turn rows into columns
 
 
 class Loaded(NamedTuple):
@@ -48,7 +51,7 @@ def read_image(source: Path | Encoded | np.ndarray, size: int) -> np.ndarray:
       source: a file, or an array `[H, W]` or `[H, W, C]` of 1 to 4 channels.
       size: the side of the square.
     """
-    return _square_image(_image_pixels(source), size)
+    return _resized_image(_image_pixels(source), (size, size))
 
 
 def read_mask(source: Path | Encoded | np.ndarray, size: int, *, threshold: int = 1) -> np.ndarray:
@@ -57,28 +60,105 @@ def read_mask(source: Path | Encoded | np.ndarray, size: int, *, threshold: int 
     Pixels are binarised first and then resized by nearest neighbour, so that every pixel of the
     result is one of the mask's own. In a colour mask the largest channel counts.
     """
-    return _square_mask(_mask_pixels(source, threshold), size)
+    return _resized_mask(_mask_pixels(source, threshold), (size, size))
 
 
 def read_example(example: Example, size: int, *, min_side: int = 1) -> Loaded:
     """Returns the pixels of `example`; raises `DatasetError` if a file of it is not usable.
 
     Args:
-      example: what to read.
+      example: what to read. Where it has a window, that part of it, padded with the pixels of its
+        border as the window asks; the mask is False there.
       size: the side of the square that image and mask are resized to.
       min_side: an image with a shorter side is refused: enlarging it would show a network nothing.
     """
-    image, mask = read_native(example, min_side=min_side)
-    return Loaded(_square_image(image, size), None if mask is None else _square_mask(mask, size))
+    return _fit(read_native(example, min_side=min_side), example.window, size)
 
 
 def read_native(example: Example, *, min_side: int = 1) -> Loaded:
     """Returns the pixels of `example` at their own size, as `read_example` resizes them.
 
     Args:
-      example: what to read.
+      example: what to read; where it has a window, that part of it.
       min_side: as of `read_example`.
     """
+    return _part(_read_whole(example, min_side), example.window)
+
+
+class WindowReader:
+    """Reads as `read_example`, decoding an image once for its windows, if they follow each other.
+
+    May be called from several threads, and pickles.
+    """
+
+    # Windows of so many images may be in flight at a time.
+    _HELD = 2
+
+    def __init__(self, size: int, min_side: int = 1):
+        """Makes a reader; the arguments are those of `read_example`."""
+        self._size, self._min_side = size, min_side
+        self._lock, self._decoded = threading.Lock(), {}
+
+    def __reduce__(self):
+        """What is decoded stays here."""
+        return WindowReader, (self._size, self._min_side)
+
+    def __call__(self, example: Example) -> Loaded:
+        """Reads one example; raises `DatasetError` if a file of it is not usable."""
+        found = self._whole(example._replace(window=None)).result()
+        return _fit(_part(found, example.window), example.window, self._size)
+
+    def _whole(self, example: Example) -> Future:
+        key = example.name
+        with self._lock:
+            known = self._decoded.get(key)
+            if known is not None:
+                return known
+            found = self._decoded[key] = Future()
+            if len(self._decoded) > self._HELD:
+                del self._decoded[next(iter(self._decoded))]
+        try:
+            found.set_result(_read_whole(example, self._min_side))
+        except Exception as error:  # raised where the result is asked for
+            found.set_exception(error)
+        return found
+
+
+def shape_of(source: Path | Encoded | np.ndarray) -> tuple[int, int]:
+    """Height and width of an image that can be read, upright; from its header where that tells."""
+    if isinstance(source, np.ndarray):
+        return source.shape[:2]
+    try:
+        with Image.open(io.BytesIO(source.read()) if isinstance(source, Encoded) else source) as im:
+            turned = im.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
+            return (im.width, im.height) if turned else (im.height, im.width)
+    except Exception:  # what only the readers below know
+        return _image_pixels(source).shape[:2]
+
+
+def _part(loaded: Loaded, window: Window | None) -> Loaded:
+    """What a window shows of an image at its own size."""
+    if window is None:
+        return loaded
+    top, left, bottom, right = window.box
+    image = loaded.image[top:bottom, left:right]
+    return Loaded(image, None if loaded.mask is None else loaded.mask[top:bottom, left:right])
+
+
+def _fit(loaded: Loaded, window: Window | None, size: int) -> Loaded:
+    """An image of any size as a square, padded as the window asks."""
+    extent = (1.0, 1.0) if window is None else window.extent
+    shape = tuple(filled(share, size) for share in extent)
+    image, mask = _resized_image(loaded.image, shape), loaded.mask
+    missing = tuple((0, size - length) for length in shape)
+    if any(after for _, after in missing):
+        image = np.pad(image, (*missing, (0, 0)), mode="edge")
+    if mask is not None:
+        mask = np.pad(_resized_mask(mask, shape), missing)
+    return Loaded(image, mask)
+
+
+def _read_whole(example: Example, min_side: int) -> Loaded:
     pixels = _image_pixels(example.image)
     if min(pixels.shape[:2]) < min_side:
         height, width = pixels.shape[:2]
@@ -97,22 +177,6 @@ def read_native(example: Example, *, min_side: int = 1) -> Loaded:
             "EXIF data may ask for); they must agree."
         )
     return Loaded(pixels, mask)
-
-
-def to_native(anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The map of a square image at the size that the image had, the way back from `read_image`.
-
-    Args:
-      anomaly_map: float32 `[S, S]`.
-      shape: height and width of the image.
-
-    Returns:
-      float32 `[H, W]`, bilinear; the same array if it has that size.
-    """
-    if anomaly_map.shape == tuple(shape):
-        return anomaly_map
-    resized = Image.fromarray(np.asarray(anomaly_map, np.float32))
-    return np.asarray(resized.resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
 def read_examples(
@@ -166,15 +230,15 @@ def _read_or_error(example: Example, *, size: int, min_side: int) -> Loaded | Da
         return error
 
 
-def _square_image(pixels: np.ndarray, size: int) -> np.ndarray:
-    square = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
-    square = np.asarray(square)
-    return np.repeat(square[:, :, None], 3, axis=2) if square.ndim == 2 else square.copy()
+def _resized_image(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    resized = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR)
+    resized = np.asarray(resized)
+    return np.repeat(resized[:, :, None], 3, axis=2) if resized.ndim == 2 else resized.copy()
 
 
-def _square_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    square = Image.fromarray(mask.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(square).astype(bool)
+def _resized_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    codes = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(codes.resize(shape[::-1], Image.Resampling.NEAREST)).astype(bool)
 
 
 def _image_pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
@@ -320,7 +384,7 @@ def _decode_tiff(path: Path) -> np.ndarray:
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undoes an EXIF orientation: 2 to 4 flip or turn by 180 degrees, 5 to 8 also transpose."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TRANSPOSED:
         pixels = np.swapaxes(pixels, 0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgfr_jax.datasets.geometry import Window
+
 
 class DatasetError(ValueError):
     """Something is wrong with the data, and the message says what and what would be right."""
@@ -27,6 +29,7 @@ class Example(NamedTuple):
     kind: str  # 'good' for nominal images, otherwise the kind of defect
     mask: Path | Encoded | np.ndarray | None  # None: no defect if label is 0, else not located
     mask_threshold: int = 1  # a mask pixel of at least this value is defect
+    window: Window | None = None  # the part of the image that is meant; None: all of it
 
 
 class Category(NamedTuple):

@@ -1,8 +1,9 @@
 import io
+import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import tifffile
@@ -12,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from sgfr_jax.datasets import images
+from sgfr_jax.datasets.geometry import Window
 from sgfr_jax.datasets.types import DatasetError, Encoded, Example
 
 RNG = np.random.default_rng(0)
@@ -412,10 +414,75 @@ def test_an_image_smaller_than_the_least_side_is_refused():
     assert images.read_example(example, 4, min_side=9).image.shape == (4, 4, 3)
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (100, 37), (20, 200), (1, 1)])
-def test_a_map_goes_back_to_the_size_of_its_image(rng, shape):
-    found = rng.normal(size=(64, 64)).astype(np.float32)
-    native = images.to_native(found, shape)
-    assert native.shape == shape and native.dtype == np.float32
-    expected = jax.image.resize(found, shape, "bilinear")
-    np.testing.assert_allclose(native, expected, atol=1e-5)
+WINDOWS = [
+    Window((0, 0, 24, 24)),
+    Window((4, 2, 16, 20)),
+    Window((0, 0, 24, 24), (0.5, 1.0)),
+    Window((3, 0, 9, 24), (0.25, 1.0)),
+]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_window_shows_its_part_and_pads_the_rest(window):
+    mask = (RGB[..., 0] > 128).astype(np.uint8)
+    found = images.read_example(_example(RGB, mask, window=window), 48)
+    top, left, bottom, right = window.box
+    rows, columns = (round(share * 48) for share in window.extent)
+    part = Image.fromarray(RGB[top:bottom, left:right])
+    expected = np.asarray(part.resize((columns, rows), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(found.image[:rows, :columns], expected)
+    assert (found.image[rows:] == found.image[rows - 1]).all()
+    assert not found.mask[rows:].any() and not found.mask[:, columns:].any()
+    assert found.mask.any()
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "array"])
+def test_windows_read_together_are_those_read_alone(tmp_path, kind):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    source = {"path": tmp_path / "a.png", "bytes": Encoded("a", lambda: data), "array": RGB}[kind]
+    examples = [_example(source, label=0, window=window) for window in WINDOWS]
+    reader = images.WindowReader(32, 8)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(reader, examples))
+    for example, found in zip(examples, together, strict=True):
+        alone = images.read_example(example, 32, min_side=8)
+        np.testing.assert_array_equal(found.image, alone.image)
+        np.testing.assert_array_equal(found.mask, alone.mask)
+
+
+def test_an_image_is_decoded_once_for_its_windows(monkeypatch):
+    decoded, read_whole = [], images._read_whole
+    monkeypatch.setattr(
+        images, "_read_whole", lambda *args: decoded.append(args[0].name) or read_whole(*args)
+    )
+    reader = images.WindowReader(16)
+    for name in "abc":
+        for window in WINDOWS:
+            reader(_example(RGB, label=0, window=window)._replace(name=name))
+    assert decoded == ["a", "b", "c"]
+    assert isinstance(pickle.loads(pickle.dumps(reader)), images.WindowReader)
+
+
+def test_a_bad_image_is_bad_through_every_window(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    reader = images.WindowReader(16)
+    for window in WINDOWS:
+        with pytest.raises(DatasetError, match="empty"):
+            reader(_example(tmp_path / "a.png", window=window))
+
+
+@pytest.mark.parametrize("name", [*FILES, "turned.jpg"])
+def test_the_shape_is_that_of_the_pixels(tmp_path, name):
+    path = tmp_path / name
+    if name == "turned.jpg":
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.fromarray(GREY).save(path, exif=exif)
+    else:
+        FILES[name][0](path)
+    assert images.shape_of(path) == images.read_native(_example(path, label=0)).image.shape[:2]
+    data = path.read_bytes()
+    if path.suffix in (".png", ".jpg"):
+        assert images.shape_of(Encoded("x", lambda: data)) == images.shape_of(path)
+    assert images.shape_of(GREY) == (20, 30)

@@ -77,8 +77,8 @@ def test_every_learner_learns(name, num, affine):
 def test_a_dictionary_serves_the_runs_solver_better_than_patches_do():
     settings = dataclasses.replace(CONFIG, subspaces="dictionary", solver="ridge", num_neighbors=2)
     points = jax.random.normal(jax.random.key(2), (200, 4))
-    learned = jax.jit(choices.make_dictionary(settings), static_argnums=2)(
-        jax.random.key(0), points, 8
+    learned = jax.jit(choices.make_dictionary(settings), static_argnums=3)(
+        jax.random.key(0), points, jnp.ones(200), 8
     )
     assert learned.atoms.shape == (8, 4) and jnp.all(learned.indices == -1)
     code = choices.make_coder("ridge", settings)

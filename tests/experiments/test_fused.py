@@ -97,10 +97,17 @@ def test_training_images_without_any_structure(detector, data):
 
 
 def test_patches_are_picked_alike_from_every_image():
-    picks = fused._pick(jax.random.key(0), 48, 300)
+    picks = fused._pick(jax.random.key(0), np.ones((300, 48**2)))
     assert picks.shape == (300, fused.SAMPLED_PATCHES // 300)
     assert all(len(set(row)) == len(row) for row in picks)
-    assert fused._pick(jax.random.key(0), 4, 2).shape == (2, 16)
+    assert fused._pick(jax.random.key(0), np.ones((2, 16))).shape == (2, 16)
+
+
+def test_patches_of_padding_are_picked_last(monkeypatch):
+    monkeypatch.setattr(fused, "SAMPLED_PATCHES", 30)
+    shown = np.tile(np.arange(16) < 12, (3, 1))
+    picks = fused._pick(jax.random.key(0), shown)
+    assert picks.shape == (3, 10) and picks.max() < 12
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,7 @@ def test_a_record_without_its_model_is_made_again(photographs, tmp_path, monkeyp
 
 def test_origins_by_hand():
     picks = np.array([[0, 2], [1, 3], [0, 1]])
-    found = detectors.origins(np.array([0, 3, 4, 5]), picks)
-    np.testing.assert_array_equal(found.images, [0, 1, 2, 2])
+    found = detectors.origins(np.array([0, 3, 4, 5]), picks, np.array([0, 1, 1]))
+    np.testing.assert_array_equal(found.images, [0, 1, 1, 1])
+    np.testing.assert_array_equal(found.windows, [0, 0, 1, 1])
     np.testing.assert_array_equal(found.cells, [0, 3, 0, 1])

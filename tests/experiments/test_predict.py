@@ -17,7 +17,7 @@ from PIL import Image
 
 from experiments import config, interruption, models, nulls, predict, prediction, predictions, run
 from sgfr_jax import thresholds
-from sgfr_jax.datasets import images as reading
+from sgfr_jax.datasets.geometry import to_size
 from tests.experiments.conftest import SMALL, write_folder
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ def test_everything_it_promises(place, model, test_images, tmp_path):
             assert overlay.size == (72, 72) and overlay.mode == "RGB"
         own = np.load(place / "run" / "maps" / "cap" / f"cap/test/{name}.npy")
         written = predictions.read_png(tmp_path / "maps" / f"{name}.png")
-        native = reading.to_native(own, (72, 72))
+        native = to_size(own, (72, 72))
         assert written.shape == (72, 72)
         np.testing.assert_allclose(written, native, atol=np.ptp(native) / 60_000)
     summary = json.loads((tmp_path / "predictions.json").read_text())

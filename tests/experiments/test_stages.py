@@ -145,7 +145,7 @@ def test_an_entry_is_named_by_what_it_depends_on(images):
 def test_fitting_in_steps_is_fit(images, name, whole, monkeypatch):
     monkeypatch.setattr(stages, "SAMPLER_STRIDE", 4)
     settings = dataclasses.replace(SETTINGS, sampler=name)
-    bank, notes, _ = stages.fit(embedder(settings), split_of(images), silent, silent)
+    bank, notes, _ = stages.fit(embedder(settings), loading.views(split_of(images)), silent, silent)
     points = jnp.float32(expected_patches(images))
     expected = fit(jax.random.key(0), points, jnp.ones(40), sample=whole, num_atoms=6)
     np.testing.assert_array_equal(bank.indices, expected.indices)
@@ -164,7 +164,7 @@ def test_streaming_covers_every_patch_as_it_says(images, monkeypatch, tmp_path, 
         return pretend(backbone, batch)
 
     made = embedder(settings, 2, tmp_path if cached else None, counting)
-    bank, notes, _ = stages.fit(made, split_of(images), silent, silent)
+    bank, notes, _ = stages.fit(made, loading.views(split_of(images)), silent, silent)
     assert len(calls) == 5  # a second pass embeds nothing
     points = expected_patches(images)
     np.testing.assert_array_equal(bank.atoms, points[bank.indices])

@@ -3,6 +3,7 @@ import pytest
 
 from experiments import loading, synthetic
 from sgfr_jax.datasets import Example, synthesis
+from sgfr_jax.datasets.geometry import Geometry
 
 
 def split_of(images):
@@ -17,18 +18,18 @@ def textures(rng):
 
 def test_every_kind_at_every_size(textures):
     drawn = synthetic.draw(split_of(textures), 0, 64, copies=2)
-    assert len(drawn.masks) == len(drawn.split.examples) == len(drawn.groups) == len(drawn.sources)
+    assert len(drawn.masks) == len(drawn.seen.split.examples) == len(drawn.groups)
     assert {g.split()[0] for g in drawn.groups} == set(synthesis.KINDS)
     assert len(set(drawn.groups)) == len(synthesis.KINDS) * len(synthetic.SIZES)
     assert drawn.masks.shape[1:] == (64, 64)
-    for example, source in zip(drawn.split.examples, drawn.sources, strict=True):
+    for example, source in zip(drawn.seen.split.examples, drawn.seen.owners, strict=True):
         changed = (example.image != textures[source]).any(axis=-1)
         assert changed.any() and not (changed & (example.mask == 0)).any()
 
 
 def test_one_seed_gives_the_same_defects(textures):
     first, again, other = (synthetic.draw(split_of(textures), s, 64, copies=1) for s in (3, 3, 4))
-    assert first.split.hashes == again.split.hashes != other.split.hashes
+    assert first.seen.split.hashes == again.seen.split.hashes != other.seen.split.hashes
     np.testing.assert_array_equal(first.masks, again.masks)
 
 
@@ -36,6 +37,17 @@ def test_an_even_surface_shows_what_can_be_drawn_on_it():
     drawn = synthetic.draw(split_of([np.full((64, 64, 3), 128, np.uint8)]), 0, 64, copies=1)
     kinds = {g.split()[0] for g in drawn.groups}
     assert "spot" in kinds and "blur" not in kinds
+
+
+def test_of_the_windows_of_an_image_the_one_with_the_defect_is_seen(textures):
+    geometry = Geometry("tile", tile=48, overlap=0.0)
+    train = loading.with_windows(split_of(textures), geometry)
+    drawn = synthetic.draw(train, 0, 32, geometry, copies=1)
+    assert len(drawn.masks) == len(drawn.seen.owners) == len(drawn.groups)
+    assert drawn.seen.split.windows is None and drawn.masks.any(axis=(1, 2)).all()
+    for example in drawn.seen.split.examples:
+        top, left, bottom, right = example.window.box
+        assert example.mask[top:bottom, left:right].sum() >= 0.2 * example.mask.sum()
 
 
 def test_coarse_masks_keep_every_defect():

@@ -1,0 +1,80 @@
+"""From the squares that a network sees to whole images: batches of squares, maps put together."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import detectors, loading, stages
+from sgfr_jax.datasets import geometry
+
+
+class Batch(NamedTuple):
+    """Some squares of a split, embedded, and zeros up to the size of a batch."""
+
+    patches: Any  # a pytree of arrays `[B, ...]`, on the device
+    extents: np.ndarray | None  # [B, 2] float32; None: all squares are full
+    num: int  # squares that are no padding
+
+
+def batches(detector: detectors.Detector, seen: loading.Views) -> Iterator[Batch]:
+    """What scorers take, square by square in the order of the views.
+
+    Raises:
+      DatasetError: if features are not finite.
+    """
+    pad, done = partial(stages.pad, size=detector.batch_size), 0
+    for found in detector.batches(seen.split) if len(seen.owners) else ():
+        num = len(jax.tree.leaves(found)[0])
+        extents = None if seen.extents is None else pad(seen.extents[done : done + num])
+        yield Batch(jax.device_put(jax.tree.map(pad, found)), extents, num)
+        done += num
+
+
+class Assembly:
+    """Takes the maps and scores of squares in their order, and gives those of whole images.
+
+    An image scores what the highest of its squares does.
+    """
+
+    def __init__(self, split: loading.Split, overlap: float):
+        """Begins with the first image.
+
+        Args:
+          split: of the images, with their windows.
+          overlap: of the geometry.
+        """
+        self._windows, self._overlap = split.windows, overlap
+        self._done, self._maps, self._scores = 0, [], []
+
+    def add(
+        self, maps: np.ndarray, scores: np.ndarray
+    ) -> tuple[Sequence[np.ndarray], Sequence[float]]:
+        """The images that some more squares complete.
+
+        Args:
+          maps: `[n, S, S]`.
+          scores: `[n]`.
+
+        Returns:
+          The maps of `m` images, each at its own size, `[H, W]`, and their scores; where every
+          image is one full square, what was given.
+        """
+        if self._windows is None:
+            return maps, scores
+        self._maps.extend(maps)
+        self._scores.extend(scores)
+        whole = [], []
+        while self._done < len(self._windows):
+            own = self._windows[self._done]
+            if len(own) > len(self._maps):
+                break
+            shape = max(w.box[2] for w in own), max(w.box[3] for w in own)
+            parts, self._maps = self._maps[: len(own)], self._maps[len(own) :]
+            whole[0].append(geometry.assemble(parts, own, shape, overlap=self._overlap))
+            whole[1].append(max(self._scores[: len(own)]))
+            self._scores = self._scores[len(own) :]
+            self._done += 1
+        return whole

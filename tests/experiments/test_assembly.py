@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from experiments import assembly, loading
+from sgfr_jax.datasets import Example
+from sgfr_jax.datasets.geometry import Geometry, assemble
+
+
+def split_of(shapes):
+    examples = tuple(
+        Example(f"{i}", np.zeros((*shape, 3), np.uint8), 0, "good", None)
+        for i, shape in enumerate(shapes)
+    )
+    return loading.Split(examples, tuple(f"hash {e.name}" for e in examples), None)
+
+
+SHAPES = [(40, 40), (40, 90), (20, 30), (90, 90)]
+TILES = Geometry("tile", tile=40, overlap=0.1)
+
+
+def test_full_squares_pass_through(rng):
+    whole = assembly.Assembly(split_of(SHAPES), 0.25)
+    maps, scores = rng.normal(size=(3, 8, 8)), rng.normal(size=3)
+    assert whole.add(maps, scores) == (maps, scores)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3, 100])
+def test_images_come_as_soon_as_they_are_whole(rng, at_a_time):
+    split = loading.with_windows(split_of(SHAPES), TILES)
+    num = loading.num_views(split)
+    assert [len(own) for own in split.windows] == [1, 3, 1, 9] and num == 14
+    maps = rng.normal(size=(num, 16, 16)).astype(np.float32)
+    scores = rng.normal(size=num)
+    wholes, found = assembly.Assembly(split, TILES.overlap), ([], [])
+    for begin in range(0, num, at_a_time):
+        some = slice(begin, begin + at_a_time)
+        for kept, more in zip(found, wholes.add(maps[some], scores[some]), strict=True):
+            kept.extend(more)
+    first = 0
+    for i, (shape, own) in enumerate(zip(SHAPES, split.windows, strict=True)):
+        mine = slice(first, first + len(own))
+        assert found[1][i] == scores[mine].max()
+        expected = assemble(maps[mine], own, shape, overlap=TILES.overlap)
+        np.testing.assert_array_equal(found[0][i], expected)
+        first += len(own)
+
+
+def test_views_know_their_images():
+    split = loading.with_windows(split_of(SHAPES), TILES)
+    seen = loading.views(split)
+    np.testing.assert_array_equal(seen.owners, [0, 1, 1, 1, 2] + [3] * 9)
+    assert seen.extents.shape == (14, 2) and (seen.extents[4] == [0.5, 0.75]).all()
+    names = [example.name for example in seen.split.examples]
+    assert names == [f"{owner}" for owner in seen.owners]
+    assert len(set(seen.split.hashes)) == 14  # windows of an image are embedded each
+    some = loading.views(split.take([1, 2]))
+    np.testing.assert_array_equal(some.owners, [0, 0, 0, 1])
+
+
+def test_full_views_need_no_extents():
+    split = loading.with_windows(split_of([(40, 40), (40, 90)]), TILES)
+    assert loading.views(split).extents is None
+    plain = loading.views(split_of(SHAPES))
+    assert plain.extents is None and plain.split == split_of(SHAPES)._replace(
+        examples=plain.split.examples
+    )
+
+
+def test_a_crop_is_an_image_of_its_own():
+    split = loading.with_windows(split_of([(40, 90)]), Geometry("crop", crop=0.5))
+    assert split.windows is None and split.examples[0].window.box == (10, 35, 30, 55)
+    assert split.hashes != split_of([(40, 90)]).hashes

@@ -1,0 +1,130 @@
+"""The whole command on photographs that are not square, by every geometry."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import config, models, run, synthetic
+from experiments.config import ConfigError
+from sgfr_jax.datasets import geometry
+from tests.experiments.conftest import SMALL, texture
+
+SHAPES = [(72, 120), (60, 72), (72, 72), (110, 72), (48, 72)]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """One product, photographed in many shapes at one scale."""
+    root, rng = tmp_path_factory.mktemp("shapes") / "bolt", np.random.default_rng(0)
+    for split, kind, num in (("train", "good", 5), ("test", "good", 4), ("test", "dent", 4)):
+        (root / split / kind).mkdir(parents=True)
+        (root / "ground_truth" / "dent").mkdir(parents=True, exist_ok=True)
+        for i in range(num):
+            height, width = SHAPES[i]
+            image = texture(rng, 120)[:height, :width]
+            if kind == "dent":
+                mask = np.zeros_like(image)
+                mask[20:36, width - 30 : width - 14] = 255
+                image[mask > 0] = 255 - image[mask > 0]
+                Image.fromarray(mask).save(root / "ground_truth" / "dent" / f"{i}_mask.png")
+            Image.fromarray(image).save(root / split / kind / f"{i}.png")
+    return root.parent
+
+
+def settled(photographs, **fields):
+    return config.resolve(dataclasses.replace(SMALL, data_dir=str(photographs), **fields))
+
+
+def go(settings, workdir, **resources):
+    return run.run(settings, run.Resources(workdir, batch_size=4, num_figures=1, **resources))[0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"geometry": "pad"},
+        {"geometry": "crop", "crop": 0.9},
+        {"geometry": "tile"},
+        {"geometry": "tile", "tile": 60, "eval_size": "native"},
+        {"geometry": "tile", "sampler": "k_center_stream"},
+        {"geometry": "pad", "subspaces": "dictionary", "solver": "ridge"},
+    ],
+)
+def test_defects_are_found_and_a_saved_model_finds_the_same(photographs, tmp_path, fields):
+    record = go(settled(photographs, **fields), tmp_path, save_model=True, save_maps=True)
+    own = record.results
+    assert (own["num_train"], own["num_test"]) == (5, 8)
+    if fields["geometry"] != "crop":  # which may cut defects off
+        assert own["pixel_auroc"] > 0.85 and own["image_auroc"] > 0.9
+    model = models.load(tmp_path / "models" / "bolt")
+    assert (model.config.tile is None) == (fields["geometry"] != "tile")
+    paths = [photographs / image["file"] for image in record.images]
+    pixels = [np.asarray(Image.open(path)) for path in paths]
+    found = list(models.make_scorer(model, 4)(pixels))
+    assert [one.score for one in found] == [image["score"] for image in record.images]
+    for image, one in zip(pixels, found, strict=True):
+        assert one.anomaly_map.shape == image.shape and np.isfinite(one.anomaly_map).all()
+    for image, window, cell in zip(*model.origins[0], strict=True):
+        if image < 0:  # learned
+            continue
+        shape = np.asarray(Image.open(photographs / model.about.train[image])).shape
+        extent = geometry.windows(shape, model.config.looks_at)[window].extent
+        for place, share in zip(divmod(int(cell), model.config.grid), extent, strict=True):
+            assert place < geometry.filled(share, model.config.grid)  # no atom is padding
+
+
+def test_several_levels_through_tiles(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", (0.1, 0.4))
+    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+    settings = settled(
+        photographs, geometry="tile", layers=("auto",), bank_size=20, solver="nearest"
+    )
+    first = go(settings, tmp_path / "first", save_model=True)
+    assert first.results["pixel_auroc"] > 0.85
+    assert go(settings, tmp_path / "second").images == first.images
+    paths = [photographs / image["file"] for image in first.images]
+    scorer = models.make_scorer(models.load(tmp_path / "first" / "models" / "bolt"), 4)
+    found = scorer([np.asarray(Image.open(path)) for path in paths])
+    assert [one.score for one in found] == [image["score"] for image in first.images]
+
+
+@pytest.mark.parametrize("layers", [("block2", "block4"), ("auto",)])
+def test_tiles_of_square_images_are_the_images(folder, tmp_path, layers, monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
+    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+    of_one = {"layers": layers, "categories": ("cap",), "solver": "nearest"}
+    square, tile, pad = (
+        go(settled(folder, geometry=kind, **of_one), tmp_path / kind)
+        for kind in ("square", "tile", "pad")
+    )
+    assert square.images == tile.images == pad.images
+    for name in ("pixel_ap", "aupro", "image_auroc"):
+        assert square.results[name] == tile.results[name]
+
+
+def test_embeddings_of_windows_are_cached(photographs, tmp_path, monkeypatch):
+    keeping = {"cache_dir": tmp_path / "cache", "cache_bytes": 10**9}
+    settings = settled(photographs, geometry="tile")
+    first = go(settings, tmp_path / "first", **keeping)
+    monkeypatch.setattr(
+        "sgfr_jax.backbones.load", lambda *args: pytest.fail("a network was loaded")
+    )
+    again = go(dataclasses.replace(settings, solver="nearest"), tmp_path / "again", **keeping)
+    assert len(again.images) == len(first.images)
+
+
+@pytest.mark.parametrize(
+    "fields,message",
+    [
+        ({"geometry": "round"}, "--geometry"),
+        ({"geometry": "crop", "crop": 1.5}, r"--crop=1.5 must be in \(0, 1\]"),
+        ({"geometry": "tile", "tile": 0}, "--tile=0 must be a positive number"),
+        ({"tile": 100}, "--tile=100 must be left out with --geometry=square"),
+        ({"geometry": "tile", "overlap": 0.9}, r"--overlap=0.9 must be in \[0, 0.5\]"),
+    ],
+)
+def test_bad_flags(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        config.resolve(dataclasses.replace(config.Config(), **fields))
