@@ -1,6 +1,6 @@
 """From the squares that a network sees to whole images: batches of squares, maps put together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,13 @@ class Batch(NamedTuple):
     patches: Any  # a pytree of arrays `[B, ...]`, on the device
     extents: np.ndarray | None  # [B, 2] float32; None: all squares are full
     num: int  # squares that are no padding
+
+
+class Whole(NamedTuple):
+    """What a scorer makes of an image."""
+
+    anomaly_map: np.ndarray  # [S, S], or [H, W] at the image's own size where it has windows
+    score: float
 
 
 def batches(detector: detectors.Detector, seen: loading.Views) -> Iterator[Batch]:
@@ -49,32 +56,26 @@ class Assembly:
         self._windows, self._overlap = split.windows, overlap
         self._done, self._maps, self._scores = 0, [], []
 
-    def add(
-        self, maps: np.ndarray, scores: np.ndarray
-    ) -> tuple[Sequence[np.ndarray], Sequence[float]]:
+    def add(self, maps: np.ndarray, scores: np.ndarray) -> list[Whole]:
         """The images that some more squares complete.
 
         Args:
           maps: `[n, S, S]`.
           scores: `[n]`.
-
-        Returns:
-          The maps of `m` images, each at its own size, `[H, W]`, and their scores; where every
-          image is one full square, what was given.
         """
         if self._windows is None:
-            return maps, scores
+            return [Whole(*one) for one in zip(maps, scores, strict=True)]
         self._maps.extend(maps)
         self._scores.extend(scores)
-        whole = [], []
+        found = []
         while self._done < len(self._windows):
             own = self._windows[self._done]
-            if len(own) > len(self._maps):
+            num = len(own)
+            if num > len(self._maps):
                 break
             shape = max(w.box[2] for w in own), max(w.box[3] for w in own)
-            parts, self._maps = self._maps[: len(own)], self._maps[len(own) :]
-            whole[0].append(geometry.assemble(parts, own, shape, overlap=self._overlap))
-            whole[1].append(max(self._scores[: len(own)]))
-            self._scores = self._scores[len(own) :]
+            whole = geometry.assemble(self._maps[:num], own, shape, overlap=self._overlap)
+            found.append(Whole(whole, max(self._scores[:num])))
+            del self._maps[:num], self._scores[:num]
             self._done += 1
-        return whole
+        return found

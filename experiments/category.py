@@ -1,9 +1,10 @@
 """One category from images to record: fit, score, measure, draw."""
 
+import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,47 +133,33 @@ def _score(
     figures_directory = output.workdir / "figures" / category.name
     for directory in (maps_directory, figures_directory):  # of an earlier run
         shutil.rmtree(directory, ignore_errors=True)
-    seen, size = loading.views(test), (config.image_size, config.image_size)
-    wholes = [assembly.Assembly(test, config.overlap) for _ in scorers]
-    readable, done, viewed = loading.iterate(test, config), 0, 0
+    size = (config.image_size, config.image_size)
+    found = _whole_images(test, detector, fitted, config, seconds)
+    readable, done = loading.iterate(test, config), 0
     with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
-        began = time.perf_counter()
-        for batch in assembly.batches(detector, seen):
-            shared = time.perf_counter() - began
-            found = []
-            for i, (solver, scorer) in enumerate(scorers.items()):
-                began = time.perf_counter()
-                state = fitted.states[solver]
-                maps, squares = jax.device_get(scorer(state, batch.patches, batch.extents))
-                _check_finite(squares[: batch.num], seen.split.examples[viewed:])
-                found.append(wholes[i].add(maps[: batch.num], squares[: batch.num]))
-                seconds[i] += shared + time.perf_counter() - began
-            viewed += batch.num
-
+        while here := list(itertools.islice(found, detector.batch_size)):
             began = time.perf_counter()
-            num = len(found[0][1])
-            loaded = [next(readable) for _ in range(num)]
+            loaded = [next(readable) for _ in here]
             known = [j for j, image in enumerate(loaded) if image.mask is not None]
             masks = [loaded[j].mask for j in known]
             if config.native:
                 masks = _native_masks([test.examples[done + j] for j in known])
             reading = time.perf_counter() - began
-            for i, (maps, image_scores) in enumerate(found):
+            for i, own in enumerate(zip(*here, strict=True)):
                 began = time.perf_counter()
-                scores[i][done : done + num] = image_scores
-                shown = [to_size(of_image, size) for of_image in maps]
+                scores[i][done : done + len(own)] = [whole.score for whole in own]
+                maps = [to_size(whole.anomaly_map, size) for whole in own]
                 if known:
-                    counted = maps if config.native else shown
+                    counted = [whole.anomaly_map for whole in own] if config.native else maps
                     counts[i].add([counted[j] for j in known], masks)
                 metrics_seconds[i] += reading + time.perf_counter() - began
                 if i == 0:
-                    for j, (image, of_image) in enumerate(zip(loaded, shown, strict=True), done):
+                    for j, (image, of_image) in enumerate(zip(loaded, maps, strict=True), done):
                         _show(gallery, test.examples[j], image, of_image, scores[0][j])
                         if output.save_maps:
                             _save_map(maps_directory, test.examples[j], of_image)
-            done += num
-            report(num)
-            began = time.perf_counter()
+            done += len(here)
+            report(len(here))
 
     gallery.save(figures_directory)
     labels = np.array([example.label for example in test.examples], bool)
@@ -189,6 +176,32 @@ def _score(
             return list(pool.map(measure, range(len(scorers))))
 
     return measure_all
+
+
+def _whole_images(
+    images: loading.Split,
+    detector: detectors.Detector,
+    fitted: detectors.Fitted,
+    config: Config,
+    seconds: list[float],
+) -> Iterator[tuple[assembly.Whole, ...]]:
+    """What every solver makes of each image, in order; adds the time that it took to `seconds`."""
+    seen = loading.views(images)
+    wholes = [assembly.Assembly(images, config.overlap) for _ in detector.scorers]
+    viewed, began = 0, time.perf_counter()
+    for batch in assembly.batches(detector, seen):
+        shared = time.perf_counter() - began
+        found = []
+        for i, (solver, scorer) in enumerate(detector.scorers.items()):
+            began = time.perf_counter()
+            state = fitted.states[solver]
+            maps, scores = jax.device_get(scorer(state, batch.patches, batch.extents))
+            _check_finite(scores[: batch.num], seen.split.examples[viewed:])
+            found.append(wholes[i].add(maps[: batch.num], scores[: batch.num]))
+            seconds[i] += shared + time.perf_counter() - began
+        viewed += batch.num
+        yield from zip(*found, strict=True)
+        began = time.perf_counter()
 
 
 def _check_finite(scores: np.ndarray, examples: Sequence[Example]) -> None:

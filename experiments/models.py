@@ -54,14 +54,6 @@ class Model:
     about: About = dataclasses.field(metadata={"static": True})
 
 
-class Found(NamedTuple):
-    """What a model makes of one image."""
-
-    # [S, S] float32; with another geometry than `square` of the image's own size, [H, W].
-    anomaly_map: np.ndarray
-    score: float
-
-
 def make(
     config: Config,
     category: loading.Checked,
@@ -176,8 +168,10 @@ def saved_by(path: str | os.PathLike) -> str | None:
         return None
 
 
-def make_scorer(model: Model, batch_size: int = 16) -> Callable[[Sequence], Iterator[Found]]:
-    """What scores images: `[uint8 [H, W] or [H, W, 3], ...] -> Found, ...`, in order.
+def make_scorer(
+    model: Model, batch_size: int = 16
+) -> Callable[[Sequence], Iterator[assembly.Whole]]:
+    """What scores images: `[uint8 [H, W] or [H, W, 3], ...] -> assembly.Whole, ...`, in order.
 
     The same compiled functions on the same shapes as in the run, so the same scores.
 
@@ -191,20 +185,20 @@ def make_scorer(model: Model, batch_size: int = 16) -> Callable[[Sequence], Iter
     detector, _ = run.make_detector(model.config, resources)
     scorer, seen_as = detector.scorers[model.config.solver], model.config.looks_at
 
-    def score(images: Sequence[np.ndarray]) -> Iterator[Found]:
+    def score(images: Sequence[np.ndarray]) -> Iterator[assembly.Whole]:
         examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
         split = loading.Split(examples, ("",) * len(examples), None)
         split = loading.with_windows(split, seen_as)
         wholes, number = assembly.Assembly(split, seen_as.overlap), itertools.count()
         for batch in assembly.batches(detector, loading.views(split)):
             found = jax.device_get(scorer(model.state, batch.patches, batch.extents))
-            for whole in zip(*wholes.add(*(x[: batch.num] for x in found)), strict=True):
-                yield _with_surroundings(Found(*whole), split.examples[next(number)])
+            for whole in wholes.add(*(x[: batch.num] for x in found)):
+                yield _with_surroundings(whole, split.examples[next(number)])
 
     return score
 
 
-def _with_surroundings(found: Found, example: Example) -> Found:
+def _with_surroundings(found: assembly.Whole, example: Example) -> assembly.Whole:
     """With the map of the whole image, where a part of it was looked at."""
     if example.window is None:
         return found

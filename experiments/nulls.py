@@ -88,10 +88,9 @@ def held_out(
             image = chosen[seen.owners[i]]
             others = state if alone else without(state, fitted.origins, image)
             extents = None if seen.extents is None else seen.extents[i : i + 1]
-            found = wholes.add(*jax.device_get(scorer(others, patches, extents)))
-            for anomaly_map, score in zip(*found, strict=True):
-                scores.append(float(score))
-                thresholds.add_pixels(pixels, anomaly_map)
+            for whole in wholes.add(*jax.device_get(scorer(others, patches, extents))):
+                scores.append(float(whole.score))
+                thresholds.add_pixels(pixels, whole.anomaly_map)
                 report(1)
     nulls = Nulls(thresholds.tally(np.array(scores)), thresholds.tally_pixels(pixels))
     return nulls, _note(chosen, fitted)

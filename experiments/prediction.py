@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from experiments.assembly import Whole
 from experiments.choices import ConfigError
-from experiments.models import Found
 from sgfr_jax.datasets import DatasetError, Example, images, listing
 from sgfr_jax.datasets.geometry import to_size
 
@@ -75,7 +75,7 @@ def find(text: str) -> list[Source]:
 
 
 def predict(
-    score: Callable[[Sequence[np.ndarray]], Iterator[Found]],
+    score: Callable[[Sequence[np.ndarray]], Iterator[Whole]],
     sources: Sequence[Source],
     *,
     batch_size: int,
@@ -101,7 +101,7 @@ def predict(
                     yield Unread(source, one)
 
 
-def _predicted(source: Source, image: np.ndarray, found: Found) -> Predicted | Unread:
+def _predicted(source: Source, image: np.ndarray, found: Whole) -> Predicted | Unread:
     if not np.isfinite(found.score):
         return Unread(source, f"the score of '{source.path}' is not finite")
     native = to_size(found.anomaly_map, image.shape[:2])

@@ -21,7 +21,9 @@ TILES = Geometry("tile", tile=40, overlap=0.1)
 def test_full_squares_pass_through(rng):
     whole = assembly.Assembly(split_of(SHAPES), 0.25)
     maps, scores = rng.normal(size=(3, 8, 8)), rng.normal(size=3)
-    assert whole.add(maps, scores) == (maps, scores)
+    found = whole.add(maps, scores)
+    np.testing.assert_array_equal([one.anomaly_map for one in found], maps)
+    np.testing.assert_array_equal([one.score for one in found], scores)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 3, 100])
@@ -31,17 +33,16 @@ def test_images_come_as_soon_as_they_are_whole(rng, at_a_time):
     assert [len(own) for own in split.windows] == [1, 3, 1, 9] and num == 14
     maps = rng.normal(size=(num, 16, 16)).astype(np.float32)
     scores = rng.normal(size=num)
-    wholes, found = assembly.Assembly(split, TILES.overlap), ([], [])
+    wholes, found = assembly.Assembly(split, TILES.overlap), []
     for begin in range(0, num, at_a_time):
         some = slice(begin, begin + at_a_time)
-        for kept, more in zip(found, wholes.add(maps[some], scores[some]), strict=True):
-            kept.extend(more)
+        found += wholes.add(maps[some], scores[some])
     first = 0
     for i, (shape, own) in enumerate(zip(SHAPES, split.windows, strict=True)):
         mine = slice(first, first + len(own))
-        assert found[1][i] == scores[mine].max()
+        assert found[i].score == scores[mine].max()
         expected = assemble(maps[mine], own, shape, overlap=TILES.overlap)
-        np.testing.assert_array_equal(found[0][i], expected)
+        np.testing.assert_array_equal(found[i].anomaly_map, expected)
         first += len(own)
 
 

@@ -7,9 +7,11 @@ import shutil
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from PIL import Image
 
 from experiments import config, interruption, run
 from sgfr_jax import datasets
+from sgfr_jax.datasets import counts
 
 SMALL = {
     "dataset": "folder", "image_size": 64, "layers": ["block2"], "bank_size": 20, "cache_dir": "",
@@ -57,6 +59,29 @@ def test_a_manifest_is_a_data_set(folder, tmp_path):
     status = main(data_dir=str(folder), manifest=str(manifest), workdir=str(workdir))
     assert status == 0
     assert len((workdir / "scores.csv").read_text().splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize("geometry", ["square", "tile"])
+def test_prepared_records_give_the_scores_of_the_files(folder, tmp_path, geometry, monkeypatch):
+    monkeypatch.setattr(counts, "_is_short", lambda dataset, category: False)
+    shutil.copytree(folder / "cap", tmp_path / "data" / "bottle")
+    for path in (tmp_path / "data").rglob("*0*.png"):  # neither square nor all alike
+        with Image.open(path) as image:
+            image.crop((0, 0, 72, 60)).save(path)
+    fields = dict(SMALL, dataset="mvtec", layers=("block2",), geometry=geometry, tile=None)
+    for name in ("cache_dir", "num_figures"):
+        del fields[name]
+    found = []
+    for prepared_dir in (None, str(tmp_path / "prepared")):
+        settings = config.Config(
+            **fields, data_dir=str(tmp_path / "data"), prepared_dir=prepared_dir
+        )
+        workdir = tmp_path / f"out {prepared_dir is None}"
+        found += run.run(config.resolve(settings), run.Resources(workdir, batch_size=4))
+    files, records = found
+    assert [i["score"] for i in files.images] == [i["score"] for i in records.images]
+    for name, value in files.results.items():
+        assert name == "seconds" or records.results[name] == value, name
 
 
 def test_every_flag_of_the_data_reaches_the_loader(monkeypatch):
@@ -119,8 +144,6 @@ class TestCheckData:
         assert "1.png" in shown and "2.png" in shown
 
     def test_images_smaller_than_the_network_can_use(self, folder, tmp_path, capsys):
-        from PIL import Image
-
         path = folder / "cap" / "train" / "good" / "1.png"
         Image.new("L", (20, 20)).save(path)
         checking = {"data_dir": str(folder), "workdir": str(tmp_path / "out"), "check_data": True}

@@ -35,6 +35,10 @@ def test_magnetic_tiles(tmp_path):
     for name, least in promised.items():
         assert fast[name] >= least, name
         assert fast[name] > nearest[name], name
+    records = f"--prepared_dir={tmp_path / 'prepared'}"
+    prepared = results(tmp_path / "records", *data, records, "--layers=fast")["categories"]["mtd"]
+    for name, value in fast.items():
+        assert name == "seconds" or prepared[name] == value, name
     own = results(tmp_path / "auto", *data)["categories"]["mtd"]
     promised = {"pixel_ap": 0.35, "pixel_auroc": 0.825, "aupro": 0.73, "image_auroc": 0.945}
     for name, least in promised.items():
