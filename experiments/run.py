@@ -49,6 +49,7 @@ class Resources(NamedTuple):
     batch_size: int = 16
     workers: int = 0  # processes that read images; 0: threads of this one
     num_figures: int = 2
+    num_review: int = 16  # pictures kept for a report's page: of the worst misses, and alarms
     save_maps: bool = False
     save_model: bool = False
     cache_dir: Path | None = None  # of embeddings; None: none are kept
@@ -71,7 +72,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     """
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import category as one_category
-    from experiments import environment, loading
+    from experiments import environment, loading, review
 
     workdir = resources.workdir
     records.open_workdir(workdir)
@@ -101,7 +102,9 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     config.check_sizes(settings, {c.name: len(c.train.examples) for c in checked})
 
     made_with = environment.describe()
-    output = one_category.Output(workdir, resources.num_figures, resources.save_maps)
+    output = one_category.Output(
+        workdir, resources.num_figures, resources.save_maps, resources.num_review
+    )
     fitted = []  # the last category's detector and test scores
     if resources.save_model:
         output = output._replace(keep=lambda *found: fitted.append(found))
@@ -113,10 +116,15 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             data=category.fingerprint(),
             weights=embedders[0].digest,
             version=made_with,
-            output=[resources.num_figures, resources.save_maps],
+            output=[resources.num_figures, resources.save_maps, resources.num_review],
         )
         record, path = records.kept(workdir, digest), model_paths[category.name]
-        if record is not None and (not resources.save_model or models.saved_by(path) == digest):
+        if (
+            record is not None
+            and (not resources.save_model or models.saved_by(path) == digest)
+            # Another run in this directory may have put its own in the place of the review.
+            and (not output.num_review or review.load(workdir, category.name, record.results))
+        ):
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
         else:
             outcome = one_category.run(category, detector, settings, output)
@@ -259,6 +267,7 @@ def resources_from_flags(workdir: Path) -> Resources:
         batch_size=options.BATCH_SIZE.value,
         workers=options.WORKERS.value,
         num_figures=options.NUM_FIGURES.value,
+        num_review=options.NUM_REVIEW.value,
         save_maps=options.SAVE_MAPS.value,
         save_model=options.SAVE_MODEL.value,
         cache_dir=cache_dir,
