@@ -154,9 +154,10 @@ function makePixelSlider(id, category) {
 function makeControls(category) {
   const [low, high] = category.domain;
   const step = (high - low || 1) / STEPS;
+  // Its ends lie beyond all scores, so that everything and nothing can be above it.
   const choose = (value) => { state.image = value; update(); };
   const slider = el("input", {
-    type: "range", id: "image-slider", min: low, max: high + step, step,
+    type: "range", id: "image-slider", min: low - step, max: high + step, step,
     oninput: (event) => choose(Number(event.target.value)),
   });
   const typed = el("input", {
@@ -174,7 +175,7 @@ function makeControls(category) {
   const chooser = el("select", {
     id: "category", onchange: (event) => show(data.categories.find((c) => c.name === event.target.value)),
   }, names);
-  const summary = el("p", { id: "summary" });
+  const summary = el("p", { id: "summary-line" });
   const made = names.length > 1
     ? [el("div", { class: "control" }, el("label", { for: "category" }, "Category"), chooser)] : [];
   if (category.scores.length) made.push(
@@ -419,6 +420,7 @@ function update() {
     `${counts.fp} of ${counts.fp + counts.tn} nominal ones are above the threshold.`;
   parts.pixelSaid = level.tp === undefined ? "" :
     `recall ${percent(found.pixel.recall)}, false positive rate ${percent(found.pixel.alarms)}`;
+  Object.assign(controls.dataset, { image: state.image, pixel: level.threshold, view: state.view });
   parts.controls.update(counts, level);
   parts.decisions.update(counts, found.image, found.pixel, said);
   for (const { curve, moveDot } of parts.charts) {
