@@ -204,8 +204,9 @@ def _metrics_table(methods: Mapping[str, Any]) -> dict[str, Any]:
             *(_whole(results[count]) for count in ("num_train", "num_test", "num_atoms")),
             _decimal(sum(results["seconds"].values())),
         ]
+        for name in next(iter(methods.values()))["categories"]
         for method, found in methods.items()
-        for name, results in found["categories"].items()
+        for results in [found["categories"][name]]
     ]  # fmt: skip
     means = [
         ["mean", method, *(_metric_cell(found["mean"][metric]) for metric in METRICS), *[""] * 4]
@@ -217,7 +218,7 @@ def _metrics_table(methods: Mapping[str, Any]) -> dict[str, Any]:
         "columns": [
             _column("category"), _column("method"),
             *(_column(label, number=True) for label in METRICS.values()),
-            *(_column(label, number=True) for label in ("trained on", "tested on", "atoms", "s")),
+            *(_column(label, number=True) for label in ("trained on", "tested on", "atoms", "seconds")),
         ],
         "rows": rows,
         "foot": means if several else [],
@@ -227,7 +228,7 @@ def _metrics_table(methods: Mapping[str, Any]) -> dict[str, Any]:
 def _sweep_table(caption: str, rows: Sequence[summary.Row]) -> dict[str, Any]:
     names = list(rows[0].parameters)
     of_category = ["category"] if rows[0].category is not None else []
-    times = ("s to fit", "s to score", "ms/image")
+    times = ("fit (s)", "score (s)", "ms/image")
     return {
         "caption": f"{caption}: metrics in percent, ± their standard deviation over seeds",
         "columns": [

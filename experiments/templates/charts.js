@@ -29,7 +29,7 @@ function logTicksOf([low, high]) {
 const FRAME = { width: 360, height: 270, left: 46, right: 12, top: 8, bottom: 40 };
 let clips = 0;
 
-// Curves [[x, y, deviation?], ...] in one frame, with a dot that can be moved.
+// Curves in one frame, {name, points: [[x, y, deviation?], ...], dashed, marks}, and a dot to move.
 function lineChart({ title, note, x, y, series }) {
   const { width, height, left, right, top, bottom } = FRAME;
   const way = x.log ? (v) => Math.log10(v) : (v) => v;
@@ -53,10 +53,10 @@ function lineChart({ title, note, x, y, series }) {
     svg("text", { "text-anchor": "middle", transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)` },
       y.label));
   const curves = svg("g", { "clip-path": `url(#${clip})` });
-  series.forEach(({ points, marks }, i) => {
+  series.forEach(({ points, marks, dashed }, i) => {
     const tone = `var(--curve-${i % TONES})`;
     const path = points.map(([a, b], k) => `${k ? "L" : "M"}${toX(a).toFixed(2)} ${toY(b).toFixed(2)}`);
-    curves.append(svg("path", { class: i ? "curve other" : "curve", d: path.join(""), stroke: tone }));
+    curves.append(svg("path", { class: dashed ? "curve dashed" : "curve", d: path.join(""), stroke: tone }));
     for (const [a, b, deviation] of marks ? points : []) {
       curves.append(svg("circle", { cx: toX(a), cy: toY(b), r: 3, fill: tone }));
       if (deviation) {
@@ -77,7 +77,7 @@ function lineChart({ title, note, x, y, series }) {
   const legend = el("ul", { class: "legend" }, series.map((s, i) =>
     el("li", {},
       svg("svg", { class: "swatch", viewBox: "0 0 24 8", "aria-hidden": "true" },
-        svg("path", { class: i ? "curve other" : "curve", d: "M0 4H24", stroke: `var(--curve-${i % TONES})` })),
+        svg("path", { class: s.dashed ? "curve dashed" : "curve", d: "M0 4H24", stroke: `var(--curve-${i % TONES})` })),
       s.name)));
   const reading = el("p", { class: "reading" });
   const element = el("figure", { class: "chart" },

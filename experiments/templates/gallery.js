@@ -132,21 +132,27 @@ class Gallery {
   // Shows other thresholds or another view.
   update(image, pixel, view) {
     Object.assign(this, { pixel, view });
-    for (const { picture, verdict, element } of this.cards) {
-      const { text, tone } = verdictOf(picture.label, picture.score, image);
-      verdict.textContent = text;
-      verdict.className = element.dataset.verdict = tone;
+    for (const card of this.cards) {
+      const { text, tone } = verdictOf(card.picture.label, card.picture.score, image);
+      card.verdict.textContent = text;
+      card.verdict.className = card.element.dataset.verdict = tone;
+      this.describe(card);
     }
     for (const card of this.seen) this.paint(card);
   }
 
-  async paint({ picture, canvas, verdict }) {
+  async paint(card) {
+    const { picture, canvas } = card;
     await picture.load();
     picture.paint(canvas, this.pixel, this.view);
     canvas.dataset.painted = `${this.view} ${this.pixel}`;
-    const share = percent(picture.shareAbove(this.pixel));
-    canvas.setAttribute("aria-label",
-      `${verdict.textContent}: ${picture.kind}, ${picture.file}; ${share} of it above the pixel threshold`);
+    this.describe(card);
+  }
+
+  // What a reader who does not see the picture is told of it.
+  describe({ picture, canvas, verdict }) {
+    const share = picture.levels ? `; ${percent(picture.shareAbove(this.pixel))} of it above the pixel threshold` : "";
+    canvas.setAttribute("aria-label", `${verdict.textContent}: ${picture.kind}, ${picture.file}${share}`);
   }
 
   // Paper shows what the window has not shown yet.

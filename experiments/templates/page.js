@@ -110,7 +110,8 @@ function curveCharts(category) {
     const found = Object.entries(category[`${curve.of}_curves`]).filter(([, points]) => points);
     if (!found.length) return [];
     const series = found.map(([method, points]) => ({
-      name: `${method}: ${curve.unit} ${category.areas[method][curve.area]}`, points: curve.draw(points),
+      name: `${method}: ${curve.unit} ${category.areas[method][curve.area]}`,
+      points: curve.draw(points), dashed: method !== category.method,
     }));
     const chart = lineChart({
       title: curve.title, series,
@@ -120,15 +121,22 @@ function curveCharts(category) {
   });
 }
 
+// A little more than from the least to the largest value, so that marks are not cut off.
+function padded(values, log = false) {
+  const way = log ? Math.log10 : Number;
+  const [low, high] = [way(Math.min(...values)), way(Math.max(...values))];
+  const pad = (high - low) * 0.06 || 0.5;
+  return [low - pad, high + pad].map((value) => (log ? 10 ** value : value));
+}
+
 function sweepChart({ title, panel, x, y, log, series }) {
   const points = series.flatMap((s) => s.points);
   const xs = points.map((p) => p[0]);
-  const [low, high] = [Math.min(...points.map((p) => p[1] - p[2])), Math.max(...points.map((p) => p[1] + p[2]))];
-  const pad = (high - low) * 0.08 || 1;
+  const scaled = log && Math.min(...xs) > 0;
   return lineChart({
     title, note: panel,
-    x: { label: x, domain: [Math.min(...xs), Math.max(...xs)], log: log && Math.min(...xs) > 0 },
-    y: { label: y, domain: [low - pad, high + pad] },
+    x: { label: x, domain: padded(xs, scaled), log: scaled },
+    y: { label: y, domain: padded(points.flatMap((p) => [p[1] - p[2], p[1] + p[2]])) },
     series: series.map((s) => ({ ...s, marks: true })),
   }).element;
 }
@@ -181,11 +189,10 @@ function makeControls(category) {
   if (category.scores.length) made.push(
     el("div", { class: "control wide", role: "group", "aria-label": "Image threshold" },
       el("label", { for: "image-slider" }, "Image threshold"),
-      slider, typed, el("span", { class: "presets" }, named)),
+      slider, typed, el("span", { class: "presets" }, named), summary),
     el("div", { class: "control wide", role: "group", "aria-label": "Pixel threshold" },
       el("label", { for: "pixel-slider" }, "Pixel threshold"),
-      pixel.slider, pixel.value, counted ? el("span", { class: "presets" }, best) : null),
-    summary);
+      pixel.slider, pixel.value, counted ? el("span", { class: "presets" }, best) : null));
   controls.replaceChildren(...made);
   controls.hidden = !made.length;
   return {
@@ -442,16 +449,17 @@ function start() {
   document.getElementById("title").textContent = data.title;
   document.getElementById("subtitle").textContent = data.subtitle;
   const notes = data.notes.map((note) => el("li", {}, note));
-  main.append(
-    section("summary", "Results", data.tables.map((table) => new SortedTable(table).element),
-      notes.length ? el("ul", { class: "notes" }, notes) : null));
+  const drawn = (tables) => tables.map((table) => new SortedTable(table).element);
+  const [first, ...others] = data.tables;
+  main.append(section("summary", "Results", drawn([first]),
+    notes.length ? el("ul", { class: "notes" }, notes) : null));
   if (data.charts.length) {
     main.append(section("charts", "Plots", el("div", { class: "charts" }, data.charts.map(sweepChart))));
   }
+  if (others.length) main.append(section("details", "Details", drawn(others)));
   main.append(el("div", { id: "category-results" }));
   if (data.settings.length) {
-    main.append(section("settings", "Settings", el("div", { class: "settings" },
-      data.settings.map((table) => new SortedTable(table).element))));
+    main.append(section("settings", "Settings", el("div", { class: "settings" }, drawn(data.settings))));
   }
   linkSections();
   if (!data.categories.length) return;
