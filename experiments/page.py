@@ -34,7 +34,11 @@ METRICS = {
 # Characters of all pictures of a page; where there are more, every group shows fewer.
 PICTURE_BYTES = 30_000_000
 _IMAGE_POINTS = 400  # of a curve of images
-_SCRIPTS = ("elements.js", "tables.js", "charts.js", "gallery.js", "page.js")
+# One module; the last begins to run when all are there.
+_SCRIPTS = (
+    "elements.js", "numbers.js", "tables.js", "charts.js", "curves.js", "gallery.js", "viewer.js",
+    "controls.js", "sections.js", "page.js",
+)  # fmt: skip
 
 
 def of_run(workdir: Path) -> dict[str, Any]:
@@ -213,12 +217,13 @@ def _metrics_table(methods: Mapping[str, Any]) -> dict[str, Any]:
         for method, found in methods.items()
     ]
     several = len(next(iter(methods.values()))["categories"]) > 1
+    sizes = ("trained on", "tested on", "atoms", "seconds")
     return {
         "caption": "Metrics in percent",
         "columns": [
             _column("category"), _column("method"),
             *(_column(label, number=True) for label in METRICS.values()),
-            *(_column(label, number=True) for label in ("trained on", "tested on", "atoms", "seconds")),
+            *(_column(label, number=True) for label in sizes),
         ],
         "rows": rows,
         "foot": means if several else [],

@@ -29,6 +29,9 @@ function logTicksOf([low, high]) {
 const FRAME = { width: 360, height: 270, left: 46, right: 12, top: 8, bottom: 40 };
 let clips = 0;
 
+const toneOf = (i) => `var(--curve-${i % TONES})`;
+const classOf = ({ dashed }) => (dashed ? "curve dashed" : "curve");
+
 // Curves in one frame, {name, points: [[x, y, deviation?], ...], dashed, marks}, and a dot to move.
 function lineChart({ title, note, x, y, series }) {
   const { width, height, left, right, top, bottom } = FRAME;
@@ -36,6 +39,7 @@ function lineChart({ title, note, x, y, series }) {
   const across = linear(x.domain.map(way), [left, width - right]);
   const toX = (v) => across(way(v));
   const toY = linear(y.domain, [height - bottom, top]);
+  const middle = (top + height - bottom) / 2;
   const clip = `clip-${clips++}`;
   const axes = svg("g", { class: "axes" });
   for (const tick of x.log ? logTicksOf(x.domain) : ticksOf(x.domain)) {
@@ -50,13 +54,12 @@ function lineChart({ title, note, x, y, series }) {
   }
   axes.append(
     svg("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, x.label),
-    svg("text", { "text-anchor": "middle", transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)` },
-      y.label));
+    svg("text", { transform: `translate(12 ${middle}) rotate(-90)`, "text-anchor": "middle" }, y.label));
   const curves = svg("g", { "clip-path": `url(#${clip})` });
   series.forEach(({ points, marks, dashed }, i) => {
-    const tone = `var(--curve-${i % TONES})`;
+    const tone = toneOf(i);
     const path = points.map(([a, b], k) => `${k ? "L" : "M"}${toX(a).toFixed(2)} ${toY(b).toFixed(2)}`);
-    curves.append(svg("path", { class: dashed ? "curve dashed" : "curve", d: path.join(""), stroke: tone }));
+    curves.append(svg("path", { class: classOf({ dashed }), d: path.join(""), stroke: tone }));
     for (const [a, b, deviation] of marks ? points : []) {
       curves.append(svg("circle", { cx: toX(a), cy: toY(b), r: 3, fill: tone }));
       if (deviation) {
@@ -77,7 +80,7 @@ function lineChart({ title, note, x, y, series }) {
   const legend = el("ul", { class: "legend" }, series.map((s, i) =>
     el("li", {},
       svg("svg", { class: "swatch", viewBox: "0 0 24 8", "aria-hidden": "true" },
-        svg("path", { class: s.dashed ? "curve dashed" : "curve", d: "M0 4H24", stroke: `var(--curve-${i % TONES})` })),
+        svg("path", { class: classOf(s), d: "M0 4H24", stroke: toneOf(i) })),
       s.name)));
   const reading = el("p", { class: "reading" });
   const element = el("figure", { class: "chart" },

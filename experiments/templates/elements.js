@@ -20,6 +20,11 @@ function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
+function section(id, title, ...children) {
+  const heading = el("h2", { id: `${id}-title` }, title);
+  return el("section", { id, "aria-labelledby": heading.id }, heading, ...children);
+}
+
 function score(value) {
   return String(Number(value.toPrecision(4)));
 }

@@ -35,6 +35,8 @@ class Picture {
     ]).then(([image, map]) => {
       this.colour = pixelsOf(image, this.width, this.height);
       this.levels = pixelsOf(map, this.width, this.height).filter((_, i) => i % 4 === 0);
+      this.counts = new Array(256).fill(0);
+      for (const level of this.levels) this.counts[level]++;
     });
     return this.loading;
   }
@@ -46,8 +48,7 @@ class Picture {
     const painted = pen.createImageData(width, height);
     const out = painted.data;
     out.set(colour);
-    // The first level whose value is at least the threshold.
-    const least = (255 * (threshold - this.low)) / (this.high - this.low || 1);
+    const least = this.levelOf(threshold);
     const above = (i) => levels[i] >= least;
     if (view !== "image") {
       for (let i = 0; i < levels.length; i++) {
@@ -68,8 +69,14 @@ class Picture {
 
   // The share of the picture that lies at or above a threshold.
   shareAbove(threshold) {
-    const least = (255 * (threshold - this.low)) / (this.high - this.low || 1);
-    return this.levels.reduce((sum, level) => sum + (level >= least), 0) / this.levels.length;
+    const least = this.levelOf(threshold);
+    const above = this.counts.filter((_, level) => level >= least);
+    return above.reduce((sum, count) => sum + count, 0) / this.levels.length;
+  }
+
+  // Where a threshold lies among the map's levels, 0 to 255; not rounded.
+  levelOf(threshold) {
+    return (255 * (threshold - this.low)) / (this.high - this.low || 1);
   }
 
   // A canvas under the outline of the mask.
@@ -143,7 +150,7 @@ class Gallery {
 
   async paint(card) {
     const { picture, canvas } = card;
-    await picture.load();
+    if (!picture.levels) await picture.load();
     picture.paint(canvas, this.pixel, this.view);
     canvas.dataset.painted = `${this.view} ${this.pixel}`;
     this.describe(card);
@@ -151,8 +158,9 @@ class Gallery {
 
   // What a reader who does not see the picture is told of it.
   describe({ picture, canvas, verdict }) {
-    const share = picture.levels ? `; ${percent(picture.shareAbove(this.pixel))} of it above the pixel threshold` : "";
-    canvas.setAttribute("aria-label", `${verdict.textContent}: ${picture.kind}, ${picture.file}${share}`);
+    const share = picture.levels ? percent(picture.shareAbove(this.pixel)) : null;
+    const painted = share ? `; ${share} of it above the pixel threshold` : "";
+    canvas.setAttribute("aria-label", `${verdict.textContent}: ${picture.kind}, ${picture.file}${painted}`);
   }
 
   // Paper shows what the window has not shown yet.
