@@ -16,8 +16,7 @@ from experiments import detectors, loading, pixels, progress, review, stages
 from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
-from sgfr_jax import curves
-from sgfr_jax import metrics as measures
+from sgfr_jax import curves, metrics
 from sgfr_jax.datasets import DatasetError, Example, images
 
 
@@ -37,7 +36,7 @@ class Scored(NamedTuple):
     """What one solver found in the test images."""
 
     scores: np.ndarray  # [B] float32
-    metrics: measures.Metrics
+    metrics: metrics.Metrics
     points: curves.Points | None  # of the pixels' curves; None where they are undefined
     score_seconds: float
     metrics_seconds: float
@@ -184,7 +183,7 @@ def _score(
     def measure(i: int) -> Scored:
         began = time.perf_counter()
         ranked = counts[i].rankings(scores[i], labels)
-        measured = measures.measure(*ranked)
+        measured = metrics.measure(*ranked)
         spent = metrics_seconds[i] + time.perf_counter() - began
         points = None if ranked.pixels is None else curves.thin(ranked.pixels, ranked.regions)
         return Scored(scores[i], measured, points, seconds[i], spent)

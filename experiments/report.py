@@ -132,6 +132,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         workdirs = [epath.Path(name).expanduser() for name in options.workdir]
         out = epath.Path(options.out).expanduser() if options.out else workdirs[0] / "report"
         if options.html:
+            if options.by_category or options.no_plots:
+                raise choices.ConfigError(
+                    "--html shows means, categories and plots: leave --by_category and --no_plots"
+                    " out"
+                )
             print(f"Written: {write_page(workdirs, out, metrics=options.metric)}")
             return
         table = report(

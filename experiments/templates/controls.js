@@ -19,8 +19,8 @@ function makePixelSlider(id, category) {
 function makeControls(category) {
   const [low, high] = category.domain;
   const step = (high - low || 1) / STEPS;
-  // Its ends lie beyond all scores, so that everything and nothing can be above it.
   const choose = (value) => { state.image = value; update(); };
+  // Its ends lie beyond all scores, so that everything and nothing can be above it.
   const slider = el("input", {
     type: "range", id: "image-slider", min: low - step, max: high + step, step,
     oninput: (event) => choose(Number(event.target.value)),

@@ -116,7 +116,8 @@ class Gallery {
       const { canvas, element: frame } = picture.frame();
       const verdict = el("strong");
       const element = el("li", { class: "card", "data-file": picture.file },
-        el("button", { type: "button", class: "enlarge", title: "Enlarge", onclick: () => enlarge(i) }, frame),
+        el("button", { type: "button", class: "enlarge", title: "Enlarge", onclick: () => enlarge(i) },
+          frame),
         el("div", { class: "about" },
           verdict, el("span", { class: "value" }, `score ${score(picture.score)}`),
           el("span", { class: "kind" }, picture.kind), el("span", { class: "file" }, picture.file)));

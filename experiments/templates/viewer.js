@@ -36,9 +36,9 @@ function makeViewer(pictures, category) {
   let current = 0;
   let frames = [];
   const paint = async (threshold) => {
-    const shown = frames;
-    await pictures[current].load();
-    for (const [view, { canvas }] of shown) pictures[current].paint(canvas, threshold, view);
+    const [picture, shown] = [pictures[current], frames];
+    await picture.load();
+    for (const [view, { canvas }] of shown) picture.paint(canvas, threshold, view);
   };
   const turn = (by) => () => open((current + by + pictures.length) % pictures.length);
   const dialog = el("dialog", {

@@ -14,6 +14,7 @@ from experiments import config, report, run
 from sgfr_jax import metrics
 from sgfr_jax.datasets import images
 from tests.experiments.conftest import SMALL, write_folder
+from tests.experiments.test_page import finish, shown
 from tests.experiments.test_report import write
 from tests.experiments.test_summary import record
 
@@ -449,6 +450,30 @@ def test_on_paper_all_pictures_are_painted(page):
             break
         time.sleep(0.02)
     assert all(canvas.get_attribute("data-painted") for canvas in cards)
+
+
+def test_categories_that_define_little(browser, tmp_path):
+    made = [
+        finish(tmp_path, labels, name, num_review=num)
+        for name, labels, num in (("nothing", [], 2), ("nominal", [0, 0], 2),
+                                  ("defective", [1, 1], 2), ("unreviewed", [0, 1], 0))
+    ]  # fmt: skip
+    shown(tmp_path, *made)
+    report.main([f"--workdir={tmp_path}", "--html"])
+    page = Page(browser, tmp_path / "report" / "report.html")
+    sections = {}
+    for name in ("nothing", "nominal", "defective", "unreviewed"):
+        page.choose(name)
+        sections[name] = page.texts("#category-results > section > h2")
+        if name != "nothing":
+            page.slide("#pixel-slider", 1)
+    assert sections == {
+        "nothing": [],
+        "nominal": ["Scores and decisions", "Gallery", "Images"],
+        "defective": ["Scores and decisions", "Gallery", "Curves", "Images"],
+        "unreviewed": ["Scores and decisions", "Curves", "Images"],
+    }
+    assert page.trouble() == []
 
 
 def test_a_sweep(browser, tmp_path):

@@ -56,6 +56,7 @@ def test_damaged_records_are_named(workdirs, tmp_path, capsys):
         (["--workdir=/no/such"], "--workdir=/no/such has no records"),
         (["--out=/dev/null/x"], "Not a directory"),
         (["--out=/dev/null/x", "--html"], "Not a directory"),
+        (["--html", "--no_plots"], "leave --by_category and --no_plots out"),
         (["--workdir=/no/such", "--html"], "--workdir=/no/such has no records"),
     ],
 )
