@@ -131,7 +131,7 @@ def _picture(
         "score": float(score),
         "size": size,
         "image": _encoded(_photograph(pixels.image, size), "JPEG", quality=_QUALITY),
-        "map": _encoded(Image.fromarray(levels), "PNG", optimize=True),
+        "map": _encoded(Image.fromarray(levels), "PNG", compress_level=4),
         "low": low,
         "high": high,
         "outline": None if pixels.mask is None else _outline(pixels.mask, size),
