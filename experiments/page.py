@@ -257,7 +257,11 @@ def _sweep_table(caption: str, rows: Sequence[summary.Row]) -> dict[str, Any]:
 
 
 def _charts(rows: Sequence[summary.Row], metric: str) -> Iterator[dict[str, Any]]:
-    """A chart for every axis that the rows differ along, and every panel of its plot."""
+    """A chart for every axis that the rows differ along, and every panel of its plot.
+
+    A solver has one colour in all of them.
+    """
+    solvers = sorted({row.parameters["solver"] for row in rows})
     for axis in plots.AXES.values():
         made = plots.curves(rows, axis, metric)
         for panel in dict.fromkeys(curve.panel for curve in made):
@@ -268,7 +272,8 @@ def _charts(rows: Sequence[summary.Row], metric: str) -> Iterator[dict[str, Any]
                 "y": f"{METRICS[metric]} (%)",
                 "log": axis.scale == "log",
                 "series": [
-                    {"name": curve.solver, "points": curve.points}
+                    {"name": curve.solver, "tone": solvers.index(curve.solver)}
+                    | {"points": curve.points}
                     for curve in made
                     if curve.panel == panel
                 ],

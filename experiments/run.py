@@ -283,6 +283,7 @@ def report(finished: Sequence[records.Record], workdir: Path) -> None:
         for note in record.notes:
             print(f"{record.category}: {note}")
     print(f"Written to {workdir}: results.json, results.csv, scores.csv, config.json, figures/")
+    print(f"To look at it: python -m experiments.report --workdir={workdir} --html")
 
 
 def foreseen(error: Exception) -> bool:

@@ -26,13 +26,14 @@ function logTicksOf([low, high]) {
   return ticks;
 }
 
-const FRAME = { width: 360, height: 270, left: 46, right: 12, top: 8, bottom: 40 };
+const FRAME = { width: 360, height: 270, left: 52, right: 12, top: 8, bottom: 40 };
 let clips = 0;
 
-const toneOf = (i) => `var(--curve-${i % TONES})`;
+const toneOf = ({ tone }) => `var(--curve-${tone % TONES})`;
 const classOf = ({ dashed }) => (dashed ? "curve dashed" : "curve");
 
-// Curves in one frame, {name, points: [[x, y, deviation?], ...], dashed, marks}, and a dot to move.
+// Curves in one frame, {name, points: [[x, y, deviation?], ...], tone, dashed, marks}, and a dot to
+// move.
 function lineChart({ title, note, x, y, series }) {
   const { width, height, left, right, top, bottom } = FRAME;
   const way = x.log ? (v) => Math.log10(v) : (v) => v;
@@ -56,10 +57,11 @@ function lineChart({ title, note, x, y, series }) {
     svg("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, x.label),
     svg("text", { transform: `translate(12 ${middle}) rotate(-90)`, "text-anchor": "middle" }, y.label));
   const curves = svg("g", { "clip-path": `url(#${clip})` });
-  series.forEach(({ points, marks, dashed }, i) => {
-    const tone = toneOf(i);
+  for (const one of series) {
+    const { points, marks } = one;
+    const tone = toneOf(one);
     const path = points.map(([a, b], k) => `${k ? "L" : "M"}${toX(a).toFixed(2)} ${toY(b).toFixed(2)}`);
-    curves.append(svg("path", { class: classOf({ dashed }), d: path.join(""), stroke: tone }));
+    curves.append(svg("path", { class: classOf(one), d: path.join(""), stroke: tone }));
     for (const [a, b, deviation] of marks ? points : []) {
       curves.append(svg("circle", { cx: toX(a), cy: toY(b), r: 3, fill: tone }));
       if (deviation) {
@@ -67,7 +69,7 @@ function lineChart({ title, note, x, y, series }) {
         curves.append(svg("line", { ...ends, stroke: tone }));
       }
     }
-  });
+  }
   const dot = svg("circle", { class: "dot", r: 5, visibility: "hidden" });
   const described = svg("desc");
   const said = series.map((s) => s.name).join(", ");
@@ -77,10 +79,10 @@ function lineChart({ title, note, x, y, series }) {
     svg("clipPath", { id: clip },
       svg("rect", { x: left, y: top - 4, width: width - left - right, height: height - top - bottom + 4 })),
     axes, curves, dot);
-  const legend = el("ul", { class: "legend" }, series.map((s, i) =>
+  const legend = el("ul", { class: "legend" }, series.map((s) =>
     el("li", {},
       svg("svg", { class: "swatch", viewBox: "0 0 24 8", "aria-hidden": "true" },
-        svg("path", { class: classOf(s), d: "M0 4H24", stroke: toneOf(i) })),
+        svg("path", { class: classOf(s), d: "M0 4H24", stroke: toneOf(s) })),
       s.name)));
   const reading = el("p", { class: "reading" });
   const element = el("figure", { class: "chart" },

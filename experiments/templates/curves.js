@@ -34,9 +34,9 @@ function curveCharts(category) {
   return CURVES.flatMap((curve) => {
     const found = Object.entries(category[`${curve.of}_curves`]).filter(([, points]) => points);
     if (!found.length) return [];
-    const series = found.map(([method, points]) => ({
+    const series = found.map(([method, points], tone) => ({
       name: `${method}: ${curve.unit} ${category.areas[method][curve.area]}`,
-      points: curve.draw(points), dashed: method !== category.method,
+      points: curve.draw(points), tone, dashed: method !== category.method,
     }));
     const chart = lineChart({
       title: curve.title, series,

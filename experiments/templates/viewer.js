@@ -68,6 +68,7 @@ function makeViewer(pictures, category) {
     title.textContent = `${picture.file} (${picture.kind}${known}), score ${score(picture.score)}`;
     update();
     if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0; // where the focus is may be far below the picture
   }
   return {
     element: dialog, open,
