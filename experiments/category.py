@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import assembly, detectors, loading, pixels, progress
+from experiments import assembly, detectors, loading, pixels, progress, review
 from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
+from sgfr_jax import curves, metrics
 from sgfr_jax.datasets import DatasetError, Example, images
 from sgfr_jax.datasets.geometry import to_size
-from sgfr_jax.metrics import Metrics
 
 
 class Output(NamedTuple):
@@ -27,6 +27,7 @@ class Output(NamedTuple):
     workdir: Path
     num_figures: int  # of the most and of the least certain images, per kind
     save_maps: bool
+    num_review: int = 0  # pictures for the page of a report, of the worst images; 0: no review
     # Takes the fitted detector and the scores `[B]` of the test images, to make a model of them.
     keep: Callable[[detectors.Fitted, np.ndarray], None] | None = None
     bar: Callable = progress.bar  # what shows the progress of scoring
@@ -36,7 +37,8 @@ class Scored(NamedTuple):
     """What one solver found in the test images."""
 
     scores: np.ndarray  # [B] float32
-    metrics: Metrics
+    metrics: metrics.Metrics
+    points: curves.Points | None  # of the pixels' curves; None where they are undefined
     score_seconds: float
     metrics_seconds: float
 
@@ -74,7 +76,8 @@ def start(
     num_train, test = len(category.train.examples), category.test.examples
     fitted = detector.fit(category)
     exact = pixels.keep_all(len(test), config.image_size, len(detector.scorers), config.counting)
-    measure = _score(category, detector, fitted, config, output, exact)
+    shown = review.Selection(output.num_review)
+    measure = _score(category, detector, fitted, config, output, exact, shown)
 
     def results(found: Scored) -> dict[str, Any]:
         return found.metrics._asdict() | {
@@ -95,8 +98,13 @@ def start(
         if output.keep is not None:
             output.keep(fitted, own.scores)
         baselines = dict(zip(config.baselines, others, strict=True))
+        own_results = results(own)
+        if output.num_review:
+            points = {name: found.points for name, found in baselines.items()}
+            points = {config.solver: own.points} | points
+            review.save(output.workdir, category.name, own_results, shown, points)
         return {
-            "results": results(own),
+            "results": own_results,
             "baselines": {name: results(found) for name, found in baselines.items()},
             "images": [
                 {"file": example.name, "label": example.label, "kind": example.kind}
@@ -117,6 +125,7 @@ def _score(
     config: Config,
     output: Output,
     exact: bool,
+    shown: review.Selection,
 ) -> Callable[[], list[Scored]]:
     """Scores the test images with every solver, embedding them once; returns what measures.
 
@@ -156,6 +165,7 @@ def _score(
                 if i == 0:
                     for j, (image, of_image) in enumerate(zip(loaded, maps, strict=True), done):
                         _show(gallery, test.examples[j], image, of_image, scores[0][j])
+                        shown.add(test.examples[j], image, of_image, scores[0][j])
                         if output.save_maps:
                             _save_map(maps_directory, test.examples[j], of_image)
             done += len(here)
@@ -166,9 +176,11 @@ def _score(
 
     def measure(i: int) -> Scored:
         began = time.perf_counter()
-        measured = counts[i].measure(scores[i], labels)
+        ranked = counts[i].rankings(scores[i], labels)
+        measured = metrics.measure(*ranked)
         spent = metrics_seconds[i] + time.perf_counter() - began
-        return Scored(scores[i], measured, seconds[i], spent)
+        points = None if ranked.pixels is None else curves.thin(ranked.pixels, ranked.regions)
+        return Scored(scores[i], measured, points, seconds[i], spent)
 
     def measure_all() -> list[Scored]:
         # Sorting lets go of Python's lock.

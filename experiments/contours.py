@@ -47,6 +47,23 @@ def regions(
     return sorted(found, key=lambda region: -region.score)
 
 
+def rings(mask: np.ndarray, *, tolerance: float = TOLERANCE) -> list[np.ndarray]:
+    """The outlines of a mask's regions and of their holes, those of large boxes first.
+
+    Args:
+      mask: `[H, W]` bool.
+      tolerance: as of `regions`.
+
+    Returns:
+      Each `[V, 2]`, x and y, closed without naming its first corner twice.
+    """
+    # Half-way between a pixel within and one without, so that the former's centre is inside.
+    found = measure.find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    # Of the padded rows and columns, and centres are half a pixel from their index.
+    found = [_simpler(ring[:-1], tolerance)[:, ::-1] - 0.5 for ring in found]
+    return sorted(found, key=_extent, reverse=True)
+
+
 def annotations(found: Sequence[Region], image_id: int, first_id: int) -> Iterator[dict[str, Any]]:
     """COCO's annotations of the regions of one image, numbered from `first_id`."""
     for number, region in enumerate(found, first_id):
@@ -64,14 +81,10 @@ def annotations(found: Sequence[Region], image_id: int, first_id: int) -> Iterat
 
 def _polygon(inside: np.ndarray, tolerance: float) -> np.ndarray:
     """The outline of one region, `[V, 2]`, x and y."""
-    # Half-way between a pixel within and one without, so that the former's centre is inside.
-    rings = measure.find_contours(np.pad(inside, 1).astype(np.float32), 0.5)
-    rings = sorted((_simpler(ring[:-1], tolerance) for ring in rings), key=_extent, reverse=True)
-    outline, *holes = rings
+    outline, *holes = rings(inside, tolerance=tolerance)
     for hole in holes:
         outline = _bridged(outline, hole)
-    # Of the padded rows and columns, and centres are half a pixel from their index.
-    return outline[:, ::-1] - 0.5
+    return outline
 
 
 def _simpler(ring: np.ndarray, tolerance: float) -> np.ndarray:

@@ -195,6 +195,12 @@ NUM_FIGURES = flags.DEFINE_integer(
     "num_figures", 2, "Figures of the most and of the least certain images, for each kind.",
     lower_bound=0,
 )  # fmt: skip
+NUM_REVIEW = flags.DEFINE_integer(
+    "num_review", 16,
+    "Pictures of each category kept for experiments.report --html: so many of the worst misses and"
+    " of the worst false alarms, and a quarter of it of each kind, drawn at random; 0 keeps none.",
+    lower_bound=0,
+)  # fmt: skip
 SAVE_MAPS = flags.DEFINE_bool(
     "save_maps", False, "Write every anomaly map: maps/CATEGORY/NAME.npy, float32."
 )

@@ -48,15 +48,16 @@ class PixelScores:
                 own = to_size(found, mask.shape)
                 self.histogram = histograms.add(self.histogram, own[None], mask[None])
 
-    def measure(self, scores: np.ndarray, labels: np.ndarray) -> metrics.Metrics:
-        """All metrics, with those of the image scores `[B]` and labels `[B]`."""
+    def rankings(self, scores: np.ndarray, labels: np.ndarray) -> metrics.Rankings:
+        """What all metrics are read off, with those of the image scores `[B]`, labels `[B]`."""
         if self.exact:
-            return metrics.evaluate(scores, labels, self.maps[: self.done], self.masks[: self.done])
-        found = metrics.evaluate(scores, labels)
+            maps, masks = self.maps[: self.done], self.masks[: self.done]
+            return metrics.rankings(scores, labels, maps, masks)
+        found = metrics.rankings(scores, labels)
         if not self.histogram.positives.any() or not self.histogram.negatives.any():
             return found
-        of_pixels = metrics.measure(None, *histograms.rankings(self.histogram))
-        return metrics.Metrics(*found[:3], *of_pixels[3:])
+        pixels, regions = histograms.rankings(self.histogram)
+        return found._replace(pixels=pixels, regions=regions)
 
 
 def keep_all(num_images: int, size: int, num_solvers: int, choice: str) -> bool:

@@ -54,7 +54,7 @@ def open_workdir(workdir: Path) -> None:
       ConfigError: if it cannot be written.
     """
     try:
-        for directory in (workdir, workdir / "figures", _unfinished(workdir)):
+        for directory in (workdir, workdir / "figures", workdir / "review", _unfinished(workdir)):
             directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=directory):
                 pass

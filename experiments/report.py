@@ -1,5 +1,6 @@
-r"""Makes tables and plots of the records of sweeps.
+r"""Makes tables and plots of the records of sweeps, and a page to look at a run or a sweep.
 
+    python -m experiments.report --workdir=runs/demo --html
     python -m experiments.report --workdir=runs/solver_by_bank_mtd
     python -m experiments.report --workdir runs/seeds_mtd gs://bucket/few_shot_mtd --out=report
 
@@ -7,15 +8,21 @@ OUT receives table.csv (every metric, unrounded), table.md, table.tex (with the 
 and PNG plots: of every metric against the bank's ratio, K, the number of nominal images and the
 milliseconds per image, as far as the records differ in these. Means are over categories, then mean
 and sample standard deviation over seeds; a seed without all categories is left out, and named.
+
+With --html there is report.html in their place, one file that a browser opens from disk. Of a run
+it shows the metrics, the scores with a threshold to move, a gallery of the worst misses and false
+alarms first, and curves; of sweeps the tables and plots.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from etils import epath
 
-from experiments import choices, collection, plots, summary
+from experiments import choices, collection, page, plots, summary
+from experiments.records import Record
 from sgfr_jax import names
 from sgfr_jax.metrics import Metrics
 
@@ -42,17 +49,9 @@ def report(
     Raises:
       ConfigError: if there are no records, or the plots' extra is missing.
     """
-    found, damaged = [], {}
-    for workdir in workdirs:
-        records, bad = collection.load_all(workdir)
-        if not records:
-            raise choices.ConfigError(
-                f"--workdir={workdir} has no records: run experiments.sweep with it first"
-            )
-        found += records
-        damaged |= bad
+    found, notes = _load(workdirs)
     table = summary.summarize(found, by_category=by_category)
-    table.notes.extend(f"record {path} is damaged ({why})" for path, why in damaged.items())
+    table.notes.extend(notes)
     if not table.rows:
         raise choices.ConfigError(
             "no configuration has all categories yet: run the sweep to its end, or --by_category"
@@ -69,18 +68,60 @@ def report(
     return table
 
 
+def write_page(
+    workdirs: Sequence[epath.Path], out: epath.Path, *, metrics: Sequence[str] = METRICS
+) -> epath.Path:
+    """Writes one page of a run, or of the records of sweeps, and returns its path.
+
+    Args:
+      workdirs: of sweeps, or of one run.
+      out: where to write; made if need be.
+      metrics: those that are drawn for sweeps.
+
+    Raises:
+      ConfigError: if there is nothing to show.
+    """
+    if len(workdirs) == 1 and not collection.directory(workdirs[0]).is_dir():
+        shown = page.of_run(Path(workdirs[0]))
+    else:
+        found, notes = _load(workdirs)
+        means = summary.summarize(found)
+        means.notes.extend(notes)
+        shown = page.of_sweep(means, summary.summarize(found, by_category=True), metrics)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "report.html"
+    path.write_bytes(page.render(shown).encode())
+    return path
+
+
+def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
+    """The records of some work directories, and notes on damaged ones."""
+    found, notes = [], []
+    for workdir in workdirs:
+        records, damaged = collection.load_all(workdir)
+        if not records:
+            raise choices.ConfigError(
+                f"--workdir={workdir} has no records: run experiments.sweep with it first"
+                " (of experiments.run there is a page alone: --html, one work directory)"
+            )
+        found += records
+        notes += [f"record {path} is damaged ({why})" for path, why in damaged.items()]
+    return found, notes
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Reports, and turns every foreseen mistake into one line and an exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", nargs="+", action="extend", required=True,
-                        help="work directories of sweeps")  # fmt: skip
+                        help="work directories of sweeps; with --html also of one run")  # fmt: skip
     parser.add_argument("--out", help="where to write; by default report below the first of them")
     parser.add_argument("--metric", nargs="+", default=METRICS, metavar="METRIC",
                         help=f"which metrics: {', '.join(Metrics._fields)}")  # fmt: skip
     parser.add_argument("--by_category", action="store_true", help="a row for every category")
     parser.add_argument("--no_plots", action="store_true", help="tables alone")
+    parser.add_argument("--html", action="store_true", help="write report.html alone")
     options = parser.parse_args(argv)
     try:
         for name in options.metric:
@@ -90,6 +131,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
         workdirs = [epath.Path(name).expanduser() for name in options.workdir]
         out = epath.Path(options.out).expanduser() if options.out else workdirs[0] / "report"
+        if options.html:
+            if options.by_category or options.no_plots:
+                raise choices.ConfigError(
+                    "--html shows means, categories and plots: leave --by_category and --no_plots"
+                    " out"
+                )
+            print(f"Written: {write_page(workdirs, out, metrics=options.metric)}")
+            return
         table = report(
             workdirs, out, metrics=options.metric, by_category=options.by_category,
             draw=not options.no_plots,

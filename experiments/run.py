@@ -5,7 +5,7 @@ r"""Fits on nominal images, finds the defects in the test images, and measures h
     python -m experiments.run --dataset=folder --data_dir=my_photographs --save_maps
 
 Each category is fitted alone. The work directory receives results.json, results.csv, scores.csv,
-config.json and figures.
+config.json, figures, and what `experiments.report --html` makes a page of.
 """
 
 import contextlib
@@ -49,6 +49,7 @@ class Resources(NamedTuple):
     batch_size: int = 16
     workers: int = 0  # processes that read images; 0: threads of this one
     num_figures: int = 2
+    num_review: int = 16  # pictures kept for a report's page: of the worst misses, and alarms
     save_maps: bool = False
     save_model: bool = False
     cache_dir: Path | None = None  # of embeddings; None: none are kept
@@ -71,7 +72,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     """
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import category as one_category
-    from experiments import environment, loading
+    from experiments import environment, loading, review
 
     workdir = resources.workdir
     records.open_workdir(workdir)
@@ -107,7 +108,9 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     memory.check(settings, num_views)
 
     made_with = environment.describe()
-    output = one_category.Output(workdir, resources.num_figures, resources.save_maps)
+    output = one_category.Output(
+        workdir, resources.num_figures, resources.save_maps, resources.num_review
+    )
     fitted = []  # the last category's detector and test scores
     if resources.save_model:
         output = output._replace(keep=lambda *found: fitted.append(found))
@@ -119,10 +122,15 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             data=category.fingerprint(),
             weights=embedders[0].digest,
             version=made_with,
-            output=[resources.num_figures, resources.save_maps],
+            output=[resources.num_figures, resources.save_maps, resources.num_review],
         )
         record, path = records.kept(workdir, digest), model_paths[category.name]
-        if record is not None and (not resources.save_model or models.saved_by(path) == digest):
+        if (
+            record is not None
+            and (not resources.save_model or models.saved_by(path) == digest)
+            # Another run in this directory may have put its own in the place of the review.
+            and (not output.num_review or review.load(workdir, category.name, record.results))
+        ):
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
         else:
             outcome = one_category.run(category, detector, settings, output)
@@ -265,6 +273,7 @@ def resources_from_flags(workdir: Path) -> Resources:
         batch_size=options.BATCH_SIZE.value,
         workers=options.WORKERS.value,
         num_figures=options.NUM_FIGURES.value,
+        num_review=options.NUM_REVIEW.value,
         save_maps=options.SAVE_MAPS.value,
         save_model=options.SAVE_MODEL.value,
         cache_dir=cache_dir,
@@ -280,6 +289,7 @@ def report(finished: Sequence[records.Record], workdir: Path) -> None:
         for note in record.notes:
             print(f"{record.category}: {note}")
     print(f"Written to {workdir}: results.json, results.csv, scores.csv, config.json, figures/")
+    print(f"To look at it: python -m experiments.report --workdir={workdir} --html")
 
 
 def foreseen(error: Exception) -> bool:

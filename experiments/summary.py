@@ -19,6 +19,7 @@ _NO_PARAMETERS = (
 )  # fmt: skip
 # Shown even where all rows agree.
 _ALWAYS = ("dataset", "solver")
+_PLAIN = "{mean:.1f} ± {std:.1f}"
 _TIMES = ("mean_fit_time", "mean_score_time", "mean_ms_per_image")
 
 
@@ -96,7 +97,7 @@ def summarize(found: Iterable[Record], *, by_category: bool = False) -> Table:
 
 def column_values(row: Row) -> dict[str, Any]:
     """A row's columns by name."""
-    own = {f"param_{name}": _text(value) for name, value in row.parameters.items()}
+    own = {f"param_{name}": text(value) for name, value in row.parameters.items()}
     if row.category is not None:
         own["category"] = row.category
     own |= {"n_seeds": row.num_seeds, "n_categories": row.num_categories}
@@ -113,7 +114,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def to_markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """Parameters, and metrics in percent with their deviation over seeds."""
-    cells = _cells(rows, metrics, "{mean:.1f} ± {std:.1f}")
+    cells = _cells(rows, metrics, _PLAIN)
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     lines.insert(1, "|---" * len(cells[0]) + "|")
     return "\n".join(lines) + "\n"
@@ -122,7 +123,7 @@ def to_markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
 def to_latex(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     r"""The same as a `tabular` of the package booktabs."""
     cells = _cells(rows, metrics, r"${mean:.1f} \pm {std:.1f}$")
-    escaped = [[cell.replace("_", r"\_").replace("%", r"\%") for cell in row] for row in cells]
+    escaped = [[one.replace("_", r"\_").replace("%", r"\%") for one in row] for row in cells]
     head, *body = [" & ".join(row) + r" \\" for row in escaped]
     num_named = len(cells[0]) - len(metrics)
     columns = "l" * num_named + "r" * len(metrics)
@@ -130,6 +131,21 @@ def to_latex(rows: Sequence[Row], metrics: Sequence[str]) -> str:
         [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
          r"\end{tabular}", ""]
     )  # fmt: skip
+
+
+def cell(row: Row, name: str, both: str = _PLAIN) -> str:
+    """A metric in percent; with its deviation, as `both` says, where there is one."""
+    mean, std = row.mean[name], row.std[name]
+    if mean is None:
+        return "-"
+    return f"{100 * mean:.1f}" if std is None else both.format(mean=100 * mean, std=100 * std)
+
+
+def text(value: Any) -> str:
+    """A parameter's value as tables show it; nothing for None."""
+    if value is None:
+        return ""
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _row(
@@ -176,12 +192,12 @@ def _neighbors(settings: dict[str, Any]) -> int | None:
 def _varying(configs: Sequence[dict[str, Any]]) -> list[str]:
     # Those of another version may have other names.
     names = dict.fromkeys(n for c in configs for n in c if n not in _NO_PARAMETERS)
-    several = [n for n in names if len({_text(c.get(n)) for c in configs}) > 1]
+    several = [n for n in names if len({text(c.get(n)) for c in configs}) > 1]
     return [name for name in names if name in several or name in _ALWAYS]
 
 
 def _point(settings: dict[str, Any]) -> tuple:
-    return tuple((n, _text(v)) for n, v in settings.items() if n not in _NO_PARAMETERS)
+    return tuple((n, text(v)) for n, v in settings.items() if n not in _NO_PARAMETERS)
 
 
 def _data(settings: dict[str, Any]) -> tuple:
@@ -193,21 +209,14 @@ def _seeds(settings: dict[str, Any]) -> tuple:
 
 
 def _described(settings: dict[str, Any], varying: Sequence[str]) -> str:
-    return " ".join(f"{name}={_text(settings.get(name))}" for name in varying)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return " ".join(f"{name}={text(settings.get(name))}" for name in varying)
 
 
 def _order(values: Iterable[Any]) -> list[tuple]:
     """Numbers by size before words by letter."""
     numbers = (isinstance(v, int | float) for v in values)
     return [
-        (0, v, "") if number else (1, 0, _text(v))
-        for v, number in zip(values, numbers, strict=True)
+        (0, v, "") if number else (1, 0, text(v)) for v, number in zip(values, numbers, strict=True)
     ]
 
 
@@ -216,14 +225,7 @@ def _cells(rows: Sequence[Row], metrics: Sequence[str], both: str) -> list[list[
     named = list(rows[0].parameters) + (["category"] if rows[0].category is not None else [])
     cells = [[*named, "seeds", *metrics]]
     for row in rows:
-        values = [_text(value) for value in row.parameters.values()]
+        values = [text(value) for value in row.parameters.values()]
         values += [row.category] if row.category is not None else []
-        cells.append([*values, str(row.num_seeds), *(_cell(row, name, both) for name in metrics)])
+        cells.append([*values, str(row.num_seeds), *(cell(row, name, both) for name in metrics)])
     return cells
-
-
-def _cell(row: Row, name: str, both: str) -> str:
-    mean, std = row.mean[name], row.std[name]
-    if mean is None:
-        return "-"
-    return f"{100 * mean:.1f}" if std is None else both.format(mean=100 * mean, std=100 * std)

@@ -50,7 +50,7 @@ TENSORBOARD = flags.DEFINE_bool(
 )  # fmt: skip
 
 # Flags of `experiments.run` that a sweep, which keeps records alone, has no use for.
-_OF_A_RUN = ("baseline", "check_data", "num_figures", "save_maps", "save_model")
+_OF_A_RUN = ("baseline", "check_data", "num_figures", "num_review", "save_maps", "save_model")
 
 
 def _executor() -> Callable[..., Iterator]:

@@ -27,6 +27,14 @@ class Ranking(NamedTuple):
     num_negatives: int
 
 
+class Rankings(NamedTuple):
+    """What the metrics of one category are read off; None where its test set defines none."""
+
+    images: Ranking | None  # of image scores
+    pixels: Ranking | None  # of anomaly maps, every defect pixel counting alike
+    regions: Ranking | None  # of anomaly maps, every region counting alike
+
+
 class Metrics(NamedTuple):
     """What `evaluate` measures; None where the test set cannot define it."""
 
@@ -193,6 +201,16 @@ def evaluate(
     Raises:
       ValueError: on shapes that differ, scores that are not finite, or maps without masks.
     """
+    return measure(*rankings(image_scores, image_labels, maps, masks))
+
+
+def rankings(
+    image_scores: np.ndarray,
+    image_labels: np.ndarray,
+    maps: np.ndarray | None = None,
+    masks: np.ndarray | None = None,
+) -> Rankings:
+    """The rankings of one category, for `measure`; arguments and errors are those of `evaluate`."""
     image_labels = np.asarray(image_labels, bool)
     if (maps is None) != (masks is None):
         raise ValueError("maps and masks must be given together")
@@ -205,7 +223,7 @@ def evaluate(
         # Ranked once by region; recall over pixels follows from the same sort.
         regions = rank(maps, masks, region_weights(masks))
         pixels = regions._replace(recall=regions.true_positives / regions.true_positives[-1])
-    return measure(images, pixels, regions)
+    return Rankings(images, pixels, regions)
 
 
 def measure(images: Ranking | None, pixels: Ranking | None, regions: Ranking | None) -> Metrics:

@@ -57,6 +57,7 @@ def test_the_commands_come_from_the_wheel(scripts, tmp_path):
     for flag in ("--model", "--images", "--false_alarm_rate", "--batch_size"):
         assert flag in said
     assert "--layers" not in said and "Exit status" in said
+    assert "--html" in call(scripts / "sgfr-report", "--help", cwd=tmp_path)
 
 
 def test_a_model_is_used_without_the_checkout(scripts, tmp_path):
@@ -74,5 +75,8 @@ def test_a_model_is_used_without_the_checkout(scripts, tmp_path):
     with (tmp_path / "predictions" / "scores.csv").open() as file:
         found = {f"cap/test/{r['path']}": np.float32(r["score"]) for r in csv.DictReader(file)}
     assert found == expected
+    call(scripts / "sgfr-report", "--workdir=run", "--html", cwd=tmp_path)
+    written = (tmp_path / "run" / "report" / "report.html").read_text()
+    assert "cap/test/dent/0.png" in written and "function countsAt" in written
     code = f"from experiments import models; print(models.load({str(model)!r}).about.category)"
     assert call(scripts / "python", "-c", code, cwd=tmp_path).strip() == "cap"

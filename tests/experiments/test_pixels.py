@@ -18,14 +18,16 @@ def test_in_batches_as_all_at_once(exact):
         counted = PixelScores(4, 24, exact=True)
     for i in (0, 3):
         counted.add(maps[i : i + 3], masks[i : i + 3])
-    found, expected = counted.measure(scores, labels), metrics.evaluate(scores, labels, maps, masks)
+    found = metrics.measure(*counted.rankings(scores, labels))
+    expected = metrics.evaluate(scores, labels, maps, masks)
     assert found == pytest.approx(expected, abs=0 if exact else 1e-4)
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_no_masks(exact):
-    found = PixelScores(0, 8, exact=exact).measure(np.array([0.0, 1.0]), np.array([False, True]))
-    assert found.image_auroc == 1.0 and found.pixel_auroc is None
+    counted = PixelScores(0, 8, exact=exact)
+    found = counted.rankings(np.array([0.0, 1.0]), np.array([False, True]))
+    assert metrics.measure(*found).image_auroc == 1.0 and found.pixels is found.regions is None
 
 
 def test_all_are_kept_while_they_fit():

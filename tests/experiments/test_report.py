@@ -55,6 +55,9 @@ def test_damaged_records_are_named(workdirs, tmp_path, capsys):
         (["--metric=pixelap"], "--metric: unknown metric 'pixelap'. Did you mean 'pixel_ap'"),
         (["--workdir=/no/such"], "--workdir=/no/such has no records"),
         (["--out=/dev/null/x"], "Not a directory"),
+        (["--out=/dev/null/x", "--html"], "Not a directory"),
+        (["--html", "--no_plots"], "leave --by_category and --no_plots out"),
+        (["--workdir=/no/such", "--html"], "--workdir=/no/such has no records"),
     ],
 )
 def test_mistakes(workdirs, more, words):
@@ -68,3 +71,24 @@ def test_no_configuration_is_complete_yet(tmp_path):
     with pytest.raises(SystemExit, match="no configuration has all categories yet"):
         report.main([f"--workdir={tmp_path / 'a'}", "--no_plots"])
     report.main([f"--workdir={tmp_path / 'a'}", "--no_plots", "--by_category"])
+
+
+def test_a_page_of_sweeps(workdirs, tmp_path, capsys):
+    path = next((tmp_path / "b" / "records").iterdir())
+    path.write_text("{")
+    report.main(["--workdir", *workdirs, "--html", f"--out={tmp_path / 'out'}"])
+    assert capsys.readouterr().out == f"Written: {tmp_path / 'out' / 'report.html'}\n"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+    assert f"record {path} is damaged" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_run_that_has_no_page(tmp_path):
+    with pytest.raises(SystemExit, match=r"has no results\.json: run experiments\.run to its end"):
+        report.main([f"--workdir={tmp_path}", "--html"])
+    with pytest.raises(SystemExit, match=r"of experiments\.run there is a page alone: --html"):
+        report.main([f"--workdir={tmp_path}"])
+    (tmp_path / "scores.csv").touch()
+    for content in ("{", "{}", "[]"):
+        (tmp_path / "results.json").write_text(content)
+        with pytest.raises(SystemExit, match=r"results\.json or scores\.csv is damaged"):
+            report.main([f"--workdir={tmp_path}", "--html"])

@@ -17,7 +17,7 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import category, config, interruption, options, run
+from experiments import category, config, interruption, options, review, run
 from sgfr_jax import metrics
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +86,38 @@ def test_an_interrupted_run_goes_on_where_it_stopped(small, tmp_path, monkeypatc
     fitted.clear()
     go(small, tmp_path / "out")
     assert fitted == ["cap", "nut"]
+
+
+def test_a_category_whose_review_is_lost_or_replaced_is_run_again(small, tmp_path, monkeypatch):
+    done = []
+
+    def pretend(found, detector, settings, output):
+        done.append(found.name)
+        if found.name == "nut":
+            raise KeyboardInterrupt
+        results = {"made by": settings.solver}
+        if output.num_review:
+            review.save(output.workdir, found.name, results, review.Selection(1), {})
+        return {"results": results, "baselines": {}, "images": [], "notes": []}
+
+    monkeypatch.setattr(category, "run", pretend)
+    path = review.path(tmp_path / "out", "cap")
+    for solver, num_review, lose, wanted in (
+        ("ridge", 4, False, ["cap", "nut"]),
+        ("ridge", 4, False, ["nut"]),
+        ("ridge", 4, True, ["cap", "nut"]),
+        ("nearest", 4, False, ["cap", "nut"]),
+        ("ridge", 4, False, ["cap", "nut"]),  # the other's review lay there
+        ("ridge", 0, True, ["cap", "nut"]),
+        ("ridge", 0, False, ["nut"]),
+    ):
+        if lose:
+            path.unlink()
+        done.clear()
+        settings = dataclasses.replace(small, solver=solver)
+        with pytest.raises(KeyboardInterrupt):
+            go(settings, tmp_path / "out", num_review=num_review)
+        assert done == wanted and path.exists() == bool(num_review)
 
 
 def test_other_data_or_settings_do_not_go_on_with_old_records(small, folder, tmp_path, monkeypatch):
