@@ -53,3 +53,5 @@ html_theme = "furo"
 html_title = f"sgfr_jax {release}"
 html_math_renderer = "mathml"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
