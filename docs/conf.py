@@ -13,7 +13,6 @@ from sgfr_jax.version import __version__  # noqa: E402  # after the path that it
 shutil.rmtree(HERE / "generated", ignore_errors=True)
 
 project = "sgfr_jax"
-author = "The sgfr_jax authors"
 release = version = __version__
 
 extensions = [
@@ -53,5 +52,6 @@ html_theme = "furo"
 html_title = f"sgfr_jax {release}"
 html_math_renderer = "mathml"
 html_copy_source = False
+html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

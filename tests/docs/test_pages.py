@@ -9,6 +9,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sgfr_jax
@@ -83,6 +84,18 @@ def test_pages_name_only_what_exists():
             ours = row.split("|")[2] if row.startswith("|") and row.count("|") > 3 else ""
             for flag in re.findall(r"--(\w+)", ours):
                 assert flag.removeprefix("no") in known or flag in known, f"--{flag} in {page}"
+
+
+def test_the_first_lines_run(rng):
+    text = (DOCS / "index.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"features": rng.normal(size=(5, 16, 16, 64)).astype(np.float32), "D": 64}
+    exec(compile(block, "index.md", "exec"), names)
+    assert names["maps"].shape == (5, 256, 256)
+    # Noise is not mimicked, but an atom is: by itself.
+    scores = np.asarray(names["scores"])
+    atoms = np.asarray(names["bank"].indices)
+    assert scores[atoms].max() < 0.1 * np.delete(scores, atoms).mean()
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,7 @@ def test_vmap_over_categories_is_each_by_itself(run):
     np.testing.assert_array_equal(np.sort(found["banks"].indices[2]), np.sort(bank.indices))
 
 
+@pytest.mark.slow
 def test_gradient_of_a_score(run):
     found, lines = run("gradient_of_a_score.py")
     (_,), (contrast,), (_, before, after) = lines
