@@ -1,7 +1,9 @@
 """Renders the docstrings as they are written: single backticks, indented code, field comments."""
 
 import ast
+import dataclasses
 import inspect
+import pkgutil
 import re
 import textwrap
 
@@ -36,16 +38,19 @@ def find_by_ending(app, env, node, contnode):
     """Links `samplers.uniform` or `sgfr_jax.uniform` to the one documented name that ends so."""
     if node.get("refdomain") != "py" or node.get("reftype") != "obj":
         return None
-    ending = "." + node["reftarget"].removeprefix("sgfr_jax.")
-    documented = env.domains.python_domain.objects
-    found = [
-        (name, entry)
-        for name, entry in documented.items()
-        if name.endswith(ending) and entry.objtype in _DOCUMENTED
-    ]
+    target = node["reftarget"]
+    ending = "." + target.removeprefix("sgfr_jax.")
+    found = {
+        name: entry
+        for name, entry in env.domains.python_domain.objects.items()
+        if name.endswith(ending) and entry.objtype in _DOCUMENTED and not entry.aliased
+    }
+    if len(found) > 1 and target.startswith("sgfr_jax."):
+        meant = pkgutil.resolve_name(target)
+        found = {n: entry for n, entry in found.items() if pkgutil.resolve_name(n) is meant}
     if len(found) != 1:
         return None
-    name, entry = found[0]
+    ((name, entry),) = found.items()
     return make_refnode(
         app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, title=name
     )
@@ -104,11 +109,11 @@ def quote_shape(comment: str) -> str:
 
 
 def _process(app, what, name, obj, options, lines: list[str]) -> None:
-    if inspect.isclass(obj) and hasattr(obj, "_fields"):
+    if inspect.isclass(obj) and (hasattr(obj, "_fields") or dataclasses.is_dataclass(obj)):
         comments = field_comments(inspect.getsource(obj))
-        lines += ["", "Attributes:"]
-        for field, comment in comments.items():
-            lines.append(f"  {field}: {quote_shape(comment)}")
+        if any(comments.values()):
+            lines += ["", "Attributes:"]
+            lines += [f"  {field}: {quote_shape(said)}" for field, said in comments.items()]
     lines[:] = mark_code(keep_returns_whole(lines))
 
 

@@ -179,6 +179,13 @@ def test_the_pages_build_without_warnings_and_need_no_network(tmp_path):
             if inspect.isfunction(getattr(module, name)) or inspect.isclass(getattr(module, name))
         ]
         assert functions and not [n for n in functions if f"{module.__name__}.{n}" not in api]
+    front = (tmp_path / "html" / "generated" / "sgfr_jax.html").read_text(encoding="utf-8")
+    for name in sgfr_jax.__all__:
+        value = getattr(sgfr_jax, name)
+        if not isinstance(value, str):  # each name leads to where it is described
+            assert re.search(
+                rf'href="[^"#]*#{value.__module__.rsplit(".", 1)[0]}[\w.]*\.{name}"', front
+            )
     tutorial = (tmp_path / "html" / "tutorial.html").read_text(encoding="utf-8")
     assert tutorial.count("<img") >= 3 and "image AUROC" in tutorial
     method = (tmp_path / "html" / "method.html").read_text(encoding="utf-8")
