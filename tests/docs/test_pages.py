@@ -130,6 +130,22 @@ def test_code_after_a_colon_is_marked(extension):
     assert marked == ["A tour::", *lines[1:]]
 
 
+def test_what_is_returned_has_no_type_in_front(extension):
+    lines = [
+        "Args:",
+        "  x: one",
+        "Returns:",
+        "  A `Bank` of atoms: that of row `r` is first.",
+        "  More.",
+    ]
+    kept = extension("docstrings").keep_returns_whole(lines)
+    assert kept == [*lines[:3], "  : A `Bank` of atoms: that of row `r` is first.", "  More."]
+    napoleon = pytest.importorskip("sphinx.ext.napoleon")
+    config = napoleon.Config(napoleon_use_rtype=True)
+    shown = str(napoleon.GoogleDocstring("\n".join(kept), config))
+    assert ":returns: A `Bank` of atoms: that of row" in shown and ":rtype:" not in shown
+
+
 def test_formulas_become_mathml(extension):
     errors = pytest.importorskip("sphinx.errors")
     found = extension("mathml").to_mathml(r"\frac{w}{\mathbf 1^\top w}", "inline")
