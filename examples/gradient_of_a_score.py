@@ -1,7 +1,8 @@
 """Which pixels make an image anomalous: the gradient of its score, through the network.
 
-The whole way from pixels to score is differentiable. Followed downwards, the gradient repairs the
-image until the bank can mimic it; what had to change is the defect.
+The whole way from pixels to score is differentiable. Followed downwards, the gradient takes the
+image towards what the bank can mimic, and changes the defect most. It does so by a grey level or
+so, as adversarial examples do: it tells where the defect is, and does not repair it.
 
 python examples/gradient_of_a_score.py
 """
@@ -22,6 +23,7 @@ backbone = backbones.load("efficientnet_lite0", levels=("block4", "block10"))
 (brick,) = datasets.load("demo", categories=["brick"])
 train = np.stack([datasets.read_example(example, 128).image for example in brick.train[:40]])
 defect = next(example for example in brick.test if example.kind == "hole")
+good = next(example for example in brick.test if example.kind == "good")
 image, mask = datasets.read_example(defect, 128)
 
 
@@ -52,11 +54,20 @@ before, gradient = value_and_grad(repaired)
 for _ in range(STEPS):
     _, step = value_and_grad(repaired)
     repaired = np.clip(repaired - STEP * np.asarray(step / jnp.max(jnp.abs(step))), 0, 255)
-after = value_and_grad(repaired)[0]
+after, _ = value_and_grad(repaired)
+ordinary, _ = value_and_grad(datasets.read_example(good, 128).image.astype(np.float32))
 
-near = ndimage.binary_dilation(mask, iterations=4)
-strength = np.abs(np.asarray(gradient)).sum(axis=-1)
+near = ndimage.binary_dilation(mask, iterations=4)  # what the network sees of it
+strength = np.abs(np.asarray(gradient)).mean(axis=-1)
+change = np.abs(repaired - image).mean(axis=-1)
 contrast = strength[near].mean() / strength[~near].mean()
 print(f"the defect covers {100 * mask.mean():.1f}% of the image")
-print(f"a pixel of it has {contrast:.1f} times the gradient of one elsewhere")
-print(f"{STEPS} steps down the gradient take the score from {before:.2f} to {after:.2f}")
+print(f"a pixel there has {contrast:.1f} times the gradient of one elsewhere")
+print(
+    f"{STEPS} steps down take the score from {before:.2f} to {after:.2f};"
+    f" a nominal image has {ordinary:.2f}"
+)
+print(
+    f"a pixel there changed by {change[near].mean():.1f} grey levels,"
+    f" one elsewhere by {change[~near].mean():.1f}"
+)

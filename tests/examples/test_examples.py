@@ -64,8 +64,9 @@ def test_vmap_over_categories_is_each_by_itself(run):
 @pytest.mark.slow
 def test_gradient_of_a_score(run):
     found, lines = run("gradient_of_a_score.py")
-    (_,), (contrast,), (_, before, after) = lines
-    assert contrast > 2 and after < 0.8 * before
+    (_,), (contrast,), (_, before, after, ordinary), (there, elsewhere) = lines
+    assert contrast > 2 and ordinary < before and after < 0.8 * before
+    assert there > 2 * elsewhere
     # The gradient is that of the score: a small step down it lowers the score by its square.
     pixels, gradient = found["image"].astype(np.float32), np.asarray(found["gradient"])
     step = 0.2 / np.abs(gradient).max()
