@@ -36,6 +36,13 @@ Report = Callable[[int], None]
 Progress = Callable[[], AbstractContextManager[Report]]
 
 
+class Coding(NamedTuple):
+    """How patches are coded."""
+
+    code: pipeline.MakeCode
+    chunk_size: int  # patches at a time
+
+
 class Embedder(NamedTuple):
     """Embeds images, or finds them embedded."""
 
@@ -160,9 +167,20 @@ def chunk_size(solver: str) -> int:
     return max(usual, choices.SOLVERS[solver].chunk_size)
 
 
-def make_scorer(config: Config, solver: str) -> Callable:
-    """A compiled `(bank, patches [B, P, D]) -> (maps [B, S, S], image scores [B])`."""
-    code, chunk = choices.make_coder(solver, config), chunk_size(solver)
+def usual_coding(config: Config, solver: str) -> Coding:
+    """What suits the devices of this process."""
+    return Coding(choices.make_coder(solver, config), chunk_size(solver))
+
+
+def make_scorer(config: Config, solver: str, coding: Coding | None = None) -> Callable:
+    """A compiled `(bank, patches [B, P, D]) -> (maps [B, S, S], image scores [B])`.
+
+    Args:
+      config: of the run.
+      solver: what codes the patches.
+      coding: how; the usual way by default.
+    """
+    code, chunk = coding or usual_coding(config, solver)
     size = (config.image_size, config.image_size)
 
     @jax.jit
