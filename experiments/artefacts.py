@@ -71,18 +71,8 @@ def _check_onnx(config: Config) -> None:
 
 
 def _write_onnx(model: models.Model, platforms: Sequence[str]) -> bytes:
-    """The graph of one image, which an ONNX `Scan` maps over the batch.
-
-    The converter is given fixed shapes only: of an axis of unknown length it mistakes some for
-    others (jax2onnx 0.17.1 expands a constant over the batch to the length of the next axis).
-    """
     del platforms  # ONNX knows none
-    import jax2onnx
-    import onnx
-    from jax.extend import core
-
-    whole = predictor.make(model, plain=True)
-    sizes, map_size = predictor.sizes(model.config), model.config.image_size
+    whole, sizes = predictor.make(model, plain=True), predictor.sizes(model.config)
 
     def predict_one(*images):
         patches = whole.embed(*(image[None] for image in images))
@@ -90,33 +80,65 @@ def _write_onnx(model: models.Model, platforms: Sequence[str]) -> bytes:
 
     like = [jax.ShapeDtypeStruct((size, size, 3), np.uint8) for size in sizes]
     names, found = input_names(sizes), predictor.Prediction._fields
+    one = _convert(
+        predict_one, like, [f"one_of_{n}" for n in names], [f"one_of_{n}" for n in found]
+    )
+    return _over_a_batch(one, names, found).SerializeToString()
+
+
+def _convert(function: Callable, like: Sequence[Any], names: list[str], found: list[str]) -> Any:
+    """The ONNX model of a function of arrays of these shapes."""
+    import jax2onnx
+    import onnx_ir
+    from jax.extend import core
+    from onnx_ir.passes import common
+
     # Traced here, so that what the converter patches in JAX while it traces touches nothing.
-    traced = core.jaxpr_as_fun(jax.make_jaxpr(predict_one)(*like))
+    traced = core.jaxpr_as_fun(jax.make_jaxpr(function)(*like))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of types that JAX narrows anyway
         logging.getLogger("onnx_ir").setLevel(logging.ERROR)
-        one = jax2onnx.to_onnx(
-            lambda *images: tuple(traced(*images)), like, model_name="one_image",
-            input_names=[f"one_of_{name}" for name in names],
-            output_names=[f"one_of_{name}" for name in found],
-        )  # fmt: skip
-    helper, (kind, image_kind) = onnx.helper, (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8)
+        converted = jax2onnx.to_onnx(
+            lambda *arrays: tuple(traced(*arrays)), like, input_names=names, output_names=found
+        )
+    # Each use of the weights has brought its own copy.
+    simplified = onnx_ir.from_proto(converted)
+    for simplify in (common.DeduplicateHashedInitializersPass(), common.RemoveUnusedNodesPass()):
+        simplified = simplify(simplified).model
+    return onnx_ir.to_proto(simplified)
+
+
+def _over_a_batch(one: Any, names: Sequence[str], found: Sequence[str]) -> Any:
+    """The ONNX model that maps that of one image over any number of them.
+
+    The converter knows fixed shapes only: of an axis of unknown length it mistakes some for others
+    (jax2onnx 0.17.1 expands a constant over the batch to the length of the next axis).
+
+    Args:
+      one: whose arguments and results have an axis less.
+      names: of the arguments.
+      found: of the results.
+    """
+    import onnx
+    from onnx import helper
+
+    def batched(values, new_names):
+        kinds = [value.type.tensor_type for value in values]
+        shapes = [["b", *(axis.dim_value for axis in kind.shape.dim)] for kind in kinds]
+        return [
+            helper.make_tensor_value_info(name, kind.elem_type, shape)
+            for name, kind, shape in zip(new_names, kinds, shapes, strict=True)
+        ]
+
     scan = helper.make_node("Scan", names, found, body=one.graph, num_scan_inputs=len(names))
-    inputs = [
-        helper.make_tensor_value_info(name, image_kind, ["b", size, size, 3])
-        for name, size in zip(names, sizes, strict=True)
-    ]
-    shapes = (["b", map_size, map_size], ["b"])
-    outputs = [
-        helper.make_tensor_value_info(name, kind, shape)
-        for name, shape in zip(found, shapes, strict=True)
-    ]
-    graph = helper.make_graph([scan], "predictor", inputs, outputs)
-    batched = helper.make_model(
+    graph = helper.make_graph(
+        [scan], "predictor", batched(one.graph.input, names), batched(one.graph.output, found)
+    )
+    model = helper.make_model(
         graph, opset_imports=one.opset_import, functions=one.functions, ir_version=one.ir_version
     )
-    onnx.checker.check_model(batched)
-    return batched.SerializeToString()
+    onnx.checker.check_model(model)
+    return model
 
 
 def _load_onnx(written: bytes) -> Run:

@@ -1,6 +1,7 @@
 """What an engineer without the checkout has: a wheel and a fitted model."""
 
 import csv
+import json
 import subprocess
 import sys
 import sysconfig
@@ -57,14 +58,20 @@ def test_the_commands_come_from_the_wheel(scripts, tmp_path):
     for flag in ("--model", "--images", "--false_alarm_rate", "--batch_size"):
         assert flag in said
     assert "--layers" not in said and "Exit status" in said
+    said = call(scripts / "sgfr-run", "--help", cwd=tmp_path, status=1)
+    assert "--layers" in said and "Fits on nominal images" in said
+    said = call(scripts / "sgfr-export", "--help", cwd=tmp_path)
+    assert "usage: sgfr-export" in said and "--platforms" in said and "OUTPUT.json" in said
+    said = call(scripts / "sgfr-report", "--help", cwd=tmp_path)
+    assert "usage: sgfr-report" in said and "--workdir" in said
 
 
 def test_a_model_is_used_without_the_checkout(scripts, tmp_path):
     photographs = write_folder(tmp_path)
     call(
-        sys.executable, "-m", "experiments.run", "--dataset=folder", f"--data_dir={photographs}",
+        scripts / "sgfr-run", "--dataset=folder", f"--data_dir={photographs}",
         "--category=cap", f"--workdir={tmp_path / 'run'}", "--layers=block2", "--image_size=64",
-        "--bank_size=20", "--num_figures=0", "--save_model", "--cache_dir=", cwd=ROOT,
+        "--bank_size=20", "--num_figures=0", "--save_model", "--cache_dir=", cwd=tmp_path,
     )  # fmt: skip
     model, wanted = tmp_path / "run" / "models" / "cap", photographs / "cap" / "test"
     predict = (scripts / "sgfr-predict", f"--model={model}", f"--images={wanted}", "--cache_dir=")
@@ -76,3 +83,9 @@ def test_a_model_is_used_without_the_checkout(scripts, tmp_path):
     assert found == expected
     code = f"from experiments import models; print(models.load({str(model)!r}).about.category)"
     assert call(scripts / "python", "-c", code, cwd=tmp_path).strip() == "cap"
+    call(scripts / "sgfr-export", f"--model={model}", "--output=cap.stablehlo", cwd=tmp_path)
+    description = json.loads((tmp_path / "cap.stablehlo.json").read_text())
+    usage = "\n".join([f"paths = {[str(p) for p in sorted(wanted.rglob('*.png'))]}",
+                       *description["usage"], "print(scores.tolist())"])  # fmt: skip
+    scores = json.loads(call(scripts / "python", "-c", usage, cwd=tmp_path))
+    assert scores == pytest.approx([float(expected[name]) for name in sorted(expected)], rel=1e-5)
