@@ -164,10 +164,11 @@ FORMATS = {
         _check_stablehlo,
         _write_stablehlo,
         _load_stablehlo,
-        """from jax import export
+        """import jax
+from jax import export
 
 with open({file!r}, "rb") as file:
-    predict = export.deserialize(bytearray(file.read())).call
+    predict = jax.jit(export.deserialize(bytearray(file.read())).call)
 found = predict({arguments})
 anomaly_maps, scores = found["anomaly_map"], found["score"]
 """,
@@ -210,5 +211,5 @@ def usage(name: str, file: str, sizes: Sequence[int]) -> str:
     filled = FORMATS[name].usage.format(
         file=file, arguments=", ".join(arguments), named=", ".join(map(": ".join, named))
     )
-    head, _, rest = filled.partition("\n")  # imports stand together
-    return f"{head}\n{_READING}{rest.lstrip()}"
+    imports, _, rest = filled.partition("\n\n")
+    return f"{imports}\n{_READING}{rest}"

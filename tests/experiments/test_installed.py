@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -19,9 +20,11 @@ pytestmark = pytest.mark.slow
 
 
 def call(*command, cwd, status=0):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     found = subprocess.run(
-        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
+        [str(part) for part in command], cwd=cwd, env=environment,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert found.returncode == status, found.stderr
     return found.stdout
 

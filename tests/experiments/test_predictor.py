@@ -59,6 +59,22 @@ def test_an_image_does_not_depend_on_its_batch(photographs):
     )
 
 
+def test_the_gradient_with_respect_to_an_image(photographs):
+    """Against differences, along the gradient itself."""
+    model = made()
+    whole = predictor.make(model)
+    image = np.float32(squares(photographs, model)[0][:1])
+
+    @jax.jit
+    def score(image):
+        return whole.predict(image).score[0]
+
+    gradient = jax.grad(score)(image)
+    step = 0.5 * gradient / np.linalg.norm(gradient)
+    change = float(score(image + step) - score(image - step)) / 2
+    assert float(np.vdot(gradient, step)) == pytest.approx(change, rel=0.05)
+
+
 def test_sizes_are_those_of_the_streams():
     assert predictor.sizes(made().config) == (64,)
     assert predictor.sizes(made(layers=("auto",)).config) == (64, 96)
