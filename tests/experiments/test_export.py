@@ -101,6 +101,10 @@ def test_a_process_with_the_file_alone_finds_the_same(name, form, place, tmp_pat
     assert sums == pytest.approx([one.anomaly_map.sum() for one in expected], rel=1e-5)
 
 
+def test_the_flags_know_every_format():
+    assert tuple(artefacts.FORMATS) == export.FORMATS
+
+
 def test_the_file_is_for_three_platforms_and_calls_no_library(place):
     from jax import export as jax_export
 
