@@ -71,6 +71,8 @@ def export(
     from sgfr_jax import saving
 
     language = artefacts.FORMATS[form]
+    if check and form == "stablehlo":
+        _check_runnable(platforms)
     model = models.load(model_dir, weights)
     predictor.check(model.config)
     language.check(model.config)
@@ -110,6 +112,18 @@ def _check_place(path: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if not os.access(directory, os.W_OK):
         raise ConfigError(f"--output={path}: files cannot be written in {directory}")
+
+
+def _check_runnable(platforms: Sequence[str]) -> None:
+    """Raises ConfigError where this process could not run what it is to compare with the model."""
+    from jax import export as jax_export
+
+    here = jax_export.default_export_platform()
+    if here not in platforms:
+        raise ConfigError(
+            f"--platforms={','.join(platforms)}: the file could not be compared with the model"
+            f" here, which is {here}: add {here}, or --no_check"
+        )
 
 
 def _compare(model: Any, predict: Callable, sizes: Sequence[int]) -> dict[str, Any]:
