@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import choices, detectors, loading, progress, stages, synthetic
+from experiments import detectors, loading, progress, stages, synthetic
 from experiments.config import Config
 from experiments.streams import Stream
 from sgfr_jax import calibration, fusion, maps, pipeline, types
@@ -71,7 +71,7 @@ def make_detector(
       widths: `D` of every stream, in the order of the views.
     """
     streams = [stream for _, of_view in views for stream in of_view]
-    scorers = {solver: _Scorer(config, streams, solver) for solver in config.solvers}
+    scorers = {solver: Scorer(config, streams, solver) for solver in config.solvers}
     shapes = [(stream.grid**2, width) for stream, width in zip(streams, widths, strict=True)]
     readers, rest = [], iter(shapes)
     for embedder, of_view in views:
@@ -92,10 +92,18 @@ def _batches(
     embedder: stages.Embedder, shapes: Sequence[tuple[int, int]], split: loading.Split
 ) -> Iterator[list[np.ndarray]]:
     """The patches `[n, P, D]` of the streams of one image size, of some images at a time."""
-    ends = np.cumsum([num_patches * width for num_patches, width in shapes])[:-1]
     for flat in embedder.batches(split):
-        parts = np.split(flat[:, 0], ends, axis=1)
-        yield [x.reshape(len(x), *shape) for x, shape in zip(parts, shapes, strict=True)]
+        yield part(flat, shapes)
+
+
+def part(flat: np.ndarray, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """The patches `[n, P, D]` of the streams whose embeddings `[n, 1, F]` hold them in a row."""
+    ends = itertools.accumulate(num_patches * width for num_patches, width in shapes)
+    begins = itertools.pairwise((0, *ends))
+    return [
+        flat[:, 0, begin:end].reshape(flat.shape[0], *shape)
+        for (begin, end), shape in zip(begins, shapes, strict=True)
+    ]
 
 
 def _all_batches(readers: Sequence[Callable], split: loading.Split) -> Iterator[tuple]:
@@ -104,15 +112,22 @@ def _all_batches(readers: Sequence[Callable], split: loading.Split) -> Iterator[
         yield tuple(itertools.chain.from_iterable(batch))
 
 
-class _Scorer:
+class Scorer:
     """The compiled functions of one solver.
 
     A stream's is compiled and called alone: programs that factorise for several banks at once can
     lock XLA's CPU threads against each other.
     """
 
-    def __init__(self, config: Config, streams: Sequence[Stream], solver: str):
-        code, chunk_size = choices.make_coder(solver, config), stages.chunk_size(solver)
+    def __init__(
+        self,
+        config: Config,
+        streams: Sequence[Stream],
+        solver: str,
+        coding: stages.Coding | None = None,
+    ):
+        """Of the arguments of `stages.make_scorer`."""
+        code, chunk_size = coding or stages.usual_coding(config, solver)
         size = (config.image_size, config.image_size)
         self.streams = streams
 
@@ -296,7 +311,7 @@ def _gather(readers: Sequence[Callable], split: loading.Split, title: str) -> li
     return [np.concatenate(of_stream) for of_stream in zip(*found, strict=True)]
 
 
-def _weigh(scorer: _Scorer, banks, sources, nominal, defective, drawn, report) -> Fused:
+def _weigh(scorer: Scorer, banks, sources, nominal, defective, drawn, report) -> Fused:
     """Calibrates every stream on held-out nominal images, and weighs them by synthetic defects."""
     calibrations, of_nominal, of_defects = [], [], []
     for i, (stream, bank) in enumerate(zip(scorer.streams, banks, strict=True)):

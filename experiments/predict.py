@@ -205,11 +205,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def console() -> None:
-    """The command `sgfr-predict`, whose `--help` is that of this module."""
-    sys.modules["__main__"].__doc__ = __doc__
-    for flag in flags.FLAGS.get_key_flags_for_module(__name__):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
+    """The command `sgfr-predict`."""
+    run.as_command(__name__, main)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -263,6 +263,14 @@ def start(argv: Sequence[str]) -> None:
     interruption.exit_at_once(_clean_up)
 
 
+def as_command(module: str, main: Callable[[Sequence[str]], None]) -> None:
+    """Runs an installed command as `python -m MODULE` would, with the same `--help`."""
+    sys.modules["__main__"].__doc__ = sys.modules[module].__doc__
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(main)
+
+
 def resources_from_flags(workdir: Path) -> Resources:
     """What the flags allow a run to use; compiled programs are kept from here on."""
     cache_dir = _cache_dir()
@@ -323,6 +331,11 @@ def main(argv: Sequence[str]) -> None:
             sys.exit(0 if check_data(settings, accept_license=options.ACCEPT_LICENSE.value) else 1)
         finished = run(settings, resources_from_flags(workdir))
     report(finished, workdir)
+
+
+def console() -> None:
+    """The command `sgfr-run`."""
+    as_command(__name__, main)
 
 
 def _clean_up() -> None:

@@ -37,6 +37,13 @@ Report = Callable[[int], None]
 Progress = Callable[[], AbstractContextManager[Report]]
 
 
+class Coding(NamedTuple):
+    """How patches are coded."""
+
+    code: pipeline.MakeCode
+    chunk_size: int  # patches at a time
+
+
 class Embedder(NamedTuple):
     """Embeds images, or finds them embedded."""
 
@@ -163,12 +170,22 @@ def chunk_size(solver: str) -> int:
     return max(usual, choices.SOLVERS[solver].chunk_size)
 
 
-def make_scorer(config: Config, solver: str) -> Callable:
+def usual_coding(config: Config, solver: str) -> Coding:
+    """What suits the devices of this process."""
+    return Coding(choices.make_coder(solver, config), chunk_size(solver))
+
+
+def make_scorer(config: Config, solver: str, coding: Coding | None = None) -> Callable:
     """A compiled `(bank, patches [B, P, D], extents) -> (maps [B, S, S], image scores [B])`.
 
     `extents`, `[B, 2]` or None, are the shares that images fill: see `sgfr_jax.extents`.
+
+    Args:
+      config: of the run.
+      solver: what codes the patches.
+      coding: how; the usual way by default.
     """
-    code, chunk = choices.make_coder(solver, config), chunk_size(solver)
+    code, chunk = coding or usual_coding(config, solver)
     size = (config.image_size, config.image_size)
 
     @jax.jit

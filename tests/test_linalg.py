@@ -1,5 +1,9 @@
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.spatial.distance import cdist
 
 from sgfr_jax import linalg
@@ -34,3 +38,26 @@ def test_solve_agrees_with_numpy(rng):
     matrix, vector = root @ root.T + np.eye(6), rng.normal(size=6)
     found = linalg.solve_positive_definite(jnp.float32(matrix), jnp.float32(vector))
     np.testing.assert_allclose(found, np.linalg.solve(matrix, vector), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_elimination_is_as_accurate_as_the_factorisation(unroll, rng):
+    """On local Gram matrices of more atoms than features, as ill-conditioned as they come."""
+    atoms = jnp.float32(rng.normal(size=(50, 10, 8)))
+    gram = atoms @ atoms.transpose(0, 2, 1)
+    gram = gram + 1e-3 * jnp.trace(gram, axis1=1, axis2=2)[:, None, None] / 10 * jnp.eye(10)[None]
+    vector = jnp.float32(rng.normal(size=(50, 10)))
+    expected = np.linalg.solve(np.float64(gram), np.float64(vector)[..., None])[..., 0]
+
+    def worst(solve):
+        found = jax.vmap(solve)(gram, vector)
+        return np.max(np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1))
+
+    assert worst(partial(linalg.solve_by_elimination, unroll=unroll)) < max(
+        1e-4, 3 * worst(linalg.solve_positive_definite)
+    )
+
+
+def test_elimination_of_one_equation():
+    found = linalg.solve_by_elimination(jnp.float32([[4.0]]), jnp.float32([2.0]))
+    np.testing.assert_array_equal(found, [0.5])

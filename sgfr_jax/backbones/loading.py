@@ -27,7 +27,7 @@ class Backbone(NamedTuple):
     architecture: Architecture  # with the mean and the std that suit this file
     levels: tuple[str, ...]
     state: State
-    embed: Callable[[State, jax.Array], dict[str, jax.Array]]
+    embed: Callable[..., dict[str, jax.Array]]  # (state, images)
     digest: str  # SHA-256 of the weight file, in hexadecimal
 
 
@@ -51,7 +51,9 @@ def load(
     `{level: [B, h, w, D]}` in float32, where `h = ceil(H / stride)`. It is not jitted, and works
     under `jit`, `vmap` and `shard_map`. Levels come in the order asked for, but JAX sorts the
     dictionaries that a jitted function returns; `backbone.levels` keeps the order. Images that a
-    transformer's patches do not fill raise ValueError (`architectures.check_size`).
+    transformer's patches do not fill raise ValueError (`architectures.check_size`). How images are
+    gone through is decided for the platform that the program is compiled for; `batched=True` (all
+    at once) or `batched=False` (one by one) decides it while tracing.
 
     Args:
       name: one of `ARCHITECTURES`.
@@ -137,11 +139,11 @@ def _default_weights(architecture):
     return getattr(module, f"{model}ModelFile").get_model_file_path()
 
 
-def _embed(graph, levels, mean, std, state, images):
+def _embed(graph, levels, mean, std, state, images, *, batched=None):
     def run(network, inputs, depthwise):
         return network(inputs, depthwise)
 
-    maps = _run(run, graph, mean, std, state, images)
+    maps = _run(run, graph, mean, std, state, images, batched)
     # JAX sorts the keys of what goes through a primitive.
     return {level: maps[level] for level in levels}
 
@@ -153,11 +155,11 @@ def _logits(graph, mean, std, state, images):
     return _run(run, graph, mean, std, state, images)
 
 
-def _run(run, graph, mean, std, state, images):
+def _run(run, graph, mean, std, state, images, batched=None):
     """Calls a network the way that suits the platform it is compiled for.
 
     On a CPU one image at a time is 1.6 times as fast as a batch (its activations stay in the
-    cache), and depthwise convolutions have a form of their own.
+    cache), and depthwise convolutions have a form of their own. `batched` settles it beforehand.
     """
     from flax import nnx
 
@@ -178,7 +180,9 @@ def _run(run, graph, mean, std, state, images):
 
         return lax.map(single, images)
 
-    def batched(state, images):
+    def all_at_once(state, images):
         return call(state, images, layers.depthwise_grouped)
 
-    return lax.platform_dependent(state, images, cpu=one_by_one, default=batched)
+    if batched is not None:
+        return (all_at_once if batched else one_by_one)(state, images)
+    return lax.platform_dependent(state, images, cpu=one_by_one, default=all_at_once)

@@ -1,14 +1,24 @@
 """Quadratic penalties on a support, whose codes have a closed form."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from sgfr_jax import linalg
 from sgfr_jax.solvers import checks
 
+# `(matrix [K, K], vector [K]) -> [K]`, for a symmetric positive definite matrix.
+LinearSolve = Callable[[jax.Array, jax.Array], jax.Array]
+
 
 def affine_ridge(
-    target: jax.Array, support: jax.Array, valid: jax.Array, *, ridge: float
+    target: jax.Array,
+    support: jax.Array,
+    valid: jax.Array,
+    *,
+    ridge: float,
+    linear_solve: LinearSolve = linalg.solve_positive_definite,
 ) -> jax.Array:
     """Coefficients that sum to one: the target against the affine hull of its support.
 
@@ -24,6 +34,7 @@ def affine_ridge(
       valid: `[K]` bool; False for padding.
       ridge: the penalty relative to the mean squared difference. Positive, and not below about
         1e-6: with more atoms than features float32 needs that much to factorise the Gram matrix.
+      linear_solve: what solves the `K` equations.
 
     Returns:
       `[K]`; 0 where not valid. A target that equals its whole support gets equal coefficients.
@@ -31,14 +42,19 @@ def affine_ridge(
     checks.positive("such as 1e-3", ridge=ridge)
     differences = jnp.where(valid[:, None], target[None] - support, 0)
     gram = jnp.matmul(differences, differences.T, precision=linalg.HIGHEST)
-    weights = linalg.solve_positive_definite(
-        _penalised(gram, valid, ridge), valid.astype(gram.dtype)
-    )
+    weights = linear_solve(_penalised(gram, valid, ridge), valid.astype(gram.dtype))
     total = jnp.sum(weights)
     return weights / jnp.where(total > 0, total, 1)
 
 
-def ridge(target: jax.Array, support: jax.Array, valid: jax.Array, *, ridge: float) -> jax.Array:
+def ridge(
+    target: jax.Array,
+    support: jax.Array,
+    valid: jax.Array,
+    *,
+    ridge: float,
+    linear_solve: LinearSolve = linalg.solve_positive_definite,
+) -> jax.Array:
     """Free coefficients: the target against the linear span of its support.
 
     `min_c |z - A^T c|^2 + ridge tr(A A^T)/K |c|^2`, solved from its normal equations.
@@ -48,6 +64,7 @@ def ridge(target: jax.Array, support: jax.Array, valid: jax.Array, *, ridge: flo
       support: `[K, D]`.
       valid: `[K]` bool; False for padding.
       ridge: the penalty relative to the mean squared norm of the support; as of `affine_ridge`.
+      linear_solve: as of `affine_ridge`.
 
     Returns:
       `[K]`; 0 where not valid.
@@ -56,7 +73,7 @@ def ridge(target: jax.Array, support: jax.Array, valid: jax.Array, *, ridge: flo
     support = jnp.where(valid[:, None], support, 0)
     gram = jnp.matmul(support, support.T, precision=linalg.HIGHEST)
     correlation = jnp.matmul(support, target, precision=linalg.HIGHEST)
-    return linalg.solve_positive_definite(_penalised(gram, valid, ridge), correlation)
+    return linear_solve(_penalised(gram, valid, ridge), correlation)
 
 
 def _penalised(gram: jax.Array, valid: jax.Array, ridge: float) -> jax.Array:

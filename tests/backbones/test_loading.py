@@ -1,4 +1,5 @@
 import pathlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -116,18 +117,16 @@ def test_embed_can_be_exported_for_other_platforms(stem):
         np.testing.assert_allclose(again[level], whole[level], atol=1e-4)
 
 
-def test_the_form_for_accelerators_gives_the_same_maps(stem):
+@pytest.mark.parametrize("batched", [False, True])
+def test_either_form_can_be_asked_for_and_gives_the_same_maps(batched, stem):
     backbone, images = stem
-
-    def default(*operands, cpu, default):
-        return default(*operands)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.lax, "platform_dependent", default)
-        batched = jax.jit(lambda state, x: backbone.embed(state, x))(backbone.state, images)
+    embed = partial(backbone.embed, batched=batched)
+    program = str(jax.make_jaxpr(embed)(backbone.state, images))
+    assert "platform_index" not in program and ("scan" in program) == (not batched)
+    found = jax.jit(embed)(backbone.state, images)
     whole = jax.jit(backbone.embed)(backbone.state, images)
     for level in backbone.levels:
-        np.testing.assert_allclose(batched[level], whole[level], atol=1e-4)
+        np.testing.assert_allclose(found[level], whole[level], atol=1e-4)
 
 
 def test_embed_under_shard_map(stem):

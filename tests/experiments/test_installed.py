@@ -1,6 +1,8 @@
 """What an engineer without the checkout has: a wheel and a fitted model."""
 
 import csv
+import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -18,9 +20,11 @@ pytestmark = pytest.mark.slow
 
 
 def call(*command, cwd, status=0):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     found = subprocess.run(
-        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
+        [str(part) for part in command], cwd=cwd, env=environment,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert found.returncode == status, found.stderr
     return found.stdout
 
@@ -57,15 +61,20 @@ def test_the_commands_come_from_the_wheel(scripts, tmp_path):
     for flag in ("--model", "--images", "--false_alarm_rate", "--batch_size"):
         assert flag in said
     assert "--layers" not in said and "Exit status" in said
-    assert "--html" in call(scripts / "sgfr-report", "--help", cwd=tmp_path)
+    said = call(scripts / "sgfr-run", "--help", cwd=tmp_path, status=1)
+    assert "--layers" in said and "Fits on nominal images" in said
+    said = call(scripts / "sgfr-export", "--help", cwd=tmp_path)
+    assert "usage: sgfr-export" in said and "--platforms" in said and "OUTPUT.json" in said
+    said = call(scripts / "sgfr-report", "--help", cwd=tmp_path)
+    assert "usage: sgfr-report" in said and "--workdir" in said and "--html" in said
 
 
 def test_a_model_is_used_without_the_checkout(scripts, tmp_path):
     photographs = write_folder(tmp_path)
     call(
-        sys.executable, "-m", "experiments.run", "--dataset=folder", f"--data_dir={photographs}",
+        scripts / "sgfr-run", "--dataset=folder", f"--data_dir={photographs}",
         "--category=cap", f"--workdir={tmp_path / 'run'}", "--layers=block2", "--image_size=64",
-        "--bank_size=20", "--num_figures=0", "--save_model", "--cache_dir=", cwd=ROOT,
+        "--bank_size=20", "--num_figures=0", "--save_model", "--cache_dir=", cwd=tmp_path,
     )  # fmt: skip
     model, wanted = tmp_path / "run" / "models" / "cap", photographs / "cap" / "test"
     predict = (scripts / "sgfr-predict", f"--model={model}", f"--images={wanted}", "--cache_dir=")
@@ -80,3 +89,9 @@ def test_a_model_is_used_without_the_checkout(scripts, tmp_path):
     assert "cap/test/dent/0.png" in written and "function countsAt" in written
     code = f"from experiments import models; print(models.load({str(model)!r}).about.category)"
     assert call(scripts / "python", "-c", code, cwd=tmp_path).strip() == "cap"
+    call(scripts / "sgfr-export", f"--model={model}", "--output=cap.stablehlo", cwd=tmp_path)
+    description = json.loads((tmp_path / "cap.stablehlo.json").read_text())
+    usage = "\n".join([f"paths = {[str(p) for p in sorted(wanted.rglob('*.png'))]}",
+                       *description["usage"], "print(scores.tolist())"])  # fmt: skip
+    scores = json.loads(call(scripts / "python", "-c", usage, cwd=tmp_path))
+    assert scores == pytest.approx([float(expected[name]) for name in sorted(expected)], rel=1e-5)

@@ -1,0 +1,47 @@
+"""Models that are made, not fitted: banks of noise, whose scores mean nothing but are scores."""
+
+import jax
+import numpy as np
+
+from experiments import config, detectors, fused, models, nulls, streams
+from sgfr_jax import backbones, calibration, thresholds, types
+from sgfr_jax.backbones.architectures import ARCHITECTURES
+
+NUM_ATOMS = 12
+
+
+def make(settings: config.Config) -> models.Model:
+    """A model of a configuration from `config.resolve`."""
+    rng = np.random.default_rng(0)
+    if settings.automatic:
+        planned, widths = streams.plan(settings), ARCHITECTURES[settings.backbone].widths
+        num = len(planned)
+        state = fused.Fused(
+            tuple(_bank(rng, widths[stream.level]) for stream in planned),
+            tuple(_calibration(rng, stream.grid) for stream in planned),
+            *(rng.uniform(0.1, 1, num).astype(np.float32) for _ in range(4)),
+        )
+    else:
+        state = _bank(rng, config.num_features(settings))
+    tally = thresholds.tally(rng.uniform(0.2, 0.4, 9).astype(np.float32))
+    about = models.About(
+        "made", backbones.weights_digest(settings.backbone), (), "", "{}", (), None, "0"
+    )
+    origins = tuple(detectors.no_origins(NUM_ATOMS) for _ in nulls.banks(state))
+    return models.Model(
+        state, jax.device_get(origins), nulls.Nulls(tally, tally), settings, about
+    )  # fmt: skip
+
+
+def _bank(rng, width) -> types.Bank:
+    """One atom of it is padding."""
+    atoms = rng.normal(size=(NUM_ATOMS, width))
+    atoms[-1] = 0
+    weights = np.float32(np.arange(NUM_ATOMS) < NUM_ATOMS - 1)
+    norms = np.maximum(np.linalg.norm(atoms, axis=1, keepdims=True), 1e-9)
+    return types.Bank((atoms / norms).astype(np.float32), weights, np.arange(NUM_ATOMS))
+
+
+def _calibration(rng, grid) -> calibration.Calibration:
+    shapes = ((NUM_ATOMS,), (grid, grid), (grid, grid))
+    return calibration.Calibration(*(rng.uniform(0.5, 1, s).astype(np.float32) for s in shapes))

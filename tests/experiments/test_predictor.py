@@ -1,0 +1,91 @@
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import config, models, predictor
+from experiments.choices import ConfigError
+from sgfr_jax.datasets import images as reading
+from tests.experiments import made_models
+from tests.experiments.conftest import SMALL
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    rng = np.random.default_rng(1)
+    sizes = ((70, 90, 3), (64, 64), (130, 101, 3))
+    return [rng.integers(0, 256, size).astype(np.uint8) for size in sizes]
+
+
+def squares(photographs, model):
+    """The photographs at every size that the model looks at."""
+    sizes = predictor.sizes(model.config)
+    return [np.stack([reading.read_image(x, size) for x in photographs]) for size in sizes]
+
+
+def made(**fields):
+    return made_models.make(config.resolve(dataclasses.replace(SMALL, **fields)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "plain"),
+    [
+        ({}, False),
+        ({"solver": "ridge", "ridge": 0.1, "search": "reduced", "unit_norm": False}, True),
+        ({"solver": "nearest", "layers": ("auto",)}, True),
+        pytest.param({"layers": ("auto",), "sigma": 0.0}, False, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_it_gives_what_the_model_gives(fields, plain, photographs):
+    model = made(**fields)
+    predict = jax.jit(predictor.make(model, plain=plain).predict)
+    found = predict(*squares(photographs, model))
+    expected = list(models.make_scorer(model, batch_size=3)(photographs))
+    assert found.anomaly_map.shape == (3, 64, 64) and found.score.shape == (3,)
+    for i, one in enumerate(expected):
+        assert found.score[i] == pytest.approx(one.score, rel=1e-5)
+        np.testing.assert_allclose(found.anomaly_map[i], one.anomaly_map, rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_does_not_depend_on_its_batch(photographs):
+    model = made()
+    predict = jax.jit(predictor.make(model).predict)
+    (whole,) = squares(photographs, model)
+    np.testing.assert_allclose(
+        predict(whole).anomaly_map[1:2], predict(whole[1:2]).anomaly_map, rtol=1e-6
+    )
+
+
+def test_the_gradient_with_respect_to_an_image(photographs):
+    """Against differences, along the gradient itself."""
+    model = made()
+    whole = predictor.make(model)
+    image = np.float32(squares(photographs, model)[0][:1])
+
+    @jax.jit
+    def score(image):
+        return whole.predict(image).score[0]
+
+    gradient = jax.grad(score)(image)
+    step = 0.5 * gradient / np.linalg.norm(gradient)
+    change = float(score(image + step) - score(image - step)) / 2
+    assert float(np.vdot(gradient, step)) == pytest.approx(change, rel=0.05)
+
+
+def test_sizes_are_those_of_the_streams():
+    assert predictor.sizes(made().config) == (64,)
+    assert predictor.sizes(made(layers=("auto",)).config) == (64, 96)
+
+
+def test_what_has_no_predictor():
+    with pytest.raises(ConfigError, match="--solver=omp cannot be exported; affine_ridge, ridge"):
+        predictor.make(made(solver="omp"))
+
+
+def test_another_geometry_is_refused():
+    """Of a configuration that has one."""
+    with pytest.raises(ConfigError, match="--geometry=windows cannot be exported"):
+        predictor.check(SimpleNamespace(solver="nearest", geometry="windows"))
