@@ -172,11 +172,16 @@ def fake(options: argparse.Namespace) -> dict[tuple[str, int], dict]:
 
 
 def _with_devices(problem: fake_devices.Problem, devices: int) -> dict:
-    flag = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # Threads of XLA's pool, by default as many as cores. Every device waits in one of them for
+        # products that others are to share: without a thread to spare they wait for ever.
+        "NPROC": str(2 * devices + (os.cpu_count() or 1)),
+    }
     finished = subprocess.run(
         [sys.executable, "-m", "benchmarks.fake_devices", json.dumps(problem._asdict())],
-        cwd=_ROOT, env=os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True,
+        cwd=_ROOT, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     if finished.returncode:
         raise RuntimeError(f"{devices} fake devices failed:\n{finished.stderr[-2000:]}")
