@@ -87,13 +87,15 @@ def main() -> None:
     for stage in stages(problem):
         run = jax.jit(stage.function)
         jax.block_until_ready(run(*stage.arguments))
-        seconds = []
+        seconds, of_cores = [], []
         for _ in range(problem.repeats):
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             jax.block_until_ready(run(*stage.arguments))
             seconds.append(time.perf_counter() - began)
+            of_cores.append(time.process_time() - used)
         found[stage.name] = {
             "seconds": seconds,
+            "core_seconds": of_cores,
             "counted": compiled.count(stage.function, *stage.arguments)._asdict(),
             "model": stage.cost._asdict(),
         }

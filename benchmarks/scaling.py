@@ -7,7 +7,9 @@ Prints four tables, none of which is the time of a real accelerator:
   images, on a TPU v5e, a pod of 256 of them, and an H200; the longest stage of each is starred.
 - compiled: the model's counts beside those of the compiled programs, of one of 8 fake devices.
 - fake: the sharded functions on 1, 2, 4 and 8 fake devices of one CPU, of a fixed size (strong)
-  and of a size that grows with the devices (weak).
+  and of a size that grows with the devices (weak). Beside the least time there is that of all
+  cores together, which tells what splitting adds; the devices share the cores, so that neither
+  tells how fast real ones would be.
 
 `--rounds` also counts the rounds of the exact sampler on patches of real textures, which the
 predictions extrapolate from.
@@ -206,8 +208,10 @@ def measured(found: dict[tuple[str, int], dict]) -> Iterator[Sequence[str]]:
     yield ("function", "", *(f"{number} device{'s' * (number > 1)}" for number in numbers))
     for kind in ("strong", "weak"):
         for stage in found[kind, numbers[0]]:
-            least = [min(found[kind, number][stage]["seconds"]) for number in numbers]
-            yield (stage, kind, *map(report.duration, least))
+            figures = [found[kind, number][stage] for number in numbers]
+            for title, name in (("", "seconds"), (", of all cores", "core_seconds")):
+                least = [report.duration(min(of[name])) for of in figures]
+                yield (stage, kind + title, *least)
 
 
 def rounds(images: int) -> Iterator[Sequence[str]]:
