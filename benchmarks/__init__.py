@@ -6,6 +6,7 @@
     loading    reading images with threads and with worker processes, beside embedding them
     metrics    evaluating a test set, against anomalib, adeval and scikit-learn
     memory     peak resident size of whole runs, by the number of images
+    scaling    what many devices cost: a model, its predictions, fake devices; no peers
     sweep      a grid of 24 points, against as many separate runs
     startup    time and memory to the help text, to the import and to the first result
     accelerator   every stage on a GPU or TPU, against what the device reaches; no peers

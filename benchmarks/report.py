@@ -132,8 +132,12 @@ def heading(made_on: Mapping[str, Any], floors: machine.Floors | None) -> str:
 
 def table(found: Sequence[Row], floors: machine.Floors | None) -> str:
     """The rows as a Markdown table."""
-    cells = [_COLUMNS] + [_cells(row, floors) for row in found]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(_COLUMNS))]
+    return markdown([_COLUMNS] + [_cells(row, floors) for row in found])
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; the first line is its heading."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = [
         "| "
         + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
