@@ -72,9 +72,10 @@ def test_pages_name_only_what_exists():
     flags = importlib.import_module("experiments.options").flags.FLAGS
     known = {name for module in flags.flags_by_module_dict().values() for name in module}
     known = {flag.name for flag in known}
-    for module in ("predict", "select", "sweep", "report", "run"):
+    for module in ("predict", "select", "sweep", "report", "export", "run"):
         source = (ROOT / "experiments" / f"{module}.py").read_text(encoding="utf-8")
         known |= set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
+        known |= set(re.findall(r'add_argument\("--(\w+)"', source))
     for page in ("other_libraries.md", "index.md", "method.md"):
         text = (DOCS / page).read_text(encoding="utf-8")
         for module, name in re.findall(r"\{obj\}`~?(sgfr_jax(?:\.\w+)*)\.(\w+)`", text):
