@@ -75,6 +75,7 @@ def make_detector(
         partial(_all_batches, readers),
         {solver: scorer.score for solver, scorer in scorers.items()},
         views[0][0].batch_size,
+        {solver: scorer.parts for solver, scorer in scorers.items()},
     )
 
 
@@ -144,13 +145,20 @@ class _Scorer:
 
     def score(self, state: Fused, batch: Sequence[jax.Array]):
         """Maps `[B, S, S]` and image scores `[B]`."""
-        found = [
+        return self._fuse(state, self._maps(state, batch))
+
+    def parts(self, state: Fused, batch: Sequence[jax.Array]) -> jax.Array:
+        """What each stream adds to the maps, `[streams, B, S, S]`."""
+        return state.map_weights[:, None, None, None] * jnp.stack(self._maps(state, batch))
+
+    def _maps(self, state: Fused, batch: Sequence[jax.Array]) -> list[jax.Array]:
+        """Of every stream its calibrated maps `[B, S, S]`."""
+        return [
             self._of_stream(bank, calibrated, features, grid=stream.grid)
             for bank, calibrated, features, stream in zip(
                 state.banks, state.calibrations, batch, self.streams, strict=True
             )
         ]
-        return self._fuse(state, found)
 
     def held_out(self, bank, sources, features, own, grid):
         """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""

@@ -34,6 +34,10 @@ class About(NamedTuple):
     category: str
     weights: str  # SHA-256 of the backbone's file
     train: tuple[str, ...]  # names of the training images, as `Origins.images` counts them
+    # Where they lay (None: in no file of their own) and the SHA-256 of their contents; both empty
+    # in a model that was saved before these were kept.
+    paths: tuple[str | None, ...]
+    hashes: tuple[str, ...]
     data: str  # SHA-256 of their contents and order
     made_with: str  # versions, as JSON
     notes: tuple[str, ...]
@@ -100,6 +104,8 @@ def make(
         category.name,
         weights,
         tuple(example.name for example in train.examples),
+        tuple(map(_path, train.examples)),
+        train.hashes,
         hashlib.sha256("\n".join(train.hashes).encode()).hexdigest(),
         json.dumps(made_with, sort_keys=True),
         (*category.notes, *fitted.notes, note),
@@ -125,10 +131,15 @@ def save(path: str | os.PathLike, model: Model) -> None:
         "category": model.about.category,
         "record": model.about.record,
         "config": dataclasses.asdict(model.config),
-        "streams": _layout(model.config),
+        "streams": layout(model.config),
         "preprocessing": _preprocessing(model.config),
         "backbone": {"name": model.config.backbone, "weights_sha256": model.about.weights},
-        "data": {"train_sha256": model.about.data, "train": model.about.train},
+        "data": {
+            "train_sha256": model.about.data,
+            "train": model.about.train,
+            "paths": model.about.paths,
+            "sha256": model.about.hashes,
+        },
         "thresholds": _described_thresholds(model),
         "made_with": json.loads(model.about.made_with),
         "notes": model.about.notes,
@@ -153,12 +164,12 @@ def load(path: str | os.PathLike, weights: str | None = None) -> Model:
         config, about = _config(description["config"]), _about(description)
         if weights is not None:
             config = dataclasses.replace(config, weights=weights)
-        layout = _layout(config)
+        seen = layout(config)
     except (KeyError, TypeError, ValueError) as error:
         raise _other_version(path, f"{type(error).__name__}: {error}") from error
-    if layout != description["streams"]:
+    if seen != description["streams"]:
         raise _other_version(path, "its streams are others")
-    model = Model(*saving.restore(_like(config, len(layout)), arrays), config, about)
+    model = Model(*saving.restore(_like(config, len(seen)), arrays), config, about)
     digest = backbones.weights_digest(config.backbone, config.weights)
     if digest != about.weights:
         raise SavingError(
@@ -176,32 +187,52 @@ def saved_by(path: str | os.PathLike) -> str | None:
         return None
 
 
-def make_scorer(model: Model, batch_size: int = 16) -> Callable[[Sequence], Iterator[Found]]:
+def make_detector(model: Model, batch_size: int = 16) -> detectors.Detector:
+    """The stages that a model was fitted with, which score, explain and embed."""
+    from experiments import run  # which imports this module
+
+    return run.make_detector(model.config, run.Resources(Path(), batch_size=batch_size))[0]
+
+
+def make_scorer(
+    model: Model, batch_size: int = 16, detector: detectors.Detector | None = None
+) -> Callable[[Sequence], Iterator[Found]]:
     """What scores images: `[uint8 [H, W] or [H, W, 3], ...] -> Found, ...`, in order.
 
     The same compiled functions on the same shapes as in the run, so the same scores.
 
     Args:
       model: from `load`, `make`.
-      batch_size: images embedded at a time.
+      batch_size: images embedded at a time, by a detector that is made for this.
+      detector: from `make_detector`, for whoever has one: its programs take long to compile.
     """
-    from experiments import run  # which imports this module
-
-    resources = run.Resources(Path(), batch_size=batch_size)
-    detector, _ = run.make_detector(model.config, resources)
-    scorer, pad = detector.scorers[model.config.solver], partial(stages.pad, size=batch_size)
+    detector = detector or make_detector(model, batch_size)
+    scorer = detector.scorers[model.config.solver]
 
     def score(images: Sequence[np.ndarray]) -> Iterator[Found]:
-        if not images:
-            return
-        examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
-        for batch in detector.batches(loading.Split(examples, ("",) * len(examples), None)):
-            num = len(jax.tree.leaves(batch)[0])
-            patches = jax.device_put(jax.tree.map(pad, batch))
+        for num, patches in embed(detector, images):
             found = jax.device_get(scorer(model.state, patches))
             yield from (Found(*one) for one in zip(*(x[:num] for x in found), strict=True))
 
     return score
+
+
+def embed(detector: detectors.Detector, images: Sequence[np.ndarray]) -> Iterator[tuple[int, Any]]:
+    """The patches of images, on the device, as a detector's functions take them.
+
+    Args:
+      detector: from `make_detector`.
+      images: uint8 `[H, W]` or `[H, W, 3]` each.
+
+    Yields:
+      How many images they are of, and the patches, padded to the detector's batch size.
+    """
+    if not images:
+        return
+    examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
+    for batch in detector.batches(loading.Split(examples, ("",) * len(examples), None)):
+        pad = partial(stages.pad, size=detector.batch_size)
+        yield len(jax.tree.leaves(batch)[0]), jax.device_put(jax.tree.map(pad, batch))
 
 
 def _origins(
@@ -216,7 +247,11 @@ def _origins(
     return detectors.origins(bank.indices, picks)
 
 
-def _layout(config: Config) -> list[list]:
+def _path(example: Example) -> str | None:
+    return str(example.image.absolute()) if isinstance(example.image, Path) else None
+
+
+def layout(config: Config) -> list[list]:
     """What each bank sees: image size, levels, grid, in JSON's types."""
     if config.automatic:
         return [[s.image_size, s.level, s.grid] for s in streams.plan(config)]
@@ -225,7 +260,7 @@ def _layout(config: Config) -> list[list]:
 
 def _preprocessing(config: Config) -> dict[str, Any]:
     return {
-        "image_sizes": sorted({size for size, _, _ in _layout(config)}),
+        "image_sizes": sorted({size for size, _, _ in layout(config)}),
         "resize": "antialiased bilinear (Pillow)",
         "unit_norm": config.unit_norm,
         "features": None if config.automatic else num_features(config),
@@ -258,6 +293,8 @@ def _about(description: Mapping[str, Any]) -> About:
         description["category"],
         description["backbone"]["weights_sha256"],
         tuple(description["data"]["train"]),
+        tuple(description["data"].get("paths", ())),
+        tuple(description["data"].get("sha256", ())),
         description["data"]["train_sha256"],
         json.dumps(description["made_with"], sort_keys=True),
         tuple(description["notes"]),

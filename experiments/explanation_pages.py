@@ -1,0 +1,162 @@
+"""A page for each explained image: the image, its map, and the patches that tried to mimic it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments import figures, places
+from experiments.explanations import Atom, Place, View
+from experiments.figures import MARGIN, OUTLINE, Scale
+
+# Banks of a place that are drawn, those with the largest parts.
+NUM_VIEWS = 3
+_PICTURE, _CROP, _TEXT, _LINE = 340, 96, 190, 15
+# Cells around a patch that its crop shows: what the average over 3 x 3 cells saw.
+_AROUND = 1
+_GREY, _INK, _EMPTY = (90, 90, 90), (0, 0, 0), (228, 228, 228)
+_MARKED = (255, 0, 255)
+
+
+class Page(NamedTuple):
+    """What a page shows."""
+
+    title: str
+    image: np.ndarray  # uint8 [H, W] or [H, W, 3]
+    anomaly_map: np.ndarray  # [H, W]
+    places: Sequence[Place]
+
+
+def draw(
+    page: Page, scale: Scale, train: Sequence[str], read: Callable[[int], np.ndarray | None]
+) -> Image.Image:
+    """Draws a page.
+
+    Args:
+      page: what it shows.
+      scale: of the map.
+      train: names of the training images.
+      read: of `training_images.make_reader`; where it gives None atoms are named only.
+    """
+    rows = [(i, view) for i, p in enumerate(page.places, 1) for view in p.views[:NUM_VIEWS]]
+    row_height = _CROP + 2 * _LINE + MARGIN
+    height = 2 * _LINE + _PICTURE + MARGIN + len(page.places) * 2 * _LINE + len(rows) * row_height
+    num_atoms = max((len(view.atoms) for _, view in rows), default=0)
+    width = 3 * MARGIN + 2 * _PICTURE
+    width = max(width, 2 * MARGIN + (1 + num_atoms) * (_CROP + MARGIN) + _TEXT)
+    canvas = Image.new("RGB", (width, height + 2 * MARGIN), "white")
+    pen = _Pen(canvas)
+    pen.write(MARGIN, MARGIN, page.title)
+    top = MARGIN + 2 * _LINE
+    for i, picture in enumerate(_pictures(page, scale)):
+        canvas.paste(picture, (MARGIN + i * (_PICTURE + MARGIN), top))
+    top += _PICTURE + MARGIN
+    for number, place in enumerate(page.places, 1):
+        pen.write(MARGIN, top + _LINE // 2, f"{number}: the map is {place.value:.4g} here")
+        top += 2 * _LINE
+        for view in place.views[:NUM_VIEWS]:
+            _draw_view(pen, top, page.image, place, view, train, read)
+            top += row_height
+    return canvas
+
+
+class _Pen:
+    """Writes and pastes on a canvas."""
+
+    def __init__(self, canvas: Image.Image):
+        self.canvas, self.draw = canvas, ImageDraw.Draw(canvas)
+        self.font = ImageFont.load_default(11)
+
+    def write(self, left: int, top: int, text: str, colour=_INK) -> None:
+        self.draw.text((left, top), text, fill=colour, font=self.font)
+
+    def write_within(self, left: int, top: int, width: int, text: str) -> None:
+        """The end of a text, as much as there is room for: of a path its most telling part."""
+        shown = text
+        while self.draw.textlength(shown, font=self.font) > width:
+            shown = "…" + shown.lstrip("…")[1:]
+        self.write(left, top, shown, _GREY)
+
+
+def _pictures(page: Page, scale: Scale) -> list[Image.Image]:
+    """The image with what is above the threshold outlined and the places numbered, and its map."""
+    above = page.anomaly_map > scale.threshold
+    image = figures.to_rgb(page.image).copy()
+    heat = figures.colourise(page.anomaly_map, scale.low, scale.high)
+    shape = image.shape[:2]
+    share = _PICTURE / max(shape)
+    size = tuple(max(1, round(n * share)) for n in shape[::-1])
+    # Enlarged before the outline is drawn, so that it is thin on small images and seen on large.
+    outline = figures.outline(np.asarray(Image.fromarray(above).resize(size)))
+    found = []
+    for pixels in (image, heat):
+        picture = np.asarray(Image.fromarray(pixels).resize(size)).copy()
+        picture[outline] = OUTLINE
+        found.append(Image.fromarray(picture))
+        pen = _Pen(found[-1])
+        for number, place in enumerate(page.places, 1):
+            view = place.views[0]
+            box = places.cell_box(view.cell, view.grid, size[::-1])
+            pen.draw.rectangle(_corners(box), outline=_MARKED)
+            pen.draw.text(
+                (box.left + 3, box.top + 1), str(number), fill=_MARKED, font=pen.font,
+                stroke_width=1, stroke_fill="white",
+            )  # fmt: skip
+    return found
+
+
+def _draw_view(pen: _Pen, top: int, image, place: Place, view: View, train, read) -> None:
+    """One line: the patch, what the bank says of it, and the atoms that tried to mimic it."""
+    left = MARGIN
+    pen.canvas.paste(_crop(image, view.cell, view.grid), (left, top))
+    left += _CROP + MARGIN
+    pen.write(left, top, view.stream)
+    pen.write(left, top + _LINE, f"adds {view.part:.4g} to the map", _GREY)
+    pen.write(left, top + 2 * _LINE, f"residual {view.score:.4g}", _GREY)
+    for i, (level, share) in enumerate(view.levels.items() if len(view.levels) > 1 else ()):
+        below = top + (3 + i) * _LINE
+        pen.write(left, below, f"{level} {share:.0%}", _GREY)
+        pen.draw.rectangle(
+            (left + 92, below + 3, left + 92 + round(80 * share), below + 11), fill=_GREY
+        )
+    left += _TEXT
+    for atom in view.atoms:
+        pen.canvas.paste(_atom_crop(atom, view.grid, read), (left, top))
+        pen.write(left, top + _CROP + 1, f"{atom.weight:+.3g}")
+        name = "learned" if atom.image < 0 else train[atom.image]
+        pen.write_within(left, top + _CROP + _LINE, _CROP, name)
+        left += _CROP + MARGIN
+
+
+def _atom_crop(atom: Atom, grid: int, read: Callable) -> Image.Image:
+    """The patch that an atom is; an empty tile if it is none, or its image is not to be had."""
+    image = read(atom.image) if atom.image >= 0 else None
+    if image is not None:
+        return _crop(image, atom.cell, grid)
+    return Image.new("RGB", (_CROP, _CROP), _EMPTY)
+
+
+def _crop(image: np.ndarray, cell: int, grid: int) -> Image.Image:
+    """A patch, marked, in the middle of a tile with the cells around it that the image has."""
+    shape = image.shape[:2]
+    inner = places.cell_box(cell, grid, shape)
+    outer = places.cell_box(cell, grid, shape, around=_AROUND)
+    share = _CROP / ((1 + 2 * _AROUND) * max(inner.width, inner.height))
+    left, top = round((_CROP - inner.width * share) / 2), round((_CROP - inner.height * share) / 2)
+    pixels = image[outer.top : outer.top + outer.height, outer.left : outer.left + outer.width]
+    size = (max(1, round(outer.width * share)), max(1, round(outer.height * share)))
+    tile = Image.new("RGB", (_CROP, _CROP), _EMPTY)
+    corner = (
+        left - round((inner.left - outer.left) * share),
+        top - round((inner.top - outer.top) * share),
+    )
+    tile.paste(Image.fromarray(figures.to_rgb(pixels)).resize(size), corner)
+    marked = places.Box(left, top, round(inner.width * share), round(inner.height * share))
+    ImageDraw.Draw(tile).rectangle(_corners(marked), outline=_MARKED)
+    return tile
+
+
+def _corners(box: places.Box) -> tuple[int, int, int, int]:
+    """As Pillow takes them: the last pixels belong to the box."""
+    return box.left, box.top, box.left + box.width - 1, box.top + box.height - 1
