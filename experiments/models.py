@@ -104,7 +104,7 @@ def make(
         category.name,
         weights,
         tuple(example.name for example in train.examples),
-        tuple(map(_path, train.examples)),
+        tuple(map(path_of, train.examples)),
         train.hashes,
         hashlib.sha256("\n".join(train.hashes).encode()).hexdigest(),
         json.dumps(made_with, sort_keys=True),
@@ -247,7 +247,8 @@ def _origins(
     return detectors.origins(bank.indices, picks)
 
 
-def _path(example: Example) -> str | None:
+def path_of(example: Example) -> str | None:
+    """Where an image lies; None if it is in no file of its own."""
     return str(example.image.absolute()) if isinstance(example.image, Path) else None
 
 

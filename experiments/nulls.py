@@ -27,6 +27,8 @@ from sgfr_jax import thresholds, types
 
 # Enough for a false-alarm rate of one in three hundred.
 NULL_IMAGES = 300
+# The number of no image: what it gave is nothing.
+_NONE = -2
 
 
 class Nulls(NamedTuple):
@@ -77,30 +79,60 @@ def held_out(
     Raises:
       DatasetError: if features are not finite.
     """
-    chosen = _choose(len(category.train.examples), fitted.calibrated_on, seed)
-    state, scorer = fitted.states[solver], detector.scorers[solver]
-    alone = len(chosen) == 1  # without its atoms there would be none
+    chosen = choose(len(category.train.examples), fitted.calibrated_on, seed)
+    # Without the atoms of the only image there would be none.
+    givers = chosen if len(chosen) > 1 else [_NONE]
+    split = subset(category.train, chosen)
+    state, title = fitted.states[solver], f"{category.name}: held-out scores"
+    nulls = of_images(detector, solver, state, fitted.origins, split, givers, title)
+    return nulls, _note(chosen, fitted)
+
+
+def of_images(
+    detector: detectors.Detector,
+    solver: str,
+    state: Any,
+    origins: Sequence[detectors.Origins],
+    split: loading.Split,
+    givers: Sequence[int],
+    title: str,
+) -> Nulls:
+    """What images score without the atoms that they gave.
+
+    Args:
+      detector: that embeds and scores.
+      solver: whose scores.
+      state: of the detector.
+      origins: of every bank.
+      split: the images.
+      givers: of each, its number in the origins.
+      title: of the progress.
+
+    Raises:
+      DatasetError: if features are not finite.
+    """
+    scorer = detector.scorers[solver]
     scores, pixels = [], thresholds.no_pixels()
-    with progress.bar(f"{category.name}: held-out scores", len(chosen), "images") as report:
-        for batch in detector.batches(_subset(category.train, chosen)):
+    with progress.bar(title, len(split.examples), "images") as report:
+        for batch in detector.batches(split):
             for patches in _one_by_one(batch):
-                others = state if alone else without(state, fitted.origins, chosen[len(scores)])
+                others = without(state, origins, givers[len(scores)])
                 maps, score = jax.device_get(scorer(others, patches))
                 scores.append(float(score[0]))
                 thresholds.add_pixels(pixels, maps)
                 report(1)
-    nulls = Nulls(thresholds.tally(np.array(scores)), thresholds.tally_pixels(pixels))
-    return nulls, _note(chosen, fitted)
+    return Nulls(thresholds.tally(np.array(scores)), thresholds.tally_pixels(pixels))
 
 
-def _choose(num_images: int, calibrated_on: Sequence[int], seed: int) -> list[int]:
-    """Which training images, in order: first those that calibrated nothing."""
+def choose(num_images: int, calibrated_on: Sequence[int], seed: int) -> list[int]:
+    """Which of some images make the null, in order: first those that calibrated nothing."""
     order = np.random.default_rng(seed).permutation(num_images)
     order = order[np.argsort(np.isin(order, calibrated_on), kind="stable")]
     return sorted(int(i) for i in order[:NULL_IMAGES])
 
 
-def _subset(split: loading.Split, chosen: Sequence[int]) -> loading.Split:
+def subset(split: loading.Split, chosen: Sequence[int]) -> loading.Split:
+    """Some of a split's images."""
     kept = split.kept and tuple(split.kept[i] for i in chosen)
     return split._replace(
         examples=tuple(split.examples[i] for i in chosen),

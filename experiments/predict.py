@@ -27,14 +27,11 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import interruption, options, progress, run
+from experiments import interruption, model_flags, options, progress, run
 from experiments.choices import ConfigError, check_known
 
-MODEL = flags.DEFINE_string("model", None, "The directory of a model that --save_model wrote.")
-IMAGES = flags.DEFINE_string(
-    "images", None,
-    "An image, a directory, a pattern in quotes, or a text file with a path in each line.",
-)  # fmt: skip
+flags.adopt_module_key_flags(model_flags)
+MODEL, IMAGES = model_flags.MODEL, model_flags.IMAGES
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "predictions", "Where to write.")
 THRESHOLD = flags.DEFINE_string(
     "threshold", None,
@@ -123,13 +120,7 @@ def predict() -> int:
 
 
 def _check_flags() -> None:
-    for flag in (MODEL, IMAGES):
-        if not flag.value:
-            raise ConfigError(f"--{flag.name} must be given; see --help")
-    fixed = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[options.__name__]}
-    for name in sorted(fixed - set(_SHARED)):
-        if flags.FLAGS[name].present:
-            raise ConfigError(f"--{name} belongs to the model, which has its own: leave it out")
+    model_flags.check((MODEL, IMAGES), _SHARED)
     for flag in (FALSE_ALARM_RATE, PIXEL_FALSE_ALARM_RATE):
         if not 0 < flag.value < 1:
             raise ConfigError(f"--{flag.name}={flag.value} must lie between 0 and 1")
@@ -194,8 +185,8 @@ def _given_threshold(model) -> float:
     if THRESHOLD.value == "f1":
         if model.about.f1_threshold is None:
             raise ConfigError(
-                "--threshold=f1: the run that saved this model had no defective and nominal test"
-                " images to choose a threshold by"
+                "--threshold=f1: this model was scored on no defective and nominal test images,"
+                " or has grown since; give a number or --false_alarm_rate"
             )
         return model.about.f1_threshold
     return float(THRESHOLD.value)

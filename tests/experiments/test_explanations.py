@@ -203,8 +203,8 @@ class TestPages:
 def test_sources_of_models_are_kept(train):
     from sgfr_jax.datasets import Encoded, Example
 
-    assert models._path(Example("a", train[0], 0, "good", None)) == str(train[0])
+    assert models.path_of(Example("a", train[0], 0, "good", None)) == str(train[0])
     relative = Example("a", Path("some.png"), 0, "good", None)
-    assert models._path(relative) == str(Path.cwd() / "some.png")
+    assert models.path_of(relative) == str(Path.cwd() / "some.png")
     for without in (Encoded("a", bytes), np.zeros((2, 2), np.uint8)):
-        assert models._path(Example("a", without, 0, "good", None)) is None
+        assert models.path_of(Example("a", without, 0, "good", None)) is None
