@@ -80,7 +80,7 @@ def make_explainer(
     parts_of = detector.parts[model.config.solver]
 
     def explain(images: Sequence[np.ndarray]) -> Iterator[tuple[Place, ...]]:
-        for num, patches in models.embed(detector, images):
+        for num, patches in models.embed(detector, models.as_split(images)):
             parts = np.asarray(parts_of(model.state, patches))
             each = [np.asarray(x) for x in jax.tree.leaves(patches)]
             for i in range(num):

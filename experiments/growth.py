@@ -114,15 +114,9 @@ def _take_up(
             nulls.banks(model.state), model.origins, models.layout(model.config), strict=True
         )
     ]
-    scorer, pad = (
-        detector.scorers[model.config.solver],
-        partial(stages.pad, size=detector.batch_size),
-    )
-    scores, known = [], []
+    scorer, scores, known = detector.scorers[model.config.solver], [], []
     with progress.bar(f"{model.about.category}: learning", num_images, "images") as report:
-        for batch in detector.batches(split):
-            num = len(jax.tree.leaves(batch)[0])
-            patches = jax.device_put(jax.tree.map(pad, batch))
+        for num, patches in models.embed(detector, split):
             of_streams = []
             for i, features in enumerate(jax.tree.leaves(patches)):
                 streams[i], found = _learn(streams[i], features, num, before + len(scores))
@@ -195,13 +189,12 @@ def _calibrate(
     held_out = jax.jit(partial(pipeline.score_held_out, code=code, chunk_size=chunk_size))
     found, done = [[] for _ in state.banks], before
     with progress.bar(f"{model.about.category}: calibrating", len(split.examples), "images") as bar:
-        for batch in detector.batches(split):
-            num, pad = len(jax.tree.leaves(batch)[0]), partial(stages.pad, size=detector.batch_size)
+        for num, patches in models.embed(detector, split):
             own = done + np.arange(detector.batch_size)
             for of_stream, bank, origin, features in zip(
-                found, state.banks, origins, jax.tree.leaves(batch), strict=True
+                found, state.banks, origins, jax.tree.leaves(patches), strict=True
             ):
-                scores = held_out(bank, origin.images, pad(features), own)
+                scores = held_out(bank, origin.images, features, own)
                 of_stream.append([np.asarray(x)[:num] for x in scores])
             done += num
             bar(num)

@@ -210,28 +210,34 @@ def make_scorer(
     scorer = detector.scorers[model.config.solver]
 
     def score(images: Sequence[np.ndarray]) -> Iterator[Found]:
-        for num, patches in embed(detector, images):
+        for num, patches in embed(detector, as_split(images)):
             found = jax.device_get(scorer(model.state, patches))
             yield from (Found(*one) for one in zip(*(x[:num] for x in found), strict=True))
 
     return score
 
 
-def embed(detector: detectors.Detector, images: Sequence[np.ndarray]) -> Iterator[tuple[int, Any]]:
+def as_split(images: Sequence[np.ndarray]) -> loading.Split:
+    """Images, uint8 `[H, W]` or `[H, W, 3]` each, as a detector takes them."""
+    examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
+    return loading.Split(examples, ("",) * len(examples), None)
+
+
+def embed(detector: detectors.Detector, split: loading.Split) -> Iterator[tuple[int, Any]]:
     """The patches of images, on the device, as a detector's functions take them.
 
     Args:
       detector: from `make_detector`.
-      images: uint8 `[H, W]` or `[H, W, 3]` each.
+      split: the images.
 
     Yields:
       How many images they are of, and the patches, padded to the detector's batch size.
+
+    Raises:
+      DatasetError: if features are not finite.
     """
-    if not images:
-        return
-    examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
-    for batch in detector.batches(loading.Split(examples, ("",) * len(examples), None)):
-        pad = partial(stages.pad, size=detector.batch_size)
+    pad = partial(stages.pad, size=detector.batch_size)
+    for batch in detector.batches(split) if split.examples else ():
         yield len(jax.tree.leaves(batch)[0]), jax.device_put(jax.tree.map(pad, batch))
 
 

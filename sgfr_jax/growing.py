@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import pipeline, reconstruction, self_expression, streaming, types
+from sgfr_jax import linalg, pipeline, reconstruction, self_expression, streaming, types
 from sgfr_jax.self_expression import MakeCode
 
 
@@ -98,8 +98,14 @@ def update(
     missing = num_slots - len(bank.atoms)
     if missing < 0:
         raise ValueError(f"num_atoms={num_atoms}, but the bank has {len(bank.atoms)} slots already")
+    if weights.shape != patches.shape[:1]:
+        raise ValueError(
+            f"weights must be [N], one for each patch, got {weights.shape} and {patches.shape}"
+        )
     scores = pipeline.score(bank, patches, code=code, chunk_size=chunk_size)
-    known = scores <= level
+    # A coder that shrinks leaves something even of an atom itself.
+    nearest, distances = linalg.nearest_distances(patches, bank.atoms, bank.weights)
+    known = (scores <= level) | ((distances == 0) & (bank.weights[nearest] > 0))
 
     old = jax.tree.map(lambda x: jnp.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))), bank)
     slots = jnp.arange(num_slots, dtype=jnp.int32)

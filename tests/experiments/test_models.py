@@ -103,7 +103,7 @@ def test_the_parts_of_the_banks_add_up_to_the_map(fitted, photographs):
     assert place.value == pytest.approx(float(found.max()), rel=1e-5)
     assert sum(view.part for view in place.views) == pytest.approx(place.value, rel=1e-4)
     assert len(place.views) == len(model.origins)
-    _, patches = next(models.embed(detector, [pixels(path)]))
+    _, patches = next(models.embed(detector, models.as_split([pixels(path)])))
     code = choices.make_coder(model.config.solver, model.config)
     banks = dict(zip(
         [f"{level}@{size}" for size, level, _ in models.layout(model.config)],
