@@ -13,8 +13,8 @@ from experiments.figures import MARGIN, OUTLINE, Scale
 # Banks of a place that are drawn, those with the largest parts.
 NUM_VIEWS = 3
 _PICTURE, _CROP, _TEXT, _LINE = 340, 96, 190, 15
-# Cells around a patch that its crop shows: what the average over 3 x 3 cells saw.
-_AROUND = 1
+# A crop shows so much around its patch that about half as many would fit across the image.
+_CROPS_ACROSS = 12
 _GREY, _INK, _EMPTY = (90, 90, 90), (0, 0, 0), (228, 228, 228)
 _MARKED = (255, 0, 255)
 
@@ -99,8 +99,9 @@ def _pictures(page: Page, scale: Scale) -> list[Image.Image]:
             view = place.views[0]
             box = places.cell_box(view.cell, view.grid, size[::-1])
             pen.draw.rectangle(_corners(box), outline=_MARKED)
+            beside = min(box.left + box.width + 2, size[0] - 9)
             pen.draw.text(
-                (box.left + 3, box.top + 1), str(number), fill=_MARKED, font=pen.font,
+                (beside, box.top), str(number), fill=_MARKED, font=pen.font,
                 stroke_width=1, stroke_fill="white",
             )  # fmt: skip
     return found
@@ -140,20 +141,18 @@ def _atom_crop(atom: Atom, grid: int, read: Callable) -> Image.Image:
 def _crop(image: np.ndarray, cell: int, grid: int) -> Image.Image:
     """A patch, marked, in the middle of a tile with the cells around it that the image has."""
     shape = image.shape[:2]
-    inner = places.cell_box(cell, grid, shape)
-    outer = places.cell_box(cell, grid, shape, around=_AROUND)
-    share = _CROP / ((1 + 2 * _AROUND) * max(inner.width, inner.height))
-    left, top = round((_CROP - inner.width * share) / 2), round((_CROP - inner.height * share) / 2)
-    pixels = image[outer.top : outer.top + outer.height, outer.left : outer.left + outer.width]
-    size = (max(1, round(outer.width * share)), max(1, round(outer.height * share)))
+    around = max(1, grid // _CROPS_ACROSS)
+    outer = places.cell_extent(cell, grid, shape, around=around)
+    share = _CROP / max(outer[2] - outer[0], outer[3] - outer[1])
+    seen = (*np.maximum(outer[:2], 0), *np.minimum(outer[2:], shape[::-1]))
+    place = [round((x - outer[i % 2]) * share) for i, x in enumerate(seen)]
+    size = (max(1, place[2] - place[0]), max(1, place[3] - place[1]))
     tile = Image.new("RGB", (_CROP, _CROP), _EMPTY)
-    corner = (
-        left - round((inner.left - outer.left) * share),
-        top - round((inner.top - outer.top) * share),
-    )
-    tile.paste(Image.fromarray(figures.to_rgb(pixels)).resize(size), corner)
-    marked = places.Box(left, top, round(inner.width * share), round(inner.height * share))
-    ImageDraw.Draw(tile).rectangle(_corners(marked), outline=_MARKED)
+    crop = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=seen)
+    tile.paste(crop, tuple(place[:2]))
+    inner = places.cell_extent(cell, grid, shape)
+    marked = [round((x - outer[i % 2]) * share) for i, x in enumerate(inner)]
+    ImageDraw.Draw(tile).rectangle((*marked[:2], marked[2] - 1, marked[3] - 1), outline=_MARKED)
     return tile
 
 

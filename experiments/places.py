@@ -20,8 +20,10 @@ def cell_at(row: float, column: float, grid: int, shape: tuple[int, int]) -> int
     return down * grid + right
 
 
-def cell_box(cell: int, grid: int, shape: tuple[int, int], *, around: int = 0) -> Box:
-    """The pixels of an image that a cell covers, all that it touches.
+def cell_extent(
+    cell: int, grid: int, shape: tuple[int, int], *, around: int = 0
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a cell in an image, in pixels and fractions of them.
 
     A patch's features see farther than its cell: the network's receptive field is wider, and levels
     are averaged over 3 x 3 of their own cells.
@@ -30,14 +32,18 @@ def cell_box(cell: int, grid: int, shape: tuple[int, int], *, around: int = 0) -
       cell: its number.
       grid: cells per side.
       shape: height and width of the image.
-      around: also so many cells on every side, as far as the image goes.
+      around: also so many cells on every side, even beyond the image.
     """
     row, column = divmod(cell, grid)
-    (top, bottom), (left, right) = (
-        (
-            max(0, math.floor((place - around) * size / grid)),
-            min(size, math.ceil((place + 1 + around) * size / grid)),
-        )
-        for place, size in zip((row, column), shape, strict=True)
-    )
-    return Box(left, top, right - left, bottom - top)
+    height, width = (size / grid for size in shape)
+    return (
+        (column - around) * width, (row - around) * height,
+        (column + 1 + around) * width, (row + 1 + around) * height,
+    )  # fmt: skip
+
+
+def cell_box(cell: int, grid: int, shape: tuple[int, int]) -> Box:
+    """The pixels of an image that a cell touches; arguments as of `cell_extent`."""
+    left, top, right, bottom = cell_extent(cell, grid, shape)
+    left, top = math.floor(left), math.floor(top)
+    return Box(left, top, math.ceil(right) - left, math.ceil(bottom) - top)

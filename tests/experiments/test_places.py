@@ -26,5 +26,6 @@ def test_by_hand():
     assert places.cell_at(63, 31, 4, (64, 32)) == 15
     assert places.cell_at(16, 8, 4, (64, 32)) == 5
     assert places.cell_box(6, 4, (64, 32)) == (16, 16, 8, 16)
-    assert places.cell_box(6, 4, (64, 32), around=1) == (8, 0, 24, 48)
-    assert places.cell_box(3, 4, (64, 32), around=1) == (16, 0, 16, 32)  # as far as the image goes
+    assert places.cell_box(6, 4, (65, 33)) == (16, 16, 9, 17)  # all that it touches
+    assert places.cell_extent(6, 4, (65, 33)) == (16.5, 16.25, 24.75, 32.5)
+    assert places.cell_extent(3, 4, (64, 32), around=1) == (16, -16, 40, 32)  # beyond the image
