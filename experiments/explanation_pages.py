@@ -10,8 +10,8 @@ from experiments import figures, places
 from experiments.explanations import Atom, Place, View
 from experiments.figures import MARGIN, OUTLINE, Scale
 
-# Banks of a place that are drawn, those with the largest parts.
-NUM_VIEWS = 3
+# Of a place the banks that are drawn, and of a bank its levels: those with the largest parts.
+NUM_VIEWS, NUM_LEVELS = 3, 5
 _PICTURE, _CROP, _TEXT, _LINE = 340, 96, 190, 15
 # A crop shows so much around its patch that about half as many would fit across the image.
 _CROPS_ACROSS = 12
@@ -39,10 +39,10 @@ def draw(
       train: names of the training images.
       read: of `training_images.make_reader`; where it gives None atoms are named only.
     """
-    rows = [(i, view) for i, p in enumerate(page.places, 1) for view in p.views[:NUM_VIEWS]]
+    rows = [view for place in page.places for view in place.views[:NUM_VIEWS]]
     row_height = _CROP + 2 * _LINE + MARGIN
     height = 2 * _LINE + _PICTURE + MARGIN + len(page.places) * 2 * _LINE + len(rows) * row_height
-    num_atoms = max((len(view.atoms) for _, view in rows), default=0)
+    num_atoms = max((len(view.atoms) for view in rows), default=0)
     width = 3 * MARGIN + 2 * _PICTURE
     width = max(width, 2 * MARGIN + (1 + num_atoms) * (_CROP + MARGIN) + _TEXT)
     canvas = Image.new("RGB", (width, height + 2 * MARGIN), "white")
@@ -56,7 +56,7 @@ def draw(
         pen.write(MARGIN, top + _LINE // 2, f"{number}: the map is {place.value:.4g} here")
         top += 2 * _LINE
         for view in place.views[:NUM_VIEWS]:
-            _draw_view(pen, top, page.image, place, view, train, read)
+            _draw_view(pen, top, page.image, view, train, read)
             top += row_height
     return canvas
 
@@ -82,7 +82,7 @@ class _Pen:
 def _pictures(page: Page, scale: Scale) -> list[Image.Image]:
     """The image with what is above the threshold outlined and the places numbered, and its map."""
     above = page.anomaly_map > scale.threshold
-    image = figures.to_rgb(page.image).copy()
+    image = figures.to_rgb(page.image)
     heat = figures.colourise(page.anomaly_map, scale.low, scale.high)
     shape = image.shape[:2]
     share = _PICTURE / max(shape)
@@ -107,15 +107,16 @@ def _pictures(page: Page, scale: Scale) -> list[Image.Image]:
     return found
 
 
-def _draw_view(pen: _Pen, top: int, image, place: Place, view: View, train, read) -> None:
+def _draw_view(pen: _Pen, top: int, image, view: View, train, read) -> None:
     """One line: the patch, what the bank says of it, and the atoms that tried to mimic it."""
     left = MARGIN
     pen.canvas.paste(_crop(image, view.cell, view.grid), (left, top))
     left += _CROP + MARGIN
-    pen.write(left, top, view.stream)
+    pen.write_within(left, top, _TEXT - MARGIN, view.stream)
     pen.write(left, top + _LINE, f"adds {view.part:.4g} to the map", _GREY)
     pen.write(left, top + 2 * _LINE, f"residual {view.score:.4g}", _GREY)
-    for i, (level, share) in enumerate(view.levels.items() if len(view.levels) > 1 else ()):
+    levels = sorted(view.levels.items(), key=lambda level: -level[1])
+    for i, (level, share) in enumerate(levels[:NUM_LEVELS] if len(levels) > 1 else ()):
         below = top + (3 + i) * _LINE
         pen.write(left, below, f"{level} {share:.0%}", _GREY)
         pen.draw.rectangle(

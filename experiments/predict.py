@@ -78,7 +78,7 @@ def predict() -> int:
     """
     _check_flags()
     # Imported late: `--help` and a mistyped flag need not wait for these.
-    from experiments import config, models, prediction, predictions
+    from experiments import config, explaining, models, prediction, predictions
 
     check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
@@ -111,8 +111,6 @@ def predict() -> int:
     finally:
         writer.finish(about)
     if EXPLAIN.value:
-        from experiments import explaining
-
         scored.sort(key=lambda pair: -pair[0])
         worst = [source for _, source in scored[: EXPLAIN_TOP.value]]
         explaining.write(writer.directory, model, detector, worst, writer.scale, min_side=min_side)

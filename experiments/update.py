@@ -47,6 +47,8 @@ def update() -> None:
       ConfigError, DatasetError, SavingError, WeightsError: on mistakes that the user can mend.
     """
     model_flags.check((model_flags.MODEL, model_flags.IMAGES, OUTPUT), _SHARED)
+    if REPORT.value is not None and Path(REPORT.value).is_dir():
+        raise ConfigError(f"--report={REPORT.value} is a directory: name a file")
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import growth, loading, models, prediction, records
     from sgfr_jax import saving, thresholds

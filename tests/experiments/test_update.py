@@ -227,6 +227,7 @@ class TestMistakes:
             ({"output": None}, ["--output must be given"]),
             ({"model": "/no/such"}, ["/no/such", "does not exist"]),
             ({"images": "/no/such"}, ["--images=/no/such"]),
+            ({"report": "/tmp"}, ["--report=/tmp is a directory"]),
             ({"bank_size": 30}, ["--bank_size belongs to the model"]),
         ],
     )
