@@ -16,13 +16,16 @@ from PIL import Image
 
 from experiments import (
     config,
+    explanations,
     growth,
     interruption,
     loading,
     models,
     nulls,
+    places,
     run,
     synthetic,
+    training_images,
     update,
 )
 from sgfr_jax import thresholds
@@ -263,6 +266,23 @@ class TestMistakes:
             growth.check(learned)
 
 
+def assert_explained(model, defective):
+    """What is explained is the defect, by patches of tiles that lie where they are said to."""
+    explain = explanations.make_explainer(
+        model, models.make_detector(model, batch_size=4), least=np.inf
+    )
+    read, found_in_mask = training_images.make_reader(model), 0
+    images = [np.asarray(Image.open(path)) for path in defective]
+    for path, (place,) in zip(defective, explain(images), strict=True):
+        mask = np.asarray(Image.open(path.with_suffix(".png"))) >= 128
+        (view,) = place.views
+        left, top, width, height = places.cell_box(view.cell, view.grid, mask.shape)
+        found_in_mask += mask[top : top + height, left : left + width].any()
+        assert sum(view.levels.values()) == pytest.approx(1, abs=1e-5)
+        assert all(read(atom.image) is not None for atom in view.atoms)
+    assert found_in_mask > len(defective) / 2
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not MTD.exists(), reason=f"the magnetic tile data set is not at {MTD}")
 def test_magnetic_tiles(tmp_path):
@@ -291,3 +311,4 @@ def test_magnetic_tiles(tmp_path):
     bad = score(new, (tmp_path / "bad").iterdir())
     assert np.mean(bad[:, None] > good[None]) > 0.8
     assert thresholds.at_false_alarm_rate(new.nulls.images, 0.05).num_null == 50
+    assert_explained(new, defective)
