@@ -24,6 +24,8 @@ AUTO, FAST = "auto", "fast"
 # The atoms of one bank of several; twice as many made no clear difference (docs/results.md).
 STREAM_ATOMS = 1000
 _RATIO = 0.01
+# The fewest atoms that the default ratio means: a percent of one image's patches would be three.
+_LEAST_ATOMS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,12 @@ class Config:
         """The size of the bank for a category of so many nominal patches."""
         if self.automatic and self.bank_ratio is None:
             return min(self.bank_size or STREAM_ATOMS, num_patches)  # coarse levels have few
-        return self.bank_size or samplers.budget(num_patches, ratio=self.bank_ratio or _RATIO)
+        if self.bank_size is not None:
+            return self.bank_size
+        if self.bank_ratio is None:
+            least = min(_LEAST_ATOMS, num_patches)
+            return max(least, samplers.budget(num_patches, ratio=_RATIO))
+        return samplers.budget(num_patches, ratio=self.bank_ratio)
 
     @property
     def solvers(self) -> tuple[str, ...]:

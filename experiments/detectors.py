@@ -1,6 +1,7 @@
 """What a category is run with: something that fits, embeds and scores."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +49,8 @@ class Detector(NamedTuple):
     # `(state, batch, extents [B, 2] or None) -> (maps [B, S, S], scores [B])`.
     scorers: dict[str, Callable]
     batch_size: int
+    # Of the same arguments, what each of `S` banks adds to the maps: `[S, B, H, W]`.
+    parts: Mapping[str, Callable] = MappingProxyType({})
 
 
 def origins(bank_indices: jax.Array, picks: np.ndarray, owners: np.ndarray) -> Origins:

@@ -25,6 +25,14 @@ class Panel(NamedTuple):
     anomaly_map: np.ndarray  # [H, W]
 
 
+class Scale(NamedTuple):
+    """How maps are drawn, alike for all images of one model."""
+
+    low: float  # darkest
+    high: float  # brightest
+    threshold: float  # what is above it is outlined
+
+
 def colourise(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Values as colours, `low` and below darkest, `high` and above brightest.
 
@@ -81,6 +89,11 @@ def save(directory: Path, name: str, panel: Panel, low: float, high: float) -> N
     """Draws a panel into `directory/name.png`."""
     directory.mkdir(parents=True, exist_ok=True)
     draw(panel, low, high).save(directory / f"{name}.png")
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """A grey image `[H, W]` in three channels; one `[H, W, 3]` as it is."""
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
 
 def outline(mask: np.ndarray) -> np.ndarray:

@@ -85,6 +85,7 @@ def make_detector(
         partial(_all_batches, readers),
         {solver: scorer.score for solver, scorer in scorers.items()},
         views[0][0].batch_size,
+        {solver: scorer.parts for solver, scorer in scorers.items()},
     )
 
 
@@ -174,13 +175,25 @@ class Scorer:
 
     def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
         """Maps `[B, S, S]` and image scores `[B]`; extents as of `stages.make_scorer`."""
-        found = [
+        return self._fuse(state, self._maps(state, batch, extents), extents)
+
+    def parts(
+        self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None
+    ) -> jax.Array:
+        """What each stream adds to the maps, `[streams, B, S, S]`."""
+        found = jnp.stack(self._maps(state, batch, extents))
+        return state.map_weights[:, None, None, None] * found
+
+    def _maps(
+        self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None
+    ) -> list[jax.Array]:
+        """Of every stream its calibrated maps `[B, S, S]`."""
+        return [
             self._of_stream(bank, calibrated, features, extents, grid=stream.grid)
             for bank, calibrated, features, stream in zip(
                 state.banks, state.calibrations, batch, self.streams, strict=True
             )
         ]
-        return self._fuse(state, found, extents)
 
     def held_out(self, bank, sources, features, own, grid):
         """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""

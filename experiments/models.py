@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from experiments import assembly, detectors, fused, loading, nulls, streams
+from experiments.choices import ConfigError
 from experiments.config import Config, num_features
 from sgfr_jax import backbones, calibration, saving, thresholds, types
 from sgfr_jax.datasets import Example
@@ -35,6 +36,10 @@ class About(NamedTuple):
     category: str
     weights: str  # SHA-256 of the backbone's file
     train: tuple[str, ...]  # names of the training images, as `Origins.images` counts them
+    # Where they lay (None: in no file of their own) and the SHA-256 of their contents; both empty
+    # in a model that was saved before these were kept.
+    paths: tuple[str | None, ...]
+    hashes: tuple[str, ...]
     data: str  # SHA-256 of their contents and order
     made_with: str  # versions, as JSON
     notes: tuple[str, ...]
@@ -92,6 +97,8 @@ def make(
         category.name,
         weights,
         tuple(example.name for example in train.examples),
+        tuple(map(path_of, train.examples)),
+        train.hashes,
         hashlib.sha256("\n".join(train.hashes).encode()).hexdigest(),
         json.dumps(made_with, sort_keys=True),
         (*category.notes, *fitted.notes, note),
@@ -117,10 +124,15 @@ def save(path: str | os.PathLike, model: Model) -> None:
         "category": model.about.category,
         "record": model.about.record,
         "config": dataclasses.asdict(model.config),
-        "streams": _layout(model.config),
+        "streams": layout(model.config),
         "preprocessing": _preprocessing(model.config),
         "backbone": {"name": model.config.backbone, "weights_sha256": model.about.weights},
-        "data": {"train_sha256": model.about.data, "train": model.about.train},
+        "data": {
+            "train_sha256": model.about.data,
+            "train": model.about.train,
+            "paths": model.about.paths,
+            "sha256": model.about.hashes,
+        },
         "thresholds": _described_thresholds(model),
         "made_with": json.loads(model.about.made_with),
         "notes": model.about.notes,
@@ -145,12 +157,12 @@ def load(path: str | os.PathLike, weights: str | None = None) -> Model:
         config, about = _config(description["config"]), _about(description)
         if weights is not None:
             config = dataclasses.replace(config, weights=weights)
-        layout = _layout(config)
+        seen = layout(config)
     except (KeyError, TypeError, ValueError) as error:
         raise _other_version(path, f"{type(error).__name__}: {error}") from error
-    if layout != description["streams"]:
+    if seen != description["streams"]:
         raise _other_version(path, "its streams are others")
-    model = Model(*saving.restore(_like(config, len(layout)), arrays), config, about)
+    model = Model(*saving.restore(_like(config, len(seen)), arrays), config, about)
     digest = backbones.weights_digest(config.backbone, config.weights)
     if digest != about.weights:
         raise SavingError(
@@ -168,8 +180,15 @@ def saved_by(path: str | os.PathLike) -> str | None:
         return None
 
 
+def make_detector(model: Model, batch_size: int = 16) -> detectors.Detector:
+    """The stages that a model was fitted with, which score, explain and embed."""
+    from experiments import run  # which imports this module
+
+    return run.make_detector(model.config, run.Resources(Path(), batch_size=batch_size))[0]
+
+
 def make_scorer(
-    model: Model, batch_size: int = 16
+    model: Model, batch_size: int = 16, detector: detectors.Detector | None = None
 ) -> Callable[[Sequence], Iterator[assembly.Whole]]:
     """What scores images: `[uint8 [H, W] or [H, W, 3], ...] -> assembly.Whole, ...`, in order.
 
@@ -177,18 +196,14 @@ def make_scorer(
 
     Args:
       model: from `load`, `make`.
-      batch_size: images embedded at a time.
+      batch_size: images embedded at a time, by a detector that is made for this.
+      detector: from `make_detector`, for whoever has one: its programs take long to compile.
     """
-    from experiments import run  # which imports this module
-
-    resources = run.Resources(Path(), batch_size=batch_size)
-    detector, _ = run.make_detector(model.config, resources)
+    detector = detector or make_detector(model, batch_size)
     scorer, seen_as = detector.scorers[model.config.solver], model.config.looks_at
 
     def score(images: Sequence[np.ndarray]) -> Iterator[assembly.Whole]:
-        examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
-        split = loading.Split(examples, ("",) * len(examples), None)
-        split = loading.with_windows(split, seen_as)
+        split = loading.with_windows(as_split(images), seen_as)
         wholes, number = assembly.Assembly(split, seen_as.overlap), itertools.count()
         for batch in assembly.batches(detector, loading.views(split)):
             found = jax.device_get(scorer(model.state, batch.patches, batch.extents))
@@ -196,6 +211,23 @@ def make_scorer(
                 yield _with_surroundings(whole, split.examples[next(number)])
 
     return score
+
+
+def as_split(images: Sequence[np.ndarray]) -> loading.Split:
+    """Images, uint8 `[H, W]` or `[H, W, 3]` each, as a detector takes them."""
+    examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
+    return loading.Split(examples, ("",) * len(examples), None)
+
+
+def require_squares(config: Config, what: str) -> None:
+    """Raises ConfigError where a model sees other than whole images, each as one square.
+
+    Args:
+      config: of the model.
+      what: what cannot be done then.
+    """
+    if config.geometry != "square":
+        raise ConfigError(f"--model: its --geometry={config.geometry} cannot be {what}; square can")
 
 
 def _with_surroundings(found: assembly.Whole, example: Example) -> assembly.Whole:
@@ -206,7 +238,12 @@ def _with_surroundings(found: assembly.Whole, example: Example) -> assembly.Whol
     return found._replace(anomaly_map=assemble(found.anomaly_map[None], [example.window], shape))
 
 
-def _layout(config: Config) -> list[list]:
+def path_of(example: Example) -> str | None:
+    """Where an image lies; None if it is in no file of its own."""
+    return str(example.image.absolute()) if isinstance(example.image, Path) else None
+
+
+def layout(config: Config) -> list[list]:
     """What each bank sees: image size, levels, grid, in JSON's types."""
     if config.automatic:
         return [[s.image_size, s.level, s.grid] for s in streams.plan(config)]
@@ -215,7 +252,7 @@ def _layout(config: Config) -> list[list]:
 
 def _preprocessing(config: Config) -> dict[str, Any]:
     return {
-        "image_sizes": sorted({size for size, _, _ in _layout(config)}),
+        "image_sizes": sorted({size for size, _, _ in layout(config)}),
         "geometry": dataclasses.asdict(config.looks_at),
         "resize": "antialiased bilinear (Pillow)",
         "unit_norm": config.unit_norm,
@@ -249,6 +286,8 @@ def _about(description: Mapping[str, Any]) -> About:
         description["category"],
         description["backbone"]["weights_sha256"],
         tuple(description["data"]["train"]),
+        tuple(description["data"].get("paths", ())),
+        tuple(description["data"].get("sha256", ())),
         description["data"]["train_sha256"],
         json.dumps(description["made_with"], sort_keys=True),
         tuple(description["notes"]),

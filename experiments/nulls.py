@@ -27,6 +27,8 @@ from sgfr_jax import thresholds, types
 
 # Enough for a false-alarm rate of one in three hundred.
 NULL_IMAGES = 300
+# The number of no image: what it gave is nothing.
+_NONE = -2
 
 
 class Nulls(NamedTuple):
@@ -77,27 +79,56 @@ def held_out(
     Raises:
       DatasetError: if features are not finite.
     """
-    chosen = _choose(len(category.train.examples), fitted.calibrated_on, seed)
-    state, scorer = fitted.states[solver], detector.scorers[solver]
-    alone = len(chosen) == 1  # without its atoms there would be none
+    chosen = choose(len(category.train.examples), fitted.calibrated_on, seed)
+    # Without the atoms of the only image there would be none.
+    givers = chosen if len(chosen) > 1 else [_NONE]
+    split, overlap = category.train.take(chosen), category.geometry.overlap
+    state, title = fitted.states[solver], f"{category.name}: held-out scores"
+    nulls = of_images(detector, solver, state, fitted.origins, split, givers, title, overlap)
+    return nulls, _note(chosen, fitted)
+
+
+def of_images(
+    detector: detectors.Detector,
+    solver: str,
+    state: Any,
+    origins: Sequence[detectors.Origins],
+    split: loading.Split,
+    givers: Sequence[int],
+    title: str,
+    overlap: float = 0.0,
+) -> Nulls:
+    """What images score without the atoms that they gave.
+
+    Args:
+      detector: that embeds and scores.
+      solver: whose scores.
+      state: of the detector.
+      origins: of every bank.
+      split: the images.
+      givers: of each, its number in the origins.
+      title: of the progress.
+      overlap: of the windows of the images, if they have some.
+
+    Raises:
+      DatasetError: if features are not finite.
+    """
+    scorer = detector.scorers[solver]
     scores, pixels = [], thresholds.no_pixels()
-    some = category.train.take(chosen)
-    seen, wholes = loading.views(some), assembly.Assembly(some, category.geometry.overlap)
-    with progress.bar(f"{category.name}: held-out scores", len(chosen), "images") as report:
+    seen, wholes = loading.views(split), assembly.Assembly(split, overlap)
+    with progress.bar(title, len(split.examples), "images") as report:
         for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
-            image = chosen[seen.owners[i]]
-            others = state if alone else without(state, fitted.origins, image)
+            others = without(state, origins, givers[seen.owners[i]])
             extents = None if seen.extents is None else seen.extents[i : i + 1]
             for whole in wholes.add(*jax.device_get(scorer(others, patches, extents))):
                 scores.append(float(whole.score))
                 thresholds.add_pixels(pixels, whole.anomaly_map)
                 report(1)
-    nulls = Nulls(thresholds.tally(np.array(scores)), thresholds.tally_pixels(pixels))
-    return nulls, _note(chosen, fitted)
+    return Nulls(thresholds.tally(np.array(scores)), thresholds.tally_pixels(pixels))
 
 
-def _choose(num_images: int, calibrated_on: Sequence[int], seed: int) -> list[int]:
-    """Which training images, in order: first those that calibrated nothing."""
+def choose(num_images: int, calibrated_on: Sequence[int], seed: int) -> list[int]:
+    """Which of some images make the null, in order: first those that calibrated nothing."""
     order = np.random.default_rng(seed).permutation(num_images)
     order = order[np.argsort(np.isin(order, calibrated_on), kind="stable")]
     return sorted(int(i) for i in order[:NULL_IMAGES])

@@ -110,8 +110,8 @@ SAMPLER = flags.DEFINE_string(
 BANK_RATIO = flags.DEFINE_float(
     "bank_ratio",
     DEFAULT.bank_ratio,
-    "Atoms in the bank, as a share of the nominal patches; by default 0.01,"
-    f" or {config.STREAM_ATOMS} atoms for each bank with --layers={config.AUTO}.",
+    "Atoms in the bank, as a share of the nominal patches; by default 0.01, though 100 atoms at"
+    f" least, or {config.STREAM_ATOMS} atoms for each bank with --layers={config.AUTO}.",
 )
 BANK_SIZE = flags.DEFINE_integer("bank_size", None, "Atoms in the bank, instead of --bank_ratio.")
 SUBSPACES = flags.DEFINE_string(

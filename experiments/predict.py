@@ -7,7 +7,10 @@ r"""Scores any images with a saved model, and outlines what is anomalous in them
 The output directory receives scores.csv (path, score, p_value, nominal_below = 1 - p_value,
 decision), predictions.json (thresholds and what was skipped), maps/ (16-bit PNGs whose text fields
 `offset` and `scale` give the value, or float32 TIFFs, at each image's own size), overlays/ and
-contours.json (COCO polygons of what is above the pixel threshold).
+contours.json (COCO polygons of what is above the pixel threshold). With --explain also
+explanations/, a page for each of the highest scores, and explanations.json: where the image is
+anomalous, which nominal patches tried to mimic it there, with what weights, from which training
+image and place, and which levels of the network carry what they could not.
 
 Thresholds come from nominal images alone: by default 1% of nominal images may be called anomalous,
 and 0.1% of their pixels outlined. Files that cannot be read are named and skipped.
@@ -24,14 +27,11 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import interruption, options, progress, run
+from experiments import interruption, model_flags, options, progress, run
 from experiments.choices import ConfigError, check_known
 
-MODEL = flags.DEFINE_string("model", None, "The directory of a model that --save_model wrote.")
-IMAGES = flags.DEFINE_string(
-    "images", None,
-    "An image, a directory, a pattern in quotes, or a text file with a path in each line.",
-)  # fmt: skip
+flags.adopt_module_key_flags(model_flags)
+MODEL, IMAGES = model_flags.MODEL, model_flags.IMAGES
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "predictions", "Where to write.")
 THRESHOLD = flags.DEFINE_string(
     "threshold", None,
@@ -51,6 +51,12 @@ PIXEL_FALSE_ALARM_RATE = flags.DEFINE_float(
 MAPS = flags.DEFINE_string("maps", "png", "How maps are written: png, tiff or none.")
 OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw map and outlines on each image.")
 CONTOURS = flags.DEFINE_bool("contours", True, "Write the outlines as polygons.")
+EXPLAIN = flags.DEFINE_bool(
+    "explain", False, "Show what tried to mimic the anomalies, for the highest scores."
+)
+EXPLAIN_TOP = flags.DEFINE_integer(
+    "explain_top", 10, "How many images --explain explains, those of the highest scores."
+)
 FAIL_ON_ANOMALY = flags.DEFINE_bool(
     "fail_on_anomaly", False, "End with status 3 if an image is anomalous, 4 if some were skipped."
 )
@@ -72,11 +78,13 @@ def predict() -> int:
     """
     _check_flags()
     # Imported late: `--help` and a mistyped flag need not wait for these.
-    from experiments import config, models, prediction, predictions
+    from experiments import config, explaining, models, prediction, predictions
 
     check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
     model = models.load(Path(MODEL.value).expanduser(), options.WEIGHTS.value)
+    if EXPLAIN.value:
+        models.require_squares(model.config, "explained (--explain)")
     sources = prediction.find(IMAGES.value)
     decisions, about = _decide(model)
     writer = predictions.Writer(
@@ -86,31 +94,33 @@ def predict() -> int:
     interruption.exit_at_once(
         lambda: writer.finish(about), f"what was scored so far lies in {writer.directory}"
     )
-    batch_size = options.BATCH_SIZE.value
+    batch_size, min_side = options.BATCH_SIZE.value, max(config.strides(model.config))
+    detector = models.make_detector(model, batch_size)
     found = prediction.predict(
-        models.make_scorer(model, batch_size), sources,
-        batch_size=batch_size, min_side=max(config.strides(model.config)),
+        models.make_scorer(model, detector=detector), sources,
+        batch_size=batch_size, min_side=min_side,
     )  # fmt: skip
+    scored = []
     try:
         with progress.bar("scoring", len(sources), "images") as report:
             for one in found:
                 if isinstance(one, prediction.Unread):
                     print(f"skipped: {one.problem}", file=sys.stderr)
+                else:
+                    scored.append((one.score, one.source))
                 writer.add(one)
                 report(1)
     finally:
         writer.finish(about)
+    if EXPLAIN.value:
+        scored.sort(key=lambda pair: -pair[0])
+        worst = [source for _, source in scored[: EXPLAIN_TOP.value]]
+        explaining.write(writer.directory, model, detector, worst, writer.scale, min_side=min_side)
     return _conclude(writer, len(sources))
 
 
 def _check_flags() -> None:
-    for flag in (MODEL, IMAGES):
-        if not flag.value:
-            raise ConfigError(f"--{flag.name} must be given; see --help")
-    fixed = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[options.__name__]}
-    for name in sorted(fixed - set(_SHARED)):
-        if flags.FLAGS[name].present:
-            raise ConfigError(f"--{name} belongs to the model, which has its own: leave it out")
+    model_flags.check((MODEL, IMAGES), _SHARED)
     for flag in (FALSE_ALARM_RATE, PIXEL_FALSE_ALARM_RATE):
         if not 0 < flag.value < 1:
             raise ConfigError(f"--{flag.name}={flag.value} must lie between 0 and 1")
@@ -118,6 +128,10 @@ def _check_flags() -> None:
         raise ConfigError(f"--threshold={THRESHOLD.value} must be a number or f1")
     if PIXEL_THRESHOLD.value is not None and not math.isfinite(PIXEL_THRESHOLD.value):
         raise ConfigError(f"--pixel_threshold={PIXEL_THRESHOLD.value} must be a number")
+    if EXPLAIN_TOP.value < 1:
+        raise ConfigError(f"--explain_top={EXPLAIN_TOP.value} must be at least 1")
+    if flags.FLAGS["explain_top"].present and not EXPLAIN.value:
+        raise ConfigError("--explain_top says how many images --explain explains: add --explain")
     if THRESHOLD.value is not None and flags.FLAGS["false_alarm_rate"].present:
         raise ConfigError("--threshold and --false_alarm_rate both say what is anomalous; give one")
 
@@ -171,8 +185,8 @@ def _given_threshold(model) -> float:
     if THRESHOLD.value == "f1":
         if model.about.f1_threshold is None:
             raise ConfigError(
-                "--threshold=f1: the run that saved this model had no defective and nominal test"
-                " images to choose a threshold by"
+                "--threshold=f1: this model was scored on no defective and nominal test images,"
+                " or has grown since; give a number or --false_alarm_rate"
             )
         return model.about.f1_threshold
     return float(THRESHOLD.value)
@@ -190,6 +204,7 @@ def _conclude(writer, num_sources: int) -> int:
         + ("" if MAPS.value == "none" else ", maps/")
         + (", overlays/" if OVERLAYS.value else "")
         + (", contours.json" if CONTOURS.value else "")
+        + (", explanations.json, explanations/" if EXPLAIN.value else "")
     )
     if FAIL_ON_ANOMALY.value and writer.num_anomalous:
         return FOUND

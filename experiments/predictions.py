@@ -70,6 +70,11 @@ class Writer:
         self.rows = csv.writer(self.file, lineterminator="\n")
         self.rows.writerow(COLUMNS)
 
+    @property
+    def scale(self) -> figures.Scale:
+        """How maps are drawn."""
+        return figures.Scale(self.low, self.high, self.decisions.pixel)
+
     def add(self, found: Predicted | Unread) -> None:
         """Writes what is known of one image."""
         if isinstance(found, Unread):
@@ -132,9 +137,7 @@ class Writer:
         })  # fmt: skip
 
     def _draw(self, found: Predicted) -> None:
-        image = found.image
-        if image.ndim == 2:
-            image = np.repeat(image[..., None], 3, axis=2)
+        image = figures.to_rgb(found.image)
         drawn = figures.blend(image, found.anomaly_map, self.low, self.high)
         drawn[figures.outline(found.anomaly_map > self.decisions.pixel)] = figures.OUTLINE
         Image.fromarray(drawn).save(self._path("overlays", found, ".png"))

@@ -59,10 +59,7 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"--model: its --solver={config.solver} cannot be exported; {', '.join(SOLVERS)} can"
         )
-    if config.geometry != "square":
-        raise ConfigError(
-            f"--model: its --geometry={config.geometry} cannot be exported; square can"
-        )
+    models.require_squares(config, "exported")
 
 
 def make(model: models.Model, *, plain: bool = False) -> Predictor:

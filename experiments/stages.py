@@ -222,7 +222,13 @@ def make_detector(embedder: Embedder) -> detectors.Detector:
         return detectors.Fitted(states, int(jnp.sum(bank.weights > 0)), notes, seconds, (origins,))
 
     scorers = {solver: make_scorer(config, solver) for solver in config.solvers}
-    return detectors.Detector(fit_category, embedder.batches, scorers, embedder.batch_size)
+    parts = {solver: partial(_only_part, scorer) for solver, scorer in scorers.items()}
+    return detectors.Detector(fit_category, embedder.batches, scorers, embedder.batch_size, parts)
+
+
+def _only_part(scorer: Callable, bank: types.Bank, features: jax.Array) -> jax.Array:
+    """What the one bank adds to the maps: all of them."""
+    return scorer(bank, features)[0][None]
 
 
 def patch_weights(seen: loading.Views, grid: int) -> np.ndarray:

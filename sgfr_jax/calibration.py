@@ -87,6 +87,50 @@ def calibrate(
     return Calibration((sums + prior * common) / (counts + prior), means, spreads)
 
 
+def extend(
+    calibration: Calibration,
+    fresh: jax.Array,
+    scores: jax.Array,
+    owners: jax.Array,
+    *,
+    prior: float = 10.0,
+) -> Calibration:
+    """The calibration of a bank that has grown, where the images that made it are gone.
+
+    What is known stays: the scales of old atoms, and the mean and spread of the cells. An atom that
+    has come gets the scale of the nominal patches that belong to it, drawn to the mean scale of the
+    old ones as in `calibrate`.
+
+    Args:
+      calibration: of the bank of `M` atoms as it was.
+      fresh: `[M']` bool, which atoms have come; `M' >= M`, the others in their old places.
+      scores: `[B, h, w]` residual norms of new nominal images, without the atoms that they gave.
+      owners: `[B, h, w]` int32, of the bank as it is.
+      prior: how many patches the mean scale weighs; positive.
+
+    Returns:
+      A `Calibration` of `M'` scales.
+
+    Raises:
+      ValueError: if shapes do not fit or `prior` is not positive.
+    """
+    missing = len(fresh) - len(calibration.scales)
+    if missing < 0 or scores.shape != owners.shape:
+        raise ValueError(
+            f"fresh must be [M'] with M' >= M, and scores and owners of one shape, got"
+            f" {fresh.shape} for {calibration.scales.shape}, {scores.shape} and {owners.shape}"
+        )
+    if not prior > 0:
+        raise ValueError(f"prior={prior} must be positive")
+    common = jnp.mean(calibration.scales)
+    counts = jnp.zeros(len(fresh)).at[owners].add(1.0)
+    sums = jnp.zeros(len(fresh)).at[owners].add(scores)
+    old = jnp.concatenate([calibration.scales, jnp.full(missing, common)])
+    return calibration._replace(
+        scales=jnp.where(fresh, (sums + prior * common) / (counts + prior), old)
+    )
+
+
 def standardize(
     calibration: Calibration,
     scores: jax.Array,

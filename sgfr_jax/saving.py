@@ -68,7 +68,7 @@ def save(path: str | os.PathLike, tree: Any, description: Mapping[str, Any]) -> 
     stamp = f"{path.name}.{uuid.uuid4().hex[:8]}"
     temporary, old = path.parent / f".new.{stamp}", path.parent / f".old.{stamp}"
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with _silent(), ocp.PyTreeCheckpointer() as checkpointer:
             stored = {name: array for name, array in arrays.items() if name not in empty}
             checkpointer.save(temporary / _ARRAYS, stored)
         (temporary / _JSON).write_text(text, encoding="utf-8")
@@ -192,7 +192,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without Orbax's log of an error that is raised anyway."""
+    """Without Orbax's log of every step, or of an error that is raised anyway."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -56,6 +56,14 @@ def tally(scores: np.ndarray) -> Tally:
     return Tally(found, counts.astype(np.int64))
 
 
+def together(one: Tally, other: Tally) -> Tally:
+    """The tally of the scores of two."""
+    scores, where = np.unique(np.concatenate([one.scores, other.scores]), return_inverse=True)
+    counts = np.zeros(len(scores), np.int64)
+    np.add.at(counts, where, np.concatenate([one.counts, other.counts]))
+    return Tally(scores, counts)
+
+
 def no_pixels() -> np.ndarray:
     """`[T]` int64, for `add_pixels` to begin with: nothing counted."""
     return np.zeros(_BINS, np.int64)

@@ -146,3 +146,26 @@ def test_padding_changes_nothing(rng):
         calibration.standardize(expected, *alone),
         rtol=1e-4, atol=1e-5,
     )  # fmt: skip
+
+
+def test_a_grown_bank_keeps_what_it_knows(rng):
+    """Two old atoms, a slot that was replaced, and one that has come; two patches of the last."""
+    known = calibration.Calibration(jnp.array([1.0, 3.0, 2.0]), jnp.full(3, 0.5), jnp.full(3, 2.0))
+    fresh = jnp.array([False, False, True, True, False])
+    scores = jnp.array([[[4.0, 6.0], [9.0, 9.0]]])
+    owners = jnp.array([[[3, 3], [0, 0]]])
+    found = jax.jit(calibration.extend)(known, fresh, scores, owners)
+    # The mean scale of the old ones is 2.
+    np.testing.assert_allclose(found.scales, [1, 3, 2, (10 + PRIOR * 2) / (2 + PRIOR), 2])
+    np.testing.assert_array_equal(found.mean, known.mean)
+    np.testing.assert_array_equal(found.spread, known.spread)
+    same = calibration.extend(known, jnp.zeros(3, bool), scores, jnp.zeros((1, 2, 2), int))
+    np.testing.assert_array_equal(same.scales, known.scales)
+
+
+@pytest.mark.parametrize("fresh,prior", [(2, 10.0), (3, 0.0)])
+def test_what_cannot_have_grown(fresh, prior):
+    known = calibration.Calibration(jnp.ones(3), jnp.ones((1, 1)), jnp.ones((1, 1)))
+    scores, owners = jnp.ones((1, 1, 1)), jnp.zeros((1, 1, 1), int)
+    with pytest.raises(ValueError, match=r"fresh must be|prior=0\.0 must be"):
+        calibration.extend(known, jnp.zeros(fresh, bool), scores, owners, prior=prior)

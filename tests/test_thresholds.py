@@ -162,3 +162,15 @@ def test_what_is_refused():
             thresholds.tally(bad)
     with pytest.raises(ValueError, match="nothing was counted"):
         thresholds.tally_pixels(thresholds.no_pixels())
+
+
+def test_two_tallies_together(rng):
+    one, other = (
+        rng.integers(0, 9, 40).astype(np.float32),
+        rng.integers(5, 12, 30).astype(np.float32),
+    )
+    found = thresholds.together(thresholds.tally(one), thresholds.tally(other))
+    expected = thresholds.tally(np.concatenate([one, other]))
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    assert found.scores.dtype == np.float32 and found.counts.dtype == np.int64

@@ -18,7 +18,7 @@ def make(settings: config.Config) -> models.Model:
         num = len(planned)
         state = fused.Fused(
             tuple(_bank(rng, widths[stream.level]) for stream in planned),
-            tuple(_calibration(rng, stream.grid) for stream in planned),
+            tuple(_calibration(rng) for _ in planned),
             *(rng.uniform(0.1, 1, num).astype(np.float32) for _ in range(4)),
         )
     else:
@@ -42,6 +42,6 @@ def _bank(rng, width) -> types.Bank:
     return types.Bank((atoms / norms).astype(np.float32), weights, np.arange(NUM_ATOMS))
 
 
-def _calibration(rng, grid) -> calibration.Calibration:
-    shapes = ((NUM_ATOMS,), (grid, grid), (grid, grid))
-    return calibration.Calibration(*(rng.uniform(0.5, 1, s).astype(np.float32) for s in shapes))
+def _calibration(rng) -> calibration.Calibration:
+    sizes = (NUM_ATOMS, 3, 3)
+    return calibration.Calibration(*(rng.uniform(0.5, 1, n).astype(np.float32) for n in sizes))

@@ -104,19 +104,21 @@ def test_bank_larger_than_the_patches():
 
 
 def test_more_neighbours_than_atoms():
+    one_percent = {"layers": FAST, "bank_ratio": 0.01}
     with pytest.raises(ConfigError, match=r"--num_neighbors=10.*a bank of 8 atoms"):
-        config.check_sizes(resolved(layers=FAST), {"bolt": 3})
-    config.check_sizes(resolved(layers=FAST, solver="nearest"), {"bolt": 3})
+        config.check_sizes(resolved(**one_percent), {"bolt": 3})
+    config.check_sizes(resolved(**one_percent, solver="nearest"), {"bolt": 3})
+    config.check_sizes(resolved(layers=FAST), {"bolt": 1})
 
 
 def test_every_solver_needs_atoms_enough():
-    few = {"bolt": 3}  # 768 patches, a bank of 8
+    few, omp = {"bolt": 3}, {"layers": FAST, "bank_ratio": 0.01, "solver": "omp"}  # a bank of 8
     with pytest.raises(ConfigError, match=r"--sparsity=9.*a bank of 8 atoms: lower --sparsity"):
-        config.check_sizes(resolved(layers=FAST, solver="omp", sparsity=9), few)
+        config.check_sizes(resolved(**omp, sparsity=9), few)
     with pytest.raises(ConfigError, match="--num_neighbors=10"):
-        config.check_sizes(resolved(layers=FAST, solver="omp", baselines=("lasso",)), few)
-    config.check_sizes(resolved(layers=FAST, solver="omp", baselines=("nearest",)), few)
-    config.check_sizes(resolved(layers=FAST, solver="elastic_net_bank"), few)
+        config.check_sizes(resolved(**omp, baselines=("lasso",)), few)
+    config.check_sizes(resolved(**omp, baselines=("nearest",)), few)
+    config.check_sizes(resolved(**omp | {"solver": "elastic_net_bank"}), few)
 
 
 def test_subspaces_need_atoms_enough_and_solvers_subspaces_enough():
@@ -140,6 +142,14 @@ def test_subspaces_need_atoms_enough_and_solvers_subspaces_enough():
 def test_a_tiny_ratio_still_makes_one_atom():
     assert config.Config(bank_ratio=1e-6).num_atoms(100) == 1
     assert config.Config(bank_ratio=0.01).num_atoms(194816) == 1948
+
+
+def test_the_default_bank_of_one_image_is_large_enough_to_code_over():
+    fast = config.Config(layers=("fast",))
+    assert fast.num_atoms(194816) == 1948
+    assert [fast.num_atoms(n) for n in (4, 256, 10_000, 12_800)] == [4, 100, 100, 128]
+    assert dataclasses.replace(fast, bank_ratio=0.01).num_atoms(256) == 3
+    assert dataclasses.replace(fast, bank_size=20).num_atoms(256) == 20
 
 
 def test_digest_depends_on_every_field_but_where_records_lie():

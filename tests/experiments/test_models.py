@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config, detectors, models, nulls, run, synthetic
+from experiments import assembly, config, detectors, loading, models, nulls, run, synthetic
 from sgfr_jax import pipeline, saving, thresholds
 from sgfr_jax.datasets.images import read_native
 from tests.experiments.conftest import SMALL, write_folder
@@ -91,6 +91,39 @@ def test_a_loaded_model_scores_exactly_as_the_run_did(fitted, photographs):
         np.testing.assert_array_equal(one.anomaly_map, anomaly_map)
 
 
+def test_the_parts_of_the_banks_add_up_to_the_map(fitted, photographs):
+    """And the patch at the highest place has the residual that scoring finds, by hand."""
+    from experiments import choices, explanations, places
+
+    workdir, _ = fitted
+    model = models.load(workdir / "models" / "cap")
+    detector = models.make_detector(model, batch_size=4)
+    path, _, found = next(row for row in scored(workdir, photographs, "cap") if "dent" in str(row))
+    ((place, *_),) = explanations.make_explainer(model, detector, least=0.0)([pixels(path)])
+    assert place.value == pytest.approx(float(found.max()), rel=1e-5)
+    assert sum(view.part for view in place.views) == pytest.approx(place.value, rel=1e-4)
+    assert len(place.views) == len(model.origins)
+    seen = loading.views(models.as_split([pixels(path)]))
+    patches = next(assembly.batches(detector, seen)).patches
+    code = choices.make_coder(model.config.solver, model.config)
+    banks = dict(zip(
+        [f"{level}@{size}" for size, level, _ in models.layout(model.config)],
+        zip(nulls.banks(model.state), model.origins, jax.tree.leaves(patches), strict=True),
+        strict=True,
+    ))  # fmt: skip
+    for view in place.views:
+        bank, origin, of_bank = banks[view.stream]
+        row, column = (int(x * model.config.image_size) for x in (place.y, place.x))
+        assert view.cell == places.cell_at(row, column, view.grid, (model.config.image_size,) * 2)
+        expected = pipeline.score(
+            jax.tree.map(jax.numpy.asarray, bank), of_bank[0, view.cell][None], code=code
+        )
+        assert view.score == pytest.approx(float(expected[0]), rel=1e-4)
+        for atom in view.atoms:
+            assert atom.image == origin.images[atom.number]
+            assert atom.cell == origin.cells[atom.number]
+
+
 def test_saving_again_changes_nothing(fitted, tmp_path):
     model = models.load(fitted[0] / "models" / "cap")
     models.save(tmp_path / "again", model)
@@ -169,12 +202,12 @@ def test_the_null_is_of_scores_without_the_own_atoms(one_bank, photographs):
 
 
 def test_images_that_calibrate_are_taken_last():
-    assert nulls._choose(6, (0, 1, 2), 0) == [0, 1, 2, 3, 4, 5]
+    assert nulls.choose(6, (0, 1, 2), 0) == [0, 1, 2, 3, 4, 5]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nulls, "NULL_IMAGES", 4)
-        chosen = nulls._choose(6, (0, 1, 2), 0)
+        chosen = nulls.choose(6, (0, 1, 2), 0)
         assert chosen == sorted(chosen) and len(chosen) == 4 and {3, 4, 5} < set(chosen)
-        assert nulls._choose(6, (0, 1, 2), 0) == chosen
+        assert nulls.choose(6, (0, 1, 2), 0) == chosen
 
 
 @pytest.mark.slow

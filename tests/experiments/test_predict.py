@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,59 @@ def test_bad_files_are_named_and_skipped(model, test_images, tmp_path, capsys):
     )
 
 
+def test_explanations(model, test_images, tmp_path):
+    """The worst images first, with nominal patches that can be looked at."""
+    asked = {"model": str(model), "images": str(test_images), "explain": True}
+    assert go(tmp_path, explain_top=2, **asked) == 0
+    told = json.loads((tmp_path / "explanations.json").read_text())
+    assert told["notes"] == []
+    scores = {name: float(row["score"]) for name, row in rows(tmp_path).items()}
+    worst = sorted(scores, key=scores.get, reverse=True)[:2]
+    assert [one["path"] for one in told["images"]] == worst
+    train = models.load(model).about.train
+    for one in told["images"]:
+        assert one["score"] == pytest.approx(scores[one["path"]], rel=1e-6)
+        assert one["places"][0]["value"] == pytest.approx(one["score"], rel=1e-6)
+        (stream,) = one["places"][0]["streams"]
+        # The dents of conftest.
+        left, top, width, height = stream["box"]
+        assert left < 50 and left + width > 25 and top < 45 and top + height > 15
+        assert sum(stream["levels"].values()) == pytest.approx(1, abs=1e-5)
+        assert list(stream["levels"]) == ["block2", "block4"]
+        weights = [atom["weight"] for atom in stream["atoms"]]
+        assert len(weights) == 5 and sum(weights) == pytest.approx(1, abs=1e-3)  # affine, K = 5
+        assert {atom["image"] for atom in stream["atoms"]} <= set(train)
+        with Image.open(tmp_path / one["page"]) as page:
+            assert page.mode == "RGB" and min(page.size) > 300
+
+
+def test_explanations_where_the_training_images_are_gone(
+    place, model, test_images, tmp_path, capsys
+):
+    good = place / "photographs" / "cap" / "train" / "good"
+    good.rename(good.with_name("moved"))
+    try:
+        asked = {"model": str(model), "images": str(test_images / "dent" / "0.png")}
+        assert go(tmp_path, explain=True, **asked) == 0
+    finally:
+        good.with_name("moved").rename(good)
+    assert "training images are gone or have changed" in capsys.readouterr().err
+    (one,) = json.loads((tmp_path / "explanations.json").read_text())["images"]
+    assert one["places"][0]["streams"][0]["atoms"][0]["image"].startswith("cap/train/good/")
+    assert (tmp_path / one["page"]).exists()
+
+
+def test_a_model_of_before_training_images_were_kept(model, test_images, tmp_path, capsys):
+    older = tmp_path / "older"
+    shutil.copytree(model, older)
+    whole = json.loads((older / "model.json").read_text())
+    del whole["description"]["data"]["paths"], whole["description"]["data"]["sha256"]
+    (older / "model.json").write_text(json.dumps(whole))
+    asked = {"model": str(older), "images": str(test_images / "dent" / "0.png")}
+    assert go(tmp_path / "out", explain=True, **asked) == 0
+    assert "saved before models kept where their training images" in capsys.readouterr().err
+
+
 def test_exit_statuses(model, test_images, tmp_path):
     asked = {"model": str(model), "fail_on_anomaly": True, "threshold": "f1"}
     assert go(tmp_path, images=str(test_images / "good"), **asked) == 0
@@ -215,6 +269,8 @@ class TestMistakes:
             ({"pixel_false_alarm_rate": 1.0}, ["--pixel_false_alarm_rate=1.0"]),
             ({"maps": "jpeg"}, ["--maps", "jpeg", "png"]),
             ({"layers": ["fast"]}, ["--layers belongs to the model"]),
+            ({"explain": True, "explain_top": 0}, ["--explain_top=0 must be at least 1"]),
+            ({"explain_top": 3}, ["--explain_top", "add --explain"]),
             ({"weights": "/no/such.pth"}, ["/no/such.pth"]),
         ],
     )

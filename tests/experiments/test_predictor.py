@@ -1,5 +1,4 @@
 import dataclasses
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -86,6 +85,5 @@ def test_what_has_no_predictor():
 
 
 def test_another_geometry_is_refused():
-    """Of a configuration that has one."""
-    with pytest.raises(ConfigError, match="--geometry=windows cannot be exported"):
-        predictor.check(SimpleNamespace(solver="nearest", geometry="windows"))
+    with pytest.raises(ConfigError, match="--geometry=tile cannot be exported"):
+        predictor.check(made(geometry="tile").config)

@@ -1,0 +1,162 @@
+"""A page for each explained image: the image, its map, and the patches that tried to mimic it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments import figures, places
+from experiments.explanations import Atom, Place, View
+from experiments.figures import MARGIN, OUTLINE, Scale
+
+# Of a place the banks that are drawn, and of a bank its levels: those with the largest parts.
+NUM_VIEWS, NUM_LEVELS = 3, 5
+_PICTURE, _CROP, _TEXT, _LINE = 340, 96, 190, 15
+# A crop shows so much around its patch that about half as many would fit across the image.
+_CROPS_ACROSS = 12
+_GREY, _INK, _EMPTY = (90, 90, 90), (0, 0, 0), (228, 228, 228)
+_MARKED = (255, 0, 255)
+
+
+class Page(NamedTuple):
+    """What a page shows."""
+
+    title: str
+    image: np.ndarray  # uint8 [H, W] or [H, W, 3]
+    anomaly_map: np.ndarray  # [H, W]
+    places: Sequence[Place]
+
+
+def draw(
+    page: Page, scale: Scale, train: Sequence[str], read: Callable[[int], np.ndarray | None]
+) -> Image.Image:
+    """Draws a page.
+
+    Args:
+      page: what it shows.
+      scale: of the map.
+      train: names of the training images.
+      read: of `training_images.make_reader`; where it gives None atoms are named only.
+    """
+    rows = [view for place in page.places for view in place.views[:NUM_VIEWS]]
+    row_height = _CROP + 2 * _LINE + MARGIN
+    height = 2 * _LINE + _PICTURE + MARGIN + len(page.places) * 2 * _LINE + len(rows) * row_height
+    num_atoms = max((len(view.atoms) for view in rows), default=0)
+    width = 3 * MARGIN + 2 * _PICTURE
+    width = max(width, 2 * MARGIN + (1 + num_atoms) * (_CROP + MARGIN) + _TEXT)
+    canvas = Image.new("RGB", (width, height + 2 * MARGIN), "white")
+    pen = _Pen(canvas)
+    pen.write(MARGIN, MARGIN, page.title)
+    top = MARGIN + 2 * _LINE
+    for i, picture in enumerate(_pictures(page, scale)):
+        canvas.paste(picture, (MARGIN + i * (_PICTURE + MARGIN), top))
+    top += _PICTURE + MARGIN
+    for number, place in enumerate(page.places, 1):
+        pen.write(MARGIN, top + _LINE // 2, f"{number}: the map is {place.value:.4g} here")
+        top += 2 * _LINE
+        for view in place.views[:NUM_VIEWS]:
+            _draw_view(pen, top, page.image, view, train, read)
+            top += row_height
+    return canvas
+
+
+class _Pen:
+    """Writes and pastes on a canvas."""
+
+    def __init__(self, canvas: Image.Image):
+        self.canvas, self.draw = canvas, ImageDraw.Draw(canvas)
+        self.font = ImageFont.load_default(11)
+
+    def write(self, left: int, top: int, text: str, colour=_INK) -> None:
+        self.draw.text((left, top), text, fill=colour, font=self.font)
+
+    def write_within(self, left: int, top: int, width: int, text: str) -> None:
+        """The end of a text, as much as there is room for: of a path its most telling part."""
+        shown = text
+        while self.draw.textlength(shown, font=self.font) > width:
+            shown = "…" + shown.lstrip("…")[1:]
+        self.write(left, top, shown, _GREY)
+
+
+def _pictures(page: Page, scale: Scale) -> list[Image.Image]:
+    """The image with what is above the threshold outlined and the places numbered, and its map."""
+    above = page.anomaly_map > scale.threshold
+    image = figures.to_rgb(page.image)
+    heat = figures.colourise(page.anomaly_map, scale.low, scale.high)
+    shape = image.shape[:2]
+    share = _PICTURE / max(shape)
+    size = tuple(max(1, round(n * share)) for n in shape[::-1])
+    # Enlarged before the outline is drawn, so that it is thin on small images and seen on large.
+    outline = figures.outline(np.asarray(Image.fromarray(above).resize(size)))
+    found = []
+    for pixels in (image, heat):
+        picture = np.asarray(Image.fromarray(pixels).resize(size)).copy()
+        picture[outline] = OUTLINE
+        found.append(Image.fromarray(picture))
+        pen = _Pen(found[-1])
+        for number, place in enumerate(page.places, 1):
+            view = place.views[0]
+            box = places.cell_box(view.cell, view.grid, size[::-1])
+            pen.draw.rectangle(_corners(box), outline=_MARKED)
+            beside = min(box.left + box.width + 2, size[0] - 9)
+            pen.draw.text(
+                (beside, box.top), str(number), fill=_MARKED, font=pen.font,
+                stroke_width=1, stroke_fill="white",
+            )  # fmt: skip
+    return found
+
+
+def _draw_view(pen: _Pen, top: int, image, view: View, train, read) -> None:
+    """One line: the patch, what the bank says of it, and the atoms that tried to mimic it."""
+    left = MARGIN
+    pen.canvas.paste(_crop(image, view.cell, view.grid), (left, top))
+    left += _CROP + MARGIN
+    pen.write_within(left, top, _TEXT - MARGIN, view.stream)
+    pen.write(left, top + _LINE, f"adds {view.part:.4g} to the map", _GREY)
+    pen.write(left, top + 2 * _LINE, f"residual {view.score:.4g}", _GREY)
+    levels = sorted(view.levels.items(), key=lambda level: -level[1])
+    for i, (level, share) in enumerate(levels[:NUM_LEVELS] if len(levels) > 1 else ()):
+        below = top + (3 + i) * _LINE
+        pen.write(left, below, f"{level} {share:.0%}", _GREY)
+        pen.draw.rectangle(
+            (left + 92, below + 3, left + 92 + round(80 * share), below + 11), fill=_GREY
+        )
+    left += _TEXT
+    for atom in view.atoms:
+        pen.canvas.paste(_atom_crop(atom, view.grid, read), (left, top))
+        pen.write(left, top + _CROP + 1, f"{atom.weight:+.3g}")
+        name = "learned" if atom.image < 0 else train[atom.image]
+        pen.write_within(left, top + _CROP + _LINE, _CROP, name)
+        left += _CROP + MARGIN
+
+
+def _atom_crop(atom: Atom, grid: int, read: Callable) -> Image.Image:
+    """The patch that an atom is; an empty tile if it is none, or its image is not to be had."""
+    image = read(atom.image) if atom.image >= 0 else None
+    if image is not None:
+        return _crop(image, atom.cell, grid)
+    return Image.new("RGB", (_CROP, _CROP), _EMPTY)
+
+
+def _crop(image: np.ndarray, cell: int, grid: int) -> Image.Image:
+    """A patch, marked, in the middle of a tile with the cells around it that the image has."""
+    shape = image.shape[:2]
+    around = max(1, grid // _CROPS_ACROSS)
+    outer = places.cell_extent(cell, grid, shape, around=around)
+    share = _CROP / max(outer[2] - outer[0], outer[3] - outer[1])
+    seen = (*np.maximum(outer[:2], 0), *np.minimum(outer[2:], shape[::-1]))
+    place = [round((x - outer[i % 2]) * share) for i, x in enumerate(seen)]
+    size = (max(1, place[2] - place[0]), max(1, place[3] - place[1]))
+    tile = Image.new("RGB", (_CROP, _CROP), _EMPTY)
+    crop = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=seen)
+    tile.paste(crop, tuple(place[:2]))
+    inner = places.cell_extent(cell, grid, shape)
+    marked = [round((x - outer[i % 2]) * share) for i, x in enumerate(inner)]
+    ImageDraw.Draw(tile).rectangle((*marked[:2], marked[2] - 1, marked[3] - 1), outline=_MARKED)
+    return tile
+
+
+def _corners(box: places.Box) -> tuple[int, int, int, int]:
+    """As Pillow takes them: the last pixels belong to the box."""
+    return box.left, box.top, box.left + box.width - 1, box.top + box.height - 1

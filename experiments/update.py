@@ -1,0 +1,110 @@
+r"""Lets a saved model learn from more nominal images, without those that it was fitted on.
+
+    python -m experiments.update --model=runs/demo/models/brick --images=new_photographs \
+        --output=models/brick_2
+
+The images must be nominal. Every bank takes up the patches that it cannot mimic yet, and stays
+within the size that a fit of all images would have given it. Images that the model knows already
+are left out. --report=FILE says of each image what the model made of it before: its score, p-value,
+and the share of its patches that could already be mimicked. An image far above the others may have
+a defect, which the new model would take for nominal: look at those that are named.
+"""
+
+import csv
+import dataclasses
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+from experiments import model_flags, options, run
+from experiments.choices import ConfigError
+
+flags.adopt_module_key_flags(model_flags)
+OUTPUT = flags.DEFINE_string(
+    "output", None, "The directory of the new model; that of --model replaces it."
+)
+REPORT = flags.DEFINE_string(
+    "report", None, "A CSV file for what was known of each image: path, score, p_value, known."
+)
+# Of experiments.run: what does not change what a model is.
+_SHARED = ("weights", "batch_size", "workers", "cache_dir", "cache_gb", "skip_bad_images")
+for name in _SHARED:
+    flags.declare_key_flag(name)
+
+COLUMNS = ("path", "score", "p_value", "known")
+# Images above the old model's threshold for this rate are named, so many at most.
+FALSE_ALARM_RATE, _NAMED = 0.01, 5
+
+
+def update() -> None:
+    """Does what the flags ask for.
+
+    Raises:
+      ConfigError, DatasetError, SavingError, WeightsError: on mistakes that the user can mend.
+    """
+    model_flags.check((model_flags.MODEL, model_flags.IMAGES, OUTPUT), _SHARED)
+    if REPORT.value is not None and Path(REPORT.value).is_dir():
+        raise ConfigError(f"--report={REPORT.value} is a directory: name a file")
+    # Imported late: `--help` and a mistyped flag need not wait for these.
+    from experiments import growth, loading, models, prediction, records
+    from sgfr_jax import saving, thresholds
+    from sgfr_jax.datasets import Category, Example
+
+    output = Path(OUTPUT.value).expanduser()
+    saving.check_place(output)
+    resources = run.resources_from_flags(Path())
+    model = models.load(Path(model_flags.MODEL.value).expanduser(), options.WEIGHTS.value)
+    growth.check(model)
+    sources = prediction.find(model_flags.IMAGES.value)
+    examples = tuple(Example(s.name, s.path.absolute(), 0, "good", None) for s in sources)
+    hashes = {model.about.category: loading.hash_images(examples)}
+    settings = dataclasses.replace(model.config, skip_bad_images=options.SKIP_BAD_IMAGES.value)
+    detector, _ = run.make_detector(model.config, resources)
+    (checked,) = loading.check(
+        [Category(model.about.category, examples, ())], settings, hashes, (),
+        workers=resources.workers,
+    )  # fmt: skip
+    split = growth.unseen(model, checked.train)
+    left_out = len(checked.train.examples) - len(split.examples)
+    if not split.examples:
+        raise ConfigError(
+            f"--images={model_flags.IMAGES.value}: the model has learned from all of these already"
+        )
+    grown, seen = growth.grow(model, detector, split)
+    models.save(output, grown)
+    names = [example.name for example in split.examples]
+    p_values = thresholds.p_values(model.nulls.images, np.float32(seen.scores))
+    if REPORT.value is not None:
+        written = io.StringIO()
+        rows = csv.writer(written, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        for row in zip(names, seen.scores, p_values, seen.known, strict=True):
+            rows.writerow([row[0], *(f"{value:.6g}" for value in row[1:])])
+        records.write_text(Path(REPORT.value).expanduser(), written.getvalue())
+    threshold = thresholds.at_false_alarm_rate(model.nulls.images, FALSE_ALARM_RATE).score
+    suspects = [i for i in np.argsort(-seen.scores) if seen.scores[i] > threshold]
+    if suspects:
+        named = ", ".join(names[i] for i in suspects[:_NAMED])
+        print(
+            f"note: {len(suspects)} of {len(names)} images score above the old model's threshold"
+            f" for {FALSE_ALARM_RATE:.0%} false alarms; a defect in them would now be taken for"
+            f" nominal: {named}{', ...' if len(suspects) > _NAMED else ''}",
+            file=sys.stderr,
+        )
+    known = f"; {left_out} known already were left out" if left_out else ""
+    print(f"{grown.about.notes[-2]}{known}; written to {output}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Updates, and turns every foreseen mistake into one line and an exit status."""
+    run.start(argv)
+    with run.exit_on_mistakes():
+        update()
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,210 @@
+"""What is said of an image, with a detector made by hand: no network, every number known."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import (
+    config,
+    detectors,
+    explanation_pages,
+    explanations,
+    figures,
+    loading,
+    models,
+    nulls,
+    training_images,
+)
+from sgfr_jax import thresholds, types
+from tests.experiments.conftest import SMALL, texture
+
+GRID, WIDTHS = 4, (24, 40)  # of SMALL: 64 pixels, block2 and block4
+
+
+@pytest.fixture
+def train(tmp_path, rng):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        Image.fromarray(texture(rng)).save(path)
+    return paths
+
+
+@pytest.fixture
+def model(train, rng):
+    """A bank of five patches, each with a feature of its own."""
+    atoms = np.zeros((5, sum(WIDTHS)), np.float32)
+    atoms[np.arange(5), np.arange(5)] = 1
+    bank = types.Bank(atoms, np.ones(5, np.float32), np.arange(5, dtype=np.int32))
+    origins = detectors.Origins(np.array([0, 0, 1, 2, 2]), np.array([0, 5, 15, 3, 12]))
+    tally = thresholds.tally(np.arange(4.0))
+    about = models.About(
+        "cap", "0" * 64, ("a/0", "a/1", "a/2"), tuple(map(str, train)),
+        tuple(map(loading.content_hash, train)), "", "{}", ("note",), None, "",
+    )  # fmt: skip
+    settings = config.resolve(dataclasses.replace(SMALL, data_dir=".", solver="nearest", grid=GRID))
+    return models.Model(bank, (origins,), nulls.Nulls(tally, tally), settings, about)
+
+
+@pytest.fixture
+def detector(model):
+    """Finds in every image the third atom, and a defect in the second level of cell 6."""
+    patches = np.zeros((1, GRID**2, sum(WIDTHS)), np.float32)
+    patches[:, :, 2] = 1
+    patches[:, 6, WIDTHS[0] :] = 0.1
+    whole = np.zeros((1, 2, 64, 64), np.float32)
+    whole[:, :, 20:28, 40:44] = 3
+    whole[:, :, 50, 5] = 2
+    return detectors.Detector(
+        fit=None,
+        batches=lambda split: iter([np.repeat(patches, len(split.examples), axis=0)]),
+        scorers={"nearest": None},
+        batch_size=2,
+        parts={"nearest": lambda state, batch: jnp.asarray(whole)},
+    )
+
+
+def explained(model, detector, least=1.0):
+    explain = explanations.make_explainer(model, detector, least=least)
+    return list(explain([np.zeros((72, 90), np.uint8)] * 2))
+
+
+def test_what_is_known_of_a_place(model, detector):
+    first, again = explained(model, detector)
+    assert first == again and len(first) == 2
+    place, other = first
+    assert (place.x, place.y, place.value) == (40.5 / 64, 20.5 / 64, 3.0)
+    assert (other.x, other.y, other.value) == (5.5 / 64, 50.5 / 64, 2.0)
+    (view,) = place.views
+    assert (view.stream, view.grid, view.cell, view.part) == ("block2+block4@64", 4, 6, 3.0)
+    assert view.atoms == (explanations.Atom(2, 1.0, 1, 15),)
+    assert view.score == pytest.approx(0.1 * np.sqrt(40), rel=1e-5)
+    assert view.levels == {"block2": 0.0, "block4": 1.0}
+    assert other.views[0].cell == 12 and other.views[0].score == 0
+    assert other.views[0].levels == {"block2": 0.0, "block4": 0.0}
+
+
+def test_only_the_highest_place_where_nothing_is_anomalous(model, detector):
+    ((place,), _) = explained(model, detector, least=5.0)
+    assert place.value == 3.0
+
+
+def test_as_json(model, detector):
+    place = explained(model, detector)[0][0]
+    found = explanations.describe(place, (72, 90, 3), model.about.train)
+    assert json.loads(json.dumps(found)) == found | {
+        "streams": [found["streams"][0] | {"box": [45, 18, 23, 18]}]
+    }
+    assert (found["x"], found["y"]) == (round(40.5 * 90 / 64, 1), round(20.5 * 72 / 64, 1))
+    assert found["streams"][0]["atoms"] == [
+        {"atom": 2, "weight": 1.0, "image": "a/1", "row": 3, "column": 3, "grid": 4}
+    ]
+
+
+def test_learned_atoms_are_called_so(model, detector):
+    learned = dataclasses.replace(model, origins=(detectors.no_origins(5),))
+    place = explained(learned, detector)[0][0]
+    assert place.views[0].atoms == (explanations.Atom(2, 1.0, -1, -1),)
+    found = explanations.describe(place, (72, 90), model.about.train)
+    assert found["streams"][0]["atoms"] == [{"atom": 2, "weight": 1.0, "learned": True}]
+
+
+def test_peaks_lie_apart(rng):
+    values = rng.normal(size=(40, 30))
+    found = explanations.peaks(values, 6, apart=9, least=-np.inf)
+    assert values[found[0]] == values.max()
+    heights = [values[place] for place in found]
+    assert heights == sorted(heights, reverse=True) and len(found) == 6
+    for i, place in enumerate(found):
+        gaps = [np.hypot(*np.subtract(place, other)) for other in found[:i]]
+        assert all(gap >= 9 for gap in gaps)
+    assert len(explanations.peaks(values, 6, apart=1000, least=-np.inf)) == 1
+
+
+class TestTrainingImages:
+    """Read again, or not to be had."""
+
+    def test_they_are_those_of_the_fit(self, model, train):
+        read = training_images.make_reader(model)
+        for number, path in enumerate(train):
+            np.testing.assert_array_equal(read(number), np.asarray(Image.open(path)))
+
+    def test_gone_changed_or_damaged(self, model, train, rng):
+        train[0].unlink()
+        Image.fromarray(texture(rng)).save(train[1])
+        read = training_images.make_reader(model)
+        assert read(0) is None and read(1) is None and read(2) is not None
+
+    def test_of_an_older_model(self, model):
+        older = dataclasses.replace(model, about=model.about._replace(paths=(), hashes=()))
+        assert training_images.make_reader(older)(0) is None
+
+    def test_of_a_data_set_without_files(self, model):
+        from sgfr_jax import datasets
+
+        (brick,) = datasets.load("demo", categories=["brick"])
+        wanted = brick.train[7]
+        about = model.about._replace(
+            category="brick", train=(wanted.name, "train/good/none"), paths=(None, None),
+            hashes=(loading.content_hash(wanted.image), "0" * 64),
+        )  # fmt: skip
+        settings = dataclasses.replace(model.config, dataset="demo", data_dir=None)
+        read = training_images.make_reader(dataclasses.replace(model, about=about, config=settings))
+        np.testing.assert_array_equal(read(0), wanted.image)
+        assert read(1) is None
+
+
+class TestPages:
+    """What a reader sees."""
+
+    @pytest.fixture
+    def page(self, model, detector):
+        image = np.full((72, 90, 3), 128, np.uint8)
+        image[18:36, 45:68] = (0, 200, 0)  # the patch at the place
+        anomaly_map = np.zeros((72, 90), np.float32)
+        anomaly_map[20:30, 40:60] = 3
+        return explanation_pages.Page("a title", image, anomaly_map, explained(model, detector)[0])
+
+    def draw(self, page, read):
+        scale = figures.Scale(0.0, 3.0, 1.0)
+        return np.asarray(explanation_pages.draw(page, scale, ("a/0", "a/1", "a/2"), read))
+
+    def test_the_patch_and_those_that_mimic_it_are_shown(self, page):
+        blue = np.zeros((50, 40, 3), np.uint8)
+        blue[..., 2] = 255
+        asked = []
+
+        def read(number):
+            asked.append(number)
+            return blue
+
+        shown = self.draw(page, read).astype(int)
+        assert asked == [1, 1]
+        green = (shown == (0, 200, 0)).all(axis=-1)
+        assert green[:360].any() and green[360:].any()  # in the image and as a crop
+        assert (shown == (0, 0, 255)).all(axis=-1).sum() > 500
+        assert (shown == figures.OUTLINE).all(axis=-1).sum() > 100
+
+    def test_without_the_training_images(self, page):
+        shown = self.draw(page, lambda number: None)
+        assert not (shown == (0, 0, 255)).all(axis=-1).any()
+
+    @pytest.mark.parametrize("shape", [(72, 90), (500, 20), (20, 500)])
+    def test_images_of_any_shape(self, page, shape):
+        page = page._replace(image=np.zeros(shape, np.uint8), anomaly_map=np.zeros(shape))
+        shown = self.draw(page, lambda number: np.zeros(shape[::-1], np.uint8))
+        assert shown.ndim == 3
+
+
+def test_sources_of_models_are_kept(train):
+    from sgfr_jax.datasets import Encoded, Example
+
+    assert models.path_of(Example("a", train[0], 0, "good", None)) == str(train[0])
+    relative = Example("a", Path("some.png"), 0, "good", None)
+    assert models.path_of(relative) == str(Path.cwd() / "some.png")
+    for without in (Encoded("a", bytes), np.zeros((2, 2), np.uint8)):
+        assert models.path_of(Example("a", without, 0, "good", None)) is None
