@@ -138,7 +138,7 @@ def _score(
         for batch in detector.batches(test) if test.examples else ():
             num = len(jax.tree.leaves(batch)[0])
             pad = partial(stages.pad, size=detector.batch_size)
-            patches = jax.device_put(jax.tree.map(pad, batch))
+            patches = detector.put(jax.tree.map(pad, batch))
             shared = time.perf_counter() - began
             loaded = [next(readable) for _ in range(num)]
             began = time.perf_counter()

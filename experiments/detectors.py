@@ -45,6 +45,7 @@ class Detector(NamedTuple):
     # Name of a solver, the run's own first, to `(state, batch) -> (maps [B, S, S], scores [B])`.
     scorers: dict[str, Callable]
     batch_size: int
+    put: Callable[[Any], Any] = jax.device_put  # a batch to where scorers want it
 
 
 def origins(bank_indices: jax.Array, picks: np.ndarray) -> Origins:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import choices, detectors, loading, progress, stages, synthetic
+from experiments import choices, detectors, devices, loading, progress, stages, synthetic
 from experiments.config import Config
 from experiments.streams import Stream
 from sgfr_jax import calibration, fusion, maps, pipeline, types
@@ -61,20 +61,22 @@ def make_detector(
       widths: `D` of every stream, in the order of the views.
     """
     streams = [stream for _, of_view in views for stream in of_view]
-    scorers = {solver: _Scorer(config, streams, solver) for solver in config.solvers}
+    layout = views[0][0].layout
+    scorers = {solver: _Scorer(config, streams, solver, layout) for solver in config.solvers}
     shapes = [(stream.grid**2, width) for stream, width in zip(streams, widths, strict=True)]
     readers, rest = [], iter(shapes)
     for embedder, of_view in views:
         readers.append(partial(_batches, embedder, list(itertools.islice(rest, len(of_view)))))
 
     def fit(category: loading.Checked) -> detectors.Fitted:
-        return _fit(config, streams, scorers, readers, category)
+        return _fit(config, streams, scorers, readers, layout, category)
 
     return detectors.Detector(
         fit,
         partial(_all_batches, readers),
         {solver: scorer.score for solver, scorer in scorers.items()},
         views[0][0].batch_size,
+        partial(devices.put, layout=layout),
     )
 
 
@@ -101,13 +103,19 @@ class _Scorer:
     lock XLA's CPU threads against each other.
     """
 
-    def __init__(self, config: Config, streams: Sequence[Stream], solver: str):
+    def __init__(
+        self,
+        config: Config,
+        streams: Sequence[Stream],
+        solver: str,
+        layout: devices.Layout | None,
+    ):
         code, chunk_size = choices.make_coder(solver, config), stages.chunk_size(solver)
         size = (config.image_size, config.image_size)
         self.streams = streams
 
-        @partial(jax.jit, static_argnames="grid")
-        def held_out(bank, sources, features, own, *, grid):
+        def held_out(fitted, images, *, grid):
+            (bank, sources), (features, own) = fitted, images
             found = pipeline.score_held_out(
                 bank, sources, features, own, code=code, chunk_size=chunk_size
             )
@@ -117,19 +125,17 @@ class _Scorer:
             relative = calibration.standardize(calibrated, scores, owners)
             return maps.anomaly_map(relative, size, sigma=config.sigma)
 
-        @jax.jit
-        def glance(calibrated, scores, owners):
-            found = maps_of(calibrated, scores, owners)
+        def glance(calibrated, found):
+            found = maps_of(calibrated, *found)
             coarse = found[:, _COARSE // 2 :: _COARSE, _COARSE // 2 :: _COARSE]
             return coarse, maps.image_score(found)
 
-        @partial(jax.jit, static_argnames="grid")
-        def of_stream(bank, calibrated, features, *, grid):
+        def of_stream(fitted, features, *, grid):
+            bank, calibrated = fitted
             flat = features.reshape(-1, features.shape[-1])
             found = pipeline.score_and_owner(bank, flat, code=code, chunk_size=chunk_size)
             return maps_of(calibrated, *(x.reshape(-1, grid, grid) for x in found))
 
-        @jax.jit
         def fuse(state: Fused, found: list[jax.Array]):
             stacked = jnp.stack(found)
             largest = jnp.max(stacked, axis=(2, 3))
@@ -139,13 +145,15 @@ class _Scorer:
                 jnp.sum(state.image_weights[:, None] * relative, axis=0),
             )
 
-        self._held_out, self._glance = held_out, glance
-        self._of_stream, self._fuse = of_stream, fuse
+        self._held_out = devices.spread(held_out, layout, static=("grid",))
+        self._glance = devices.spread(glance, layout)
+        self._of_stream = devices.spread(of_stream, layout, static=("grid",))
+        self._fuse = devices.spread(fuse, layout)
 
     def score(self, state: Fused, batch: Sequence[jax.Array]):
         """Maps `[B, S, S]` and image scores `[B]`."""
         found = [
-            self._of_stream(bank, calibrated, features, grid=stream.grid)
+            self._of_stream((bank, calibrated), features, grid=stream.grid)
             for bank, calibrated, features, stream in zip(
                 state.banks, state.calibrations, batch, self.streams, strict=True
             )
@@ -157,20 +165,23 @@ class _Scorer:
         found = []
         for begin in range(0, len(features), _BATCH):
             some = slice(begin, begin + _BATCH)
-            padded = (stages.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
-            found.append(self._held_out(bank, sources, *padded, grid=grid))
-        return [jnp.concatenate(parts)[: len(features)] for parts in zip(*found, strict=True)]
+            padded = tuple(stages.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
+            found.append(jax.device_get(self._held_out((bank, sources), padded, grid=grid)))
+        # Out of the devices' parts, as what comes next is of all images.
+        joined = (np.concatenate(parts)[: len(features)] for parts in zip(*found, strict=True))
+        return [jnp.asarray(x) for x in joined]
 
     def glance(self, calibrated, scores, owners) -> Found:
         """What calibrated scores make of images."""
         found = []
         for begin in range(0, len(scores), _BATCH):
             some = slice(begin, begin + _BATCH)
-            found.append(jax.device_get(self._glance(calibrated, scores[some], owners[some])))
+            batch = scores[some], owners[some]
+            found.append(jax.device_get(self._glance(calibrated, batch)))
         return Found(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
+def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitted:
     """Fits the banks of the streams, those of one image size after the other, then weighs them."""
     name, num_images = category.name, len(category.train.examples)
     key = jax.random.key(config.seed)
@@ -191,9 +202,10 @@ def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
         sizes = [config.num_atoms(len(of_stream)) for of_stream in points]
         with progress.bar(f"{name}: sampling at {size} px", sum(sizes), "atoms") as report:
             for of_key, picked, num_atoms in zip(keys, picks, sizes, strict=True):
-                of_stream = jnp.asarray(points.pop(0))  # large, and no longer needed
+                # Large, and no longer needed.
+                of_stream = stages.place(config, points.pop(0), layout)
                 bank = stages.make_bank(config, of_key, of_stream, num_atoms, report)
-                banks.append(jax.block_until_ready(bank))
+                banks.append(devices.replicate(jax.block_until_ready(bank), layout))
                 if config.subspaces == "implicit":
                     origins.append(detectors.origins(bank.indices, picked))
                 else:
@@ -213,9 +225,8 @@ def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
     states = {}
     for solver, scorer in scorers.items():
         with progress.bar(f"{name}: weighing streams", len(streams), "streams") as report:
-            states[solver] = _weigh(
-                scorer, tuple(banks), sources, (nominal, kept), (made, drawn), report
-            )
+            state = _weigh(scorer, tuple(banks), sources, (nominal, kept), (made, drawn), report)
+            states[solver] = devices.replicate(state, layout)
     own = next(iter(states.values()))
     shares = [f"{s.name} {w:.2f}" for s, w in zip(streams, own.map_weights, strict=True)]
     notes.append(f"weights from {len(drawn.masks)} synthetic defects: {', '.join(shares)}")

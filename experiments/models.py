@@ -189,7 +189,8 @@ def make_scorer(model: Model, batch_size: int = 16) -> Callable[[Sequence], Iter
 
     resources = run.Resources(Path(), batch_size=batch_size)
     detector, _ = run.make_detector(model.config, resources)
-    scorer, pad = detector.scorers[model.config.solver], partial(stages.pad, size=batch_size)
+    pad = partial(stages.pad, size=detector.batch_size)
+    scorer = detector.scorers[model.config.solver]
 
     def score(images: Sequence[np.ndarray]) -> Iterator[Found]:
         if not images:
@@ -197,7 +198,7 @@ def make_scorer(model: Model, batch_size: int = 16) -> Callable[[Sequence], Iter
         examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(images))
         for batch in detector.batches(loading.Split(examples, ("",) * len(examples), None)):
             num = len(jax.tree.leaves(batch)[0])
-            patches = jax.device_put(jax.tree.map(pad, batch))
+            patches = detector.put(jax.tree.map(pad, batch))
             found = jax.device_get(scorer(model.state, patches))
             yield from (Found(*one) for one in zip(*(x[:num] for x in found), strict=True))
 

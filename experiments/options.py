@@ -158,7 +158,16 @@ BASELINE = flags.DEFINE_list(
     "baseline", [],
     "Also score with these solvers, on the same bank, such as nearest (the nearest atom alone).",
 )  # fmt: skip
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images embedded at a time.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 16, "Images embedded at a time, on all devices of a process together.",
+    lower_bound=1,
+)  # fmt: skip
+MESH = flags.DEFINE_string(
+    "mesh", "auto",
+    "Which devices of each process: auto, all of them; a number; or data=4,atoms=2, as many for"
+    " different images times as many for different atoms of a bank. Without atoms every device"
+    " has the whole bank, unless it does not fit.",
+)  # fmt: skip
 WORKERS = flags.DEFINE_integer(
     "workers", 0,
     "Processes that read images, for machines with many cores; 0 reads with threads, one for each"

@@ -27,6 +27,7 @@ from experiments import (
     choices,
     compilation,
     config,
+    devices,
     interruption,
     memory,
     options,
@@ -54,6 +55,7 @@ class Resources(NamedTuple):
     cache_dir: Path | None = None  # of embeddings; None: none are kept
     cache_bytes: int = 0
     accept_license: bool = False  # what is missing may be downloaded
+    mesh: str = devices.AUTO  # which devices; see `devices.parse`
 
 
 def run(settings: config.Config, resources: Resources) -> list[records.Record]:
@@ -202,6 +204,7 @@ def make_detector(settings: config.Config, resources: Resources):
     from experiments import fused, stages
     from sgfr_jax import backbones
 
+    layout = devices.lay_out(resources.mesh, settings)
     architecture = ARCHITECTURES[settings.backbone]
     digest = backbones.weights_digest(settings.backbone, settings.weights)
     planned = streams.plan(settings) if settings.automatic else ()
@@ -209,7 +212,8 @@ def make_detector(settings: config.Config, resources: Resources):
 
     @functools.cache
     def load() -> backbones.Backbone:
-        return backbones.load(settings.backbone, settings.weights, levels)
+        found = backbones.load(settings.backbone, settings.weights, levels)
+        return found._replace(state=devices.replicate(found.state, layout))
 
     def embedder(of: config.Config, compiled, shape=None) -> stages.Embedder:
         return stages.Embedder(
@@ -217,14 +221,15 @@ def make_detector(settings: config.Config, resources: Resources):
             load=load,
             digest=digest,
             compiled=compiled,
-            batch_size=resources.batch_size,
+            batch_size=devices.round_up(resources.batch_size, layout),
             cache_dir=resources.cache_dir,
             cache_bytes=resources.cache_bytes,
             shape=shape,
+            layout=layout,
         )
 
     if not planned:
-        of_all = embedder(settings, stages.make_embedding(settings))
+        of_all = embedder(settings, stages.make_embedding(settings, layout))
         return stages.make_detector(of_all), [of_all]
     views = []
     for size, group in itertools.groupby(planned, lambda stream: stream.image_size):
@@ -233,9 +238,8 @@ def make_detector(settings: config.Config, resources: Resources):
             settings, image_size=size, layers=tuple(stream.level for stream in of_view)
         )
         floats = sum(stream.grid**2 * architecture.widths[stream.level] for stream in of_view)
-        views.append(
-            (embedder(seen, stages.make_stream_embedding(seen, of_view), (1, floats)), of_view)
-        )
+        compiled = stages.make_stream_embedding(seen, of_view, layout)
+        views.append((embedder(seen, compiled, (1, floats)), of_view))
     widths = [architecture.widths[stream.level] for stream in planned]
     return fused.make_detector(settings, views, widths), [view[0] for view in views]
 
@@ -250,13 +254,19 @@ def start(argv: Sequence[str]) -> None:
 
 
 def resources_from_flags(workdir: Path) -> Resources:
-    """What the flags allow a run to use; compiled programs are kept from here on."""
+    """What the flags allow a run to use; compiled programs are kept from here on.
+
+    Raises:
+      ConfigError: if a flag cannot be understood.
+    """
+    devices.parse(options.MESH.value)
     cache_dir = _cache_dir()
     if cache_dir is not None:
         compilation.keep_in(cache_dir / "compiled")
     return Resources(
         workdir,
         batch_size=options.BATCH_SIZE.value,
+        mesh=options.MESH.value,
         workers=options.WORKERS.value,
         num_figures=options.NUM_FIGURES.value,
         save_maps=options.SAVE_MAPS.value,

@@ -1,5 +1,6 @@
-"""The compiled stages of a run: embed, sample, score. Devices and batches are known here only."""
+"""The compiled stages of a run: embed, sample, score, a batch at a time."""
 
+import functools
 import itertools
 import math
 import time
@@ -7,16 +8,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cache, choices, detectors, loading, progress, streams
+from experiments import cache, choices, detectors, devices, loading, progress, streams
 from experiments.config import Config, num_features
 from experiments.streams import Stream
-from sgfr_jax import backbones, filters, linalg, maps, patches, pipeline, streaming, types
+from sgfr_jax import (
+    backbones,
+    filters,
+    linalg,
+    maps,
+    patches,
+    pipeline,
+    sharding,
+    streaming,
+    types,
+)
 from sgfr_jax.datasets import DatasetError, images
 
 # Choices between two reports of a sampler's progress.
@@ -47,6 +58,7 @@ class Embedder(NamedTuple):
     cache_dir: Path | None
     cache_bytes: int
     shape: tuple[int, int] | None = None  # `patch_shape`, if it is not that of config
+    layout: devices.Layout | None = None  # of the run's devices; no part of what embeddings are
 
     @property
     def patch_shape(self) -> tuple[int, int]:
@@ -116,29 +128,31 @@ class Embedder(NamedTuple):
             done += len(batch)
 
 
-def make_embedding(config: Config) -> Callable:
+def make_embedding(config: Config, layout: devices.Layout | None = None) -> Callable:
     """What an `Embedder` calls: `(backbone, images) -> (patches, finite)`, compiled once."""
 
-    def embed(apply, state, images):
+    def embed(state, images, *, apply):
         features, finite = _merged(config, apply(state, images), config.grid)
         return features.reshape(features.shape[0], -1, features.shape[-1]), finite
 
-    return _compiled(embed)
+    return _compiled(embed, layout)
 
 
-def make_stream_embedding(config: Config, streams: Sequence[Stream]) -> Callable:
+def make_stream_embedding(
+    config: Config, streams: Sequence[Stream], layout: devices.Layout | None = None
+) -> Callable:
     """The same for streams of one image size, whose patches lie one after the other.
 
     The patches are `[B, 1, F]` with `F = sum h w D`.
     """
 
-    def embed(apply, state, images):
+    def embed(state, images, *, apply):
         levels = apply(state, images)
         found = [_merged(config, {s.level: levels[s.level]}, s.grid) for s in streams]
         flat = [features.reshape(features.shape[0], 1, -1) for features, _ in found]
         return jnp.concatenate(flat, axis=-1), jnp.all(jnp.stack([ok for _, ok in found]), axis=0)
 
-    return _compiled(embed)
+    return _compiled(embed, layout)
 
 
 def _merged(config: Config, levels: Mapping[str, jax.Array], grid: int):
@@ -149,9 +163,9 @@ def _merged(config: Config, levels: Mapping[str, jax.Array], grid: int):
     return patches.unit_norm(features) if config.unit_norm else features, finite
 
 
-def _compiled(embed: Callable) -> Callable:
-    compiled = jax.jit(embed, static_argnums=0)
-    return lambda backbone, images: compiled(backbone.embed, backbone.state, images)
+def _compiled(embed: Callable, layout: devices.Layout | None) -> Callable:
+    compiled = devices.spread(embed, layout, static=("apply",))
+    return lambda backbone, images: compiled(backbone.state, images, apply=backbone.embed)
 
 
 def chunk_size(solver: str) -> int:
@@ -160,21 +174,57 @@ def chunk_size(solver: str) -> int:
     return max(usual, choices.SOLVERS[solver].chunk_size)
 
 
-def make_scorer(config: Config, solver: str) -> Callable:
+def make_scorer(config: Config, solver: str, layout: devices.Layout | None = None) -> Callable:
     """A compiled `(bank, patches [B, P, D]) -> (maps [B, S, S], image scores [B])`."""
     code, chunk = choices.make_coder(solver, config), chunk_size(solver)
-    size = (config.image_size, config.image_size)
+
+    def score(bank: types.Bank, features: jax.Array):
+        flat = features.reshape(-1, features.shape[-1])
+        scores = pipeline.score(bank, flat, code=code, chunk_size=chunk)
+        return _maps(config, scores.reshape(features.shape[0], config.grid, config.grid))
+
+    with_whole_bank = devices.spread(score, layout)
+    if layout is None:
+        return with_whole_bank
+
+    def with_any_bank(bank: types.Bank, features: jax.Array):
+        mesh = devices.bank_mesh(bank, layout)
+        if mesh.shape[sharding.ATOMS] == 1:
+            return with_whole_bank(bank, features)
+        return _scorer_over_atoms(config, solver, mesh)(bank, features)
+
+    return with_any_bank
+
+
+def _maps(config: Config, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The anomaly maps of patch scores `[B, h, w]`, and their image scores."""
+    found = maps.anomaly_map(scores, (config.image_size, config.image_size), sigma=config.sigma)
+    return found, maps.image_score(found)
+
+
+@functools.lru_cache(8)
+def _scorer_over_atoms(config: Config, solver: str, mesh: jax.sharding.Mesh) -> Callable:
+    """As `make_scorer`, of a bank that is split over a mesh's atoms axis."""
+    # What makes a local coder: how many atoms, and the penalty on their coefficients.
+    bound = choices.make_coder(solver, config).keywords
+    residuals = partial(
+        sharding.score_over_atoms, mesh=mesh, chunk_size=chunk_size(solver),
+        num_neighbors=bound["num_neighbors"], solve=bound["solve"],
+    )  # fmt: skip
+    make_maps = sharding.data_parallel(lambda _, scores: _maps(config, scores), mesh)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.DATA))
 
     @jax.jit
     def score(bank: types.Bank, features: jax.Array):
-        batch = features.shape[0]
-        flat = features.reshape(-1, features.shape[-1])
-        scores = pipeline.score(bank, flat, code=code, chunk_size=chunk)
-        scores = scores.reshape(batch, config.grid, config.grid)
-        found = maps.anomaly_map(scores, size, sigma=config.sigma)
-        return found, maps.image_score(found)
+        scores = residuals(bank, features.reshape(-1, features.shape[-1]))
+        return make_maps((), scores.reshape(features.shape[0], config.grid, config.grid))
 
-    return score
+    def call(bank: types.Bank, features: jax.Array):
+        num = features.shape[0]
+        padded = jax.device_put(sharding.pad_rows(features, mesh.shape[sharding.DATA]), rows)
+        return jax.tree.map(lambda x: x[:num], score(bank, padded))
+
+    return call
 
 
 def pad(batch: np.ndarray, size: int) -> np.ndarray:
@@ -196,8 +246,12 @@ def make_detector(embedder: Embedder) -> detectors.Detector:
         states = dict.fromkeys(config.solvers, bank)
         return detectors.Fitted(states, int(jnp.sum(bank.weights > 0)), notes, seconds)
 
-    scorers = {solver: make_scorer(config, solver) for solver in config.solvers}
-    return detectors.Detector(fit_category, embedder.batches, scorers, embedder.batch_size)
+    layout = embedder.layout
+    scorers = {solver: make_scorer(config, solver, layout) for solver in config.solvers}
+    return detectors.Detector(
+        fit_category, embedder.batches, scorers, embedder.batch_size,
+        partial(devices.put, layout=layout),
+    )  # fmt: skip
 
 
 def fit(
@@ -227,6 +281,7 @@ def fit(
         start = time.perf_counter()
         bank = jax.block_until_ready(learn(config, key, bank))
         learning = time.perf_counter() - start
+        bank = devices.place_bank(bank, config, embedder.layout, chunk_size(config.solver))
         return bank, notes, seconds._replace(sample=seconds.sample + learning)
 
     start = time.perf_counter()
@@ -235,11 +290,16 @@ def fit(
     embedded = time.perf_counter()
     with sampling() as report:
         bank = jax.block_until_ready(make_bank(config, key, points, num_atoms, report))
+    bank = devices.place_bank(bank, config, embedder.layout, chunk_size(config.solver))
     return bank, [], detectors.Seconds(embedded - start, time.perf_counter() - embedded)
 
 
 def make_bank(
-    config: Config, key: jax.Array, points: jax.Array, num_atoms: int, report: Report
+    config: Config,
+    key: jax.Array,
+    points: jax.Array | devices.Rows,
+    num_atoms: int,
+    report: Report,
 ) -> types.Bank:
     """The bank that coders run on: patches chosen from `points [N, D]`, or what is learned."""
     if config.subspaces == "dictionary":
@@ -247,7 +307,10 @@ def make_bank(
         bank = learned(key, points, num_atoms)
         report(num_atoms)
         return bank
-    bank = sample(choices.make_sampler(config), key, points, num_atoms, report)
+    if isinstance(points, devices.Rows):
+        bank = _sample_spread(key, points, num_atoms, report)
+    else:
+        bank = sample(choices.make_sampler(config), key, points, num_atoms, report)
     return learn(config, key, bank)
 
 
@@ -265,17 +328,82 @@ def sample(
     weights = jnp.ones(points.shape[0], jnp.float32)
     advance = jax.jit(sampler.advance, donate_argnums=0)
     selection = jax.jit(sampler.start, static_argnums=3)(key, points, weights, num_atoms)
-    done = 0
-    for step in range(1, math.ceil(num_atoms / SAMPLER_STRIDE) + 1):
-        selection = advance(selection, points, min(step * SAMPLER_STRIDE, num_atoms))
-        count = int(selection.count)
-        report(count - done)
-        done = count
+    selection = _in_steps(advance, selection, points, num_atoms, report)
     return types.make_bank(points, selection)
 
 
-def gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array:
-    """All patches of a split on the device, `[N, D]`, image after image."""
+def _in_steps(advance: Callable, state: Any, points: jax.Array, num_atoms: int, report: Report):
+    """Calls `advance(state, points, upto)` until all slots are filled, telling how far it is."""
+    done = 0
+    for step in range(1, math.ceil(num_atoms / SAMPLER_STRIDE) + 1):
+        state = advance(state, points, min(step * SAMPLER_STRIDE, num_atoms))
+        count = int(state.count)
+        report(count - done)
+        done = count
+    return state
+
+
+def _sample_spread(
+    key: jax.Array, points: devices.Rows, num_atoms: int, report: Report
+) -> types.Bank:
+    """The bank that k-center chooses of patches that no device holds all of; whole on the host."""
+    start, advance = spread_sampler(points.padded.sharding.mesh)
+    state = start(key, points.padded, points.num, num_atoms)
+    state = _in_steps(advance, state, points.padded, num_atoms, report)
+    # Of a run's own devices, wherever it was chosen.
+    return jax.tree.map(jnp.asarray, jax.device_get(sharding.bank_of(state)))
+
+
+@functools.lru_cache(1)
+def spread_sampler(mesh: jax.sharding.Mesh) -> tuple[Callable, Callable]:
+    """k-center in two parts, compiled for points that are spread over a mesh."""
+
+    def start_over_patches(key, points, num_points, num_atoms):
+        weights = (jnp.arange(points.shape[0]) < num_points).astype(points.dtype)
+        return sharding.k_center_start_over_patches(key, points, weights, num_atoms, mesh=mesh)
+
+    def advance_over_patches(state, points, upto):
+        return sharding.k_center_advance_over_patches(state, points, upto, mesh=mesh)
+
+    return (
+        jax.jit(start_over_patches, static_argnums=3),
+        jax.jit(advance_over_patches, donate_argnums=0),
+    )
+
+
+def is_spread(config: Config, layout: devices.Layout | None) -> bool:
+    """Whether nominal patches lie on all devices while a bank is chosen: k-center alone can."""
+    return layout is not None and config.sampler == "k_center" and config.subspaces != "dictionary"
+
+
+def place(
+    config: Config, points: np.ndarray, layout: devices.Layout | None
+) -> jax.Array | devices.Rows:
+    """Patches `[N, D]` where `make_bank` wants them: on the device, or spread over all."""
+    if not is_spread(config, layout):
+        return jnp.asarray(points)
+    each = -(-len(points) // layout.every.size)
+    return devices.Rows(devices.place([points], layout, each, points.shape[1]), len(points))
+
+
+def gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array | devices.Rows:
+    """All patches of a split, `[N, D]`, image after image: on the device, or spread over all."""
+    patches_each, features = embedder.patch_shape
+    if not is_spread(embedder.config, embedder.layout):
+        return _gather(embedder, split, report)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for batch in embedder.batches(split, cached=CACHED_IMAGES):
+            yield batch.reshape(-1, features)
+            report(len(batch))
+
+    num_images = len(split.examples)
+    each = devices.images_each(num_images, embedder.layout) * patches_each
+    padded = devices.place(blocks(), embedder.layout, each, features)
+    return devices.Rows(padded, num_images * patches_each)
+
+
+def _gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array:
     patches_each, features = embedder.patch_shape
     stored = jnp.empty((len(split.examples) * patches_each, features), jnp.float32)
     done = 0

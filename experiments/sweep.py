@@ -49,8 +49,9 @@ TENSORBOARD = flags.DEFINE_bool(
     "Also write event files below WORKDIR/tensorboard (pip install 'sgfr_jax[tensorboard]').",
 )  # fmt: skip
 
-# Flags of `experiments.run` that a sweep, which keeps records alone, has no use for.
-_OF_A_RUN = ("baseline", "check_data", "num_figures", "save_maps", "save_model")
+# Flags of `experiments.run` that a sweep has no use for: it keeps records alone, and a worker uses
+# one device.
+_OF_A_RUN = ("baseline", "check_data", "mesh", "num_figures", "save_maps", "save_model")
 
 
 def _executor() -> Callable[..., Iterator]:
@@ -71,7 +72,7 @@ def _given() -> set[str]:
     """The flags that the command line names."""
     given = {name for name in flags.FLAGS if flags.FLAGS[name].present} - {GRID.name}
     for name in sorted(given.intersection(_OF_A_RUN)):
-        raise choices.ConfigError(f"--{name} is for experiments.run: a sweep keeps records alone")
+        raise choices.ConfigError(f"--{name} is for experiments.run, not for a sweep")
     return given
 
 
