@@ -1,5 +1,6 @@
 """One category from images to record: fit, score, measure, draw."""
 
+import itertools
 import os
 import shutil
 import time
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import detectors, loading, pixels, progress, stages
+from experiments import detectors, loading, pixels, processes, progress, stages
 from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
@@ -130,28 +131,42 @@ def _score(
     gallery = Gallery(output.num_figures)
     maps_directory = output.workdir / "maps" / category.name
     figures_directory = output.workdir / "figures" / category.name
-    for directory in (maps_directory, figures_directory):  # of an earlier run
-        shutil.rmtree(directory, ignore_errors=True)
-    readable, done = loading.iterate(test, config), 0
+    if processes.first():
+        for directory in (maps_directory, figures_directory):  # of an earlier run
+            shutil.rmtree(directory, ignore_errors=True)
+    # Each process scores its own images and then knows those of all; where there is one, its own
+    # are all.
+    own = loading.subset(test, processes.deal(len(test.examples), detector.batch_size))
+    batches = iter(detector.batches(own) if own.examples else ())
+    readable, mine, done = loading.iterate(own, config), iter(own.examples), 0
+    nothing = np.empty((0, config.image_size, config.image_size), np.float32), np.empty(0)
     with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
         began = time.perf_counter()
-        for batch in detector.batches(test) if test.examples else ():
-            num = len(jax.tree.leaves(batch)[0])
-            pad = partial(stages.pad, size=detector.batch_size)
-            patches = detector.put(jax.tree.map(pad, batch))
+        while done < len(test.examples):
+            batch, here = next(batches, None), []
+            if batch is not None:  # the last round may be without this process
+                pad = partial(stages.pad, size=detector.batch_size)
+                patches = detector.put(jax.tree.map(pad, batch))
+                here = list(itertools.islice(mine, len(jax.tree.leaves(batch)[0])))
             shared = time.perf_counter() - began
-            loaded = [next(readable) for _ in range(num)]
+            loaded = [next(readable) for _ in here]
             began = time.perf_counter()
-            known = [j for j, image in enumerate(loaded) if image.mask is not None]
-            masks = [loaded[j].mask for j in known]
+            masks = [image.mask for image in loaded if image.mask is not None]
             if config.native:
-                masks = _native_masks([test.examples[done + j] for j in known])
+                known = zip(here, loaded, strict=True)
+                masks = _native_masks([e for e, image in known if image.mask is not None])
+            loaded, masks = processes.joined(loaded), processes.joined(masks)
+            known = [j for j, image in enumerate(loaded) if image.mask is not None]
+            num = len(loaded)
             reading = time.perf_counter() - began
             for i, (solver, scorer) in enumerate(scorers.items()):
                 began = time.perf_counter()
-                maps, image_scores = jax.device_get(scorer(fitted.states[solver], patches))
-                _check_finite(image_scores[:num], test.examples[done:])
-                scores[i][done : done + num] = image_scores[:num]
+                found = nothing
+                if here:
+                    found = jax.device_get(scorer(fitted.states[solver], patches))
+                    _check_finite(found[1][: len(here)], here)
+                maps, image_scores = (processes.concatenated(x[: len(here)]) for x in found)
+                scores[i][done : done + num] = image_scores
                 seconds[i] += shared + time.perf_counter() - began
 
                 began = time.perf_counter()
@@ -159,15 +174,16 @@ def _score(
                     counts[i].add(maps[known], masks)
                 metrics_seconds[i] += reading + time.perf_counter() - began
                 if i == 0:
-                    for j, (image, found) in enumerate(zip(loaded, maps, strict=False), done):
+                    for j, (image, found) in enumerate(zip(loaded, maps, strict=True), done):
                         _show(gallery, test.examples[j], image, found, scores[0][j])
-                        if output.save_maps:
+                        if output.save_maps and processes.first():
                             _save_map(maps_directory, test.examples[j], found)
             done += num
             report(num)
             began = time.perf_counter()
 
-    gallery.save(figures_directory)
+    if processes.first():
+        gallery.save(figures_directory)
     labels = np.array([example.label for example in test.examples], bool)
 
     def measure(i: int) -> Scored:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments import choices, memory
+from experiments import choices, memory, processes
 from experiments.choices import ConfigError
 from experiments.config import Config
 from sgfr_jax import sharding, types
@@ -69,8 +69,14 @@ def lay_out(text: str, config: Config) -> Layout | None:
     """The layout that `--mesh` asks for; None where the run has one device.
 
     Raises:
-      ConfigError: if there are not so many devices, or the configuration needs whole banks.
+      ConfigError: if there are not so many devices, the configuration needs whole banks, or several
+        processes cannot do it.
     """
+    if config.sampler == choices.STREAMING and processes.count() > 1:
+        raise ConfigError(
+            f"--sampler={config.sampler} sees the patches one after the other, in one process:"
+            " k_center spreads them over all"
+        )
     number, parts = parse(text)
     devices = _by_process()
     fewest = min(map(len, devices.values()))
@@ -151,6 +157,27 @@ def spread(function: Callable, layout: Layout | None, static: Sequence[str] = ()
         return jax.tree.map(lambda x: x[:num], found) if num % parts else found
 
     return call
+
+
+def is_spread(config: Config, layout: Layout | None) -> bool:
+    """Whether nominal patches lie on all devices while a bank is chosen: k-center alone can."""
+    return layout is not None and config.sampler == "k_center" and config.subspaces != "dictionary"
+
+
+def num_memories(config: Config, layout: Layout | None) -> int:
+    """Over how many memories nominal patches are spread; all CPU devices of a host share one."""
+    if not is_spread(config, layout):
+        return 1
+    return processes.count() if jax.default_backend() == "cpu" else layout.every.size
+
+
+def share(num_images: int, layout: Layout | None) -> range:
+    """Which training images this process embeds: those whose patches its devices will hold."""
+    if layout is None:
+        return range(num_images)
+    each = images_each(num_images, layout) * layout.own.size
+    start = min(processes.index() * each, num_images)
+    return range(start, min(start + each, num_images))
 
 
 def images_each(num_images: int, layout: Layout) -> int:

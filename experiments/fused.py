@@ -15,7 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import choices, detectors, devices, loading, progress, stages, synthetic
+from experiments import (
+    choices,
+    detectors,
+    devices,
+    loading,
+    processes,
+    progress,
+    stages,
+    synthetic,
+)
 from experiments.config import Config
 from experiments.streams import Stream
 from sgfr_jax import calibration, fusion, maps, pipeline, types
@@ -66,7 +75,7 @@ def make_detector(
     shapes = [(stream.grid**2, width) for stream, width in zip(streams, widths, strict=True)]
     readers, rest = [], iter(shapes)
     for embedder, of_view in views:
-        readers.append(partial(_batches, embedder, list(itertools.islice(rest, len(of_view)))))
+        readers.append(_Reader(embedder, list(itertools.islice(rest, len(of_view)))))
 
     def fit(category: loading.Checked) -> detectors.Fitted:
         return _fit(config, streams, scorers, readers, layout, category)
@@ -80,14 +89,18 @@ def make_detector(
     )
 
 
-def _batches(
-    embedder: stages.Embedder, shapes: Sequence[tuple[int, int]], split: loading.Split
-) -> Iterator[list[np.ndarray]]:
-    """The patches `[n, P, D]` of the streams of one image size, of some images at a time."""
-    ends = np.cumsum([num_patches * width for num_patches, width in shapes])[:-1]
-    for flat in embedder.batches(split):
-        parts = np.split(flat[:, 0], ends, axis=1)
-        yield [x.reshape(len(x), *shape) for x, shape in zip(parts, shapes, strict=True)]
+class _Reader(NamedTuple):
+    """Embeds images at one size."""
+
+    embedder: stages.Embedder
+    shapes: Sequence[tuple[int, int]]  # of each stream of that size: `P` and `D`
+
+    def __call__(self, split: loading.Split) -> Iterator[list[np.ndarray]]:
+        """The patches `[n, P, D]` of the streams, of some images at a time."""
+        ends = np.cumsum([num_patches * width for num_patches, width in self.shapes])[:-1]
+        for flat in self.embedder.batches(split):
+            parts = np.split(flat[:, 0], ends, axis=1)
+            yield [x.reshape(len(x), *shape) for x, shape in zip(parts, self.shapes, strict=True)]
 
 
 def _all_batches(readers: Sequence[Callable], split: loading.Split) -> Iterator[tuple]:
@@ -162,14 +175,15 @@ class _Scorer:
 
     def held_out(self, bank, sources, features, own, grid):
         """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""
-        found = []
-        for begin in range(0, len(features), _BATCH):
-            some = slice(begin, begin + _BATCH)
+        found, mine = [], processes.share(len(features))
+        for begin in range(mine.start, mine.stop, _BATCH):
+            some = slice(begin, min(begin + _BATCH, mine.stop))
             padded = tuple(stages.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
-            found.append(jax.device_get(self._held_out((bank, sources), padded, grid=grid)))
+            of_some = jax.device_get(self._held_out((bank, sources), padded, grid=grid))
+            found.append([x[: some.stop - begin] for x in of_some])
         # Out of the devices' parts, as what comes next is of all images.
-        joined = (np.concatenate(parts)[: len(features)] for parts in zip(*found, strict=True))
-        return [jnp.asarray(x) for x in joined]
+        every = zip(*processes.joined(found), strict=True)
+        return [jnp.asarray(np.concatenate(parts)) for parts in every]
 
     def glance(self, calibrated, scores, owners) -> Found:
         """What calibrated scores make of images."""
@@ -191,21 +205,26 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
     embed_seconds = sample_seconds = 0.0
     banks, origins, nominal = [], [], []
     by_size = itertools.groupby(enumerate(streams), lambda numbered: numbered[1].image_size)
+    mine = devices.share(num_images, layout)
+    split = loading.subset(category.train, mine)
+    kept_here = kept[np.isin(kept, mine)] - mine.start
     for read, (size, group) in zip(readers, by_size, strict=True):
         start = time.perf_counter()
         keys, grids = zip(*((jax.random.fold_in(key, i), s.grid) for i, s in group), strict=True)
         picks = [_pick(*of, num_images) for of in zip(keys, grids, strict=True)]
-        with progress.bar(f"{name}: embedding at {size} px", num_images, "images") as report:
-            points, seen = _read(read(category.train), picks, kept, report)
-        nominal.extend(seen)
+        with progress.bar(f"{name}: embedding at {size} px", len(mine), "images") as report:
+            here = [picked[mine.start : mine.stop] for picked in picks]
+            points, seen = _read(read(split), read.shapes, here, kept_here, report)
+        nominal.extend(map(processes.concatenated, seen))
         embedded = time.perf_counter()
-        sizes = [config.num_atoms(len(of_stream)) for of_stream in points]
+        sizes = [config.num_atoms(picked.size) for picked in picks]
         with progress.bar(f"{name}: sampling at {size} px", sum(sizes), "atoms") as report:
             for of_key, picked, num_atoms in zip(keys, picks, sizes, strict=True):
                 # Large, and no longer needed.
-                of_stream = stages.place(config, points.pop(0), layout)
+                of_stream = stages.place(config, points.pop(0), picked.shape, layout)
                 bank = stages.make_bank(config, of_key, of_stream, num_atoms, report)
-                banks.append(devices.replicate(jax.block_until_ready(bank), layout))
+                bank = processes.agreed(jax.block_until_ready(bank))
+                banks.append(devices.replicate(bank, layout))
                 if config.subspaces == "implicit":
                     origins.append(detectors.origins(bank.indices, picked))
                 else:
@@ -226,7 +245,7 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
     for solver, scorer in scorers.items():
         with progress.bar(f"{name}: weighing streams", len(streams), "streams") as report:
             state = _weigh(scorer, tuple(banks), sources, (nominal, kept), (made, drawn), report)
-            states[solver] = devices.replicate(state, layout)
+            states[solver] = devices.replicate(processes.agreed(state), layout)
     own = next(iter(states.values()))
     shares = [f"{s.name} {w:.2f}" for s, w in zip(streams, own.map_weights, strict=True)]
     notes.append(f"weights from {len(drawn.masks)} synthetic defects: {', '.join(shares)}")
@@ -246,19 +265,22 @@ def _pick(key: jax.Array, grid: int, num_images: int) -> np.ndarray:
 
 def _read(
     batches: Iterator[Sequence[np.ndarray]],
+    shapes: Sequence[tuple[int, int]],
     picks: Sequence[np.ndarray],
     kept: np.ndarray,
     report: stages.Report,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Of every stream the picked patches `[N n, D]`, and all `[M, P, D]` of the `kept` images."""
-    points, nominal = [None] * len(picks), [[] for _ in picks]
+    points = [
+        np.empty((*picked.shape, features), np.float32)
+        for picked, (_, features) in zip(picks, shapes, strict=True)
+    ]
+    nominal = [[np.empty((0, *shape), np.float32)] for shape in shapes]
     done = 0
     for batch in batches:
         rows = np.arange(done, done + len(batch[0]))
         inside = np.isin(rows, kept)
         for i, (features, picked) in enumerate(zip(batch, picks, strict=True)):
-            if points[i] is None:
-                points[i] = np.empty((*picked.shape, features.shape[-1]), np.float32)
             points[i][rows] = features[np.arange(len(rows))[:, None], picked[rows]]
             nominal[i].append(features[inside])
         done += len(rows)
@@ -270,12 +292,13 @@ def _gather(readers: Sequence[Callable], split: loading.Split, title: str) -> li
     """All patches of a split, `[n, P, D]` of every stream."""
     if not split.examples:
         return []
-    found = []
-    with progress.bar(title, len(split.examples), "images") as report:
-        for batch in _all_batches(readers, split):
+    found, mine = [], processes.share(len(split.examples))
+    with progress.bar(title, len(mine), "images") as report:
+        for batch in _all_batches(readers, loading.subset(split, mine)):
             found.append(batch)
             report(len(batch[0]))
-    return [np.concatenate(of_stream) for of_stream in zip(*found, strict=True)]
+    every = zip(*processes.joined(found), strict=True)
+    return [np.concatenate(of_stream) for of_stream in every]
 
 
 def _weigh(scorer: _Scorer, banks, sources, nominal, made, report) -> Fused:

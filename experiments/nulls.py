@@ -82,7 +82,7 @@ def held_out(
     alone = len(chosen) == 1  # without its atoms there would be none
     scores, pixels = [], thresholds.no_pixels()
     with progress.bar(f"{category.name}: held-out scores", len(chosen), "images") as report:
-        for batch in detector.batches(_subset(category.train, chosen)):
+        for batch in detector.batches(loading.subset(category.train, chosen)):
             for patches in _one_by_one(batch):
                 others = state if alone else without(state, fitted.origins, chosen[len(scores)])
                 maps, score = jax.device_get(scorer(others, patches))
@@ -98,15 +98,6 @@ def _choose(num_images: int, calibrated_on: Sequence[int], seed: int) -> list[in
     order = np.random.default_rng(seed).permutation(num_images)
     order = order[np.argsort(np.isin(order, calibrated_on), kind="stable")]
     return sorted(int(i) for i in order[:NULL_IMAGES])
-
-
-def _subset(split: loading.Split, chosen: Sequence[int]) -> loading.Split:
-    kept = split.kept and tuple(split.kept[i] for i in chosen)
-    return split._replace(
-        examples=tuple(split.examples[i] for i in chosen),
-        hashes=tuple(split.hashes[i] for i in chosen),
-        kept=kept,
-    )
 
 
 def _one_by_one(batch: Any):

@@ -31,6 +31,7 @@ from experiments import (
     interruption,
     memory,
     options,
+    processes,
     progress,
     records,
     streams,
@@ -76,19 +77,24 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     from experiments import environment, loading
 
     workdir = resources.workdir
-    records.open_workdir(workdir)
+    if processes.first():
+        records.open_workdir(workdir)
+    layout = devices.lay_out(resources.mesh, settings)
     found = load_data(settings, resources.accept_license)
     model_paths = {category.name: workdir / "models" / category.name for category in found}
-    if resources.save_model:
+    save_model = resources.save_model and processes.first()
+    if save_model:
         from experiments import models
         from sgfr_jax import saving
 
         for path in model_paths.values():
             saving.check_place(path)
-    for note in counts.differences(settings.dataset, found) if settings.shots is None else ():
-        print(f"note: {note}", file=sys.stderr)
-    config.check_sizes(settings, {c.name: len(c.train) for c in found})
-    memory.check(settings, {c.name: len(c.train) for c in found})
+    if settings.shots is None and processes.first():
+        for note in counts.differences(settings.dataset, found):
+            print(f"note: {note}", file=sys.stderr)
+    num_train = {category.name: len(category.train) for category in found}
+    config.check_sizes(settings, num_train)
+    memory.check(settings, num_train, devices.num_memories(settings, layout))
 
     detector, embedders = make_detector(settings, resources)
     train_hashes = {category.name: loading.hash_images(category.train) for category in found}
@@ -105,7 +111,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     made_with = environment.describe()
     output = one_category.Output(workdir, resources.num_figures, resources.save_maps)
     fitted = []  # the last category's detector and test scores
-    if resources.save_model:
+    if save_model:
         output = output._replace(keep=lambda *found: fitted.append(found))
     finished = []
     for category in checked:
@@ -118,14 +124,16 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             output=[resources.num_figures, resources.save_maps],
         )
         record, path = records.kept(workdir, digest), model_paths[category.name]
-        if record is not None and (not resources.save_model or models.saved_by(path) == digest):
+        done = record is not None and (not save_model or models.saved_by(path) == digest)
+        if processes.agreed(done):
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
         else:
             outcome = one_category.run(category, detector, settings, output)
             record = records.Record(
                 category.name, digest, dataclasses.asdict(settings), made_with, **outcome
             )
-            records.keep(workdir, record)
+            if processes.first():
+                records.keep(workdir, record)
         if fitted:
             of_category, scores = fitted.pop()
             model = models.make(
@@ -134,7 +142,8 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             )  # fmt: skip
             models.save(path, model)
         finished.append(record)
-    records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
+    if processes.first():
+        records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
     return finished
 
 
@@ -298,9 +307,10 @@ def foreseen(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def exit_on_mistakes() -> Iterator[None]:
-    """Turns every foreseen mistake into one line and an exit status."""
+    """Turns every foreseen mistake into one line and an exit status, of all processes."""
     try:
-        yield
+        with processes.ending_together(foreseen):
+            yield
     except Exception as error:
         if not foreseen(error):
             raise
@@ -315,8 +325,12 @@ def main(argv: Sequence[str]) -> None:
         settings = options.config_from_flags()
         if options.CHECK_DATA.value:
             sys.exit(0 if check_data(settings, accept_license=options.ACCEPT_LICENSE.value) else 1)
-        finished = run(settings, resources_from_flags(workdir))
-    report(finished, workdir)
+        resources = resources_from_flags(workdir)
+        processes.join(options.cluster_from_flags())
+        finished = run(settings, resources)
+        processes.leave()
+    if processes.first():
+        report(finished, workdir)
 
 
 def _clean_up() -> None:

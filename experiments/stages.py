@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cache, choices, detectors, devices, loading, progress, streams
+from experiments import (
+    cache,
+    choices,
+    detectors,
+    devices,
+    loading,
+    processes,
+    progress,
+    streams,
+)
 from experiments.config import Config, num_features
 from experiments.streams import Stream
 from sgfr_jax import (
@@ -82,8 +91,12 @@ class Embedder(NamedTuple):
         )
 
     def known(self, hashes: tuple[str, ...]) -> bool:
-        """Whether the embeddings of these images are in the cache."""
-        return self.cache_dir is not None and cache.holds(self.cache_dir, self.entry(hashes))
+        """Whether the embeddings of these training images are in the cache, each process's own."""
+        if self.cache_dir is None:
+            return False
+        mine = devices.share(len(hashes), self.layout)
+        name = self.entry(hashes[mine.start : mine.stop])
+        return all(processes.joined([not mine or cache.holds(self.cache_dir, name)]))
 
     def batches(self, split: loading.Split, *, cached: int | None = None) -> Iterator[np.ndarray]:
         """The patches of a split, `[n, P, D]` float32 at a time; `n` is the batch size but last.
@@ -96,7 +109,7 @@ class Embedder(NamedTuple):
           DatasetError: names the first image with features that are not finite.
         """
         made = self._embedded(split)
-        if self.cache_dir is None:
+        if self.cache_dir is None or not split.examples:
             return made
         found = self.cached(split, cached or self.batch_size)
         if found is not None:
@@ -240,7 +253,8 @@ def make_detector(embedder: Embedder) -> detectors.Detector:
     def fit_category(category: loading.Checked) -> detectors.Fitted:
         num_images = len(category.train.examples)
         num_atoms = config.num_atoms(num_images * config.grid**2)
-        embedding = partial(progress.bar, f"{category.name}: embedding", num_images, "images")
+        num_own = len(devices.share(num_images, embedder.layout))
+        embedding = partial(progress.bar, f"{category.name}: embedding", num_own, "images")
         sampling = partial(progress.bar, f"{category.name}: sampling", num_atoms, "atoms")
         bank, notes, seconds = fit(embedder, category.train, embedding, sampling)
         states = dict.fromkeys(config.solvers, bank)
@@ -290,6 +304,7 @@ def fit(
     embedded = time.perf_counter()
     with sampling() as report:
         bank = jax.block_until_ready(make_bank(config, key, points, num_atoms, report))
+    bank = processes.agreed(bank)
     bank = devices.place_bank(bank, config, embedder.layout, chunk_size(config.solver))
     return bank, [], detectors.Seconds(embedded - start, time.perf_counter() - embedded)
 
@@ -371,33 +386,41 @@ def spread_sampler(mesh: jax.sharding.Mesh) -> tuple[Callable, Callable]:
     )
 
 
-def is_spread(config: Config, layout: devices.Layout | None) -> bool:
-    """Whether nominal patches lie on all devices while a bank is chosen: k-center alone can."""
-    return layout is not None and config.sampler == "k_center" and config.subspaces != "dictionary"
-
-
 def place(
-    config: Config, points: np.ndarray, layout: devices.Layout | None
+    config: Config, points: np.ndarray, shape: tuple[int, int], layout: devices.Layout | None
 ) -> jax.Array | devices.Rows:
-    """Patches `[N, D]` where `make_bank` wants them: on the device, or spread over all."""
-    if not is_spread(config, layout):
-        return jnp.asarray(points)
-    each = -(-len(points) // layout.every.size)
-    return devices.Rows(devices.place([points], layout, each, points.shape[1]), len(points))
+    """Patches where `make_bank` wants them: on the device, or spread over all.
+
+    Args:
+      config: of the run.
+      points: `[n, D]`: those of this process's share of the training images.
+      shape: how many training images there are, and patches of each.
+      layout: of the run.
+    """
+    if not devices.is_spread(config, layout):
+        return jnp.asarray(processes.concatenated(points))
+    num_images, of_each = shape
+    each = devices.images_each(num_images, layout) * of_each
+    padded = devices.place([points], layout, each, points.shape[1])
+    return devices.Rows(padded, num_images * of_each)
 
 
 def gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array | devices.Rows:
     """All patches of a split, `[N, D]`, image after image: on the device, or spread over all."""
     patches_each, features = embedder.patch_shape
-    if not is_spread(embedder.config, embedder.layout):
-        return _gather(embedder, split, report)
+    num_images = len(split.examples)
+    split = loading.subset(split, devices.share(num_images, embedder.layout))
+    if not devices.is_spread(embedder.config, embedder.layout):
+        points = _gather(embedder, split, report)
+        if processes.count() == 1:
+            return points
+        return jnp.asarray(processes.concatenated(np.asarray(points)))
 
     def blocks() -> Iterator[np.ndarray]:
         for batch in embedder.batches(split, cached=CACHED_IMAGES):
             yield batch.reshape(-1, features)
             report(len(batch))
 
-    num_images = len(split.examples)
     each = devices.images_each(num_images, embedder.layout) * patches_each
     padded = devices.place(blocks(), embedder.layout, each, features)
     return devices.Rows(padded, num_images * patches_each)

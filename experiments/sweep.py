@@ -51,7 +51,10 @@ TENSORBOARD = flags.DEFINE_bool(
 
 # Flags of `experiments.run` that a sweep has no use for: it keeps records alone, and a worker uses
 # one device.
-_OF_A_RUN = ("baseline", "check_data", "mesh", "num_figures", "save_maps", "save_model")
+_OF_A_RUN = (
+    "baseline", "check_data", "coordinator_address", "distributed", "mesh", "num_figures",
+    "num_processes", "process_id", "save_maps", "save_model",
+)  # fmt: skip
 
 
 def _executor() -> Callable[..., Iterator]:
