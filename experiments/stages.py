@@ -235,7 +235,7 @@ def _scorer_over_atoms(config: Config, solver: str, mesh: jax.sharding.Mesh) -> 
     def call(bank: types.Bank, features: jax.Array):
         num = features.shape[0]
         padded = jax.device_put(sharding.pad_rows(features, mesh.shape[sharding.DATA]), rows)
-        return jax.tree.map(lambda x: x[:num], score(bank, padded))
+        return devices.first_rows(score(bank, padded), num)
 
     return call
 
