@@ -4,7 +4,7 @@ All run the same program in step. Each reads, embeds and scores its own share of
 all must know goes through `joined`; the first alone writes. A process that fails, or is killed,
 ends the others within two minutes, with a message that names it.
 
-Where there is one process, everything here is done at once and costs nothing.
+Where there is one process, all of this is done at once and costs nothing.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -32,6 +32,8 @@ HEARTBEAT_SECONDS = 30
 # How long the processes wait for each other at the start, and at the end.
 MEETING_SECONDS = 100
 _POLL_SECONDS = 1
+# What `joined` sends at a time: every device of every process receives as much of each process.
+_PIECE_BYTES = 1 << 24
 # Where a process that fails leaves its last words.
 _FAILED = "sgfr_jax/failed"
 
@@ -107,6 +109,7 @@ def join(cluster: Cluster | None) -> None:
         )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"the processes of the run have not met: {error}") from error
+    _met.set()
     for watcher in _watchers:
         watcher.start()
     print(f"process {index()} of {count()}", file=sys.stderr)
@@ -124,17 +127,30 @@ def leave() -> None:
 
 def count() -> int:
     """How many processes there are."""
-    return jax.process_count() if jax.distributed.is_initialized() else 1
+    return jax.process_count() if _met.is_set() else 1
 
 
 def index() -> int:
     """Which of them this is."""
-    return jax.process_index() if jax.distributed.is_initialized() else 0
+    return jax.process_index() if _met.is_set() else 0
 
 
 def first() -> bool:
     """Whether this is the process that writes and talks."""
     return index() == 0
+
+
+def first_then_others(make: Callable[[], T]) -> T:
+    """What `make` returns, called by the first process alone before the others call it too.
+
+    For what leaves files that all of them look for, such as a download.
+    """
+    if not first():
+        joined([])
+        return make()
+    made = make()
+    joined([])
+    return made
 
 
 def share(num: int) -> range:
@@ -161,16 +177,23 @@ def joined(items: Sequence[T]) -> list[T]:
     from jax.experimental import multihost_utils
 
     mine = np.frombuffer(pickle.dumps(list(items)), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int32(len(mine)))
-    # Few sizes compile few programs.
-    padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
-    padded[: len(mine)] = mine
-    every = multihost_utils.process_allgather(padded)
-    return [
-        item
-        for row, size in zip(every, sizes, strict=True)
-        for item in pickle.loads(row[:size].tobytes())
+    sizes = [
+        high << 20 | low
+        for high, low in multihost_utils.process_allgather(
+            np.array([len(mine) >> 20, len(mine) % (1 << 20)], np.int32)
+        ).tolist()
     ]
+    # Few sizes compile few programs.
+    piece = min(1 << (max(sizes) - 1).bit_length(), _PIECE_BYTES)
+    received = [bytearray() for _ in sizes]
+    for begin in range(0, max(sizes), piece):
+        some = np.zeros(piece, np.uint8)
+        own = mine[begin : begin + piece]
+        some[: len(own)] = own
+        for whole, of_one in zip(received, multihost_utils.process_allgather(some), strict=True):
+            whole += of_one.data
+    # What follows a pickle's end is not looked at.
+    return [item for whole in received for item in pickle.loads(whole)]
 
 
 def concatenated(array: np.ndarray) -> np.ndarray:
@@ -184,11 +207,11 @@ def agreed(value: T) -> T:
 
 
 @contextlib.contextmanager
-def ending_together(foreseen):
+def ending_together(foreseen: Callable[[Exception], bool]) -> Iterator[None]:
     """Where a process of several fails, tells the others why, and ends at once.
 
     Args:
-      foreseen: `(error) -> bool`: whether its message says everything.
+      foreseen: whether an error's message says everything.
     """
     try:
         yield
@@ -250,7 +273,7 @@ def _end(why: str) -> None:
         os._exit(1)
 
 
-_ended = threading.Event()
+_met, _ended = threading.Event(), threading.Event()
 _watchers = [threading.Thread(target=of, daemon=True) for of in (_watch_others, _watch_first)]
 
 

@@ -80,7 +80,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     if processes.first():
         records.open_workdir(workdir)
     layout = devices.lay_out(resources.mesh, settings)
-    found = load_data(settings, resources.accept_license)
+    found = processes.first_then_others(lambda: load_data(settings, resources.accept_license))
     model_paths = {category.name: workdir / "models" / category.name for category in found}
     save_model = resources.save_model and processes.first()
     if save_model:
@@ -123,7 +123,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             version=made_with,
             output=[resources.num_figures, resources.save_maps],
         )
-        record, path = records.kept(workdir, digest), model_paths[category.name]
+        record, path = processes.agreed(records.kept(workdir, digest)), model_paths[category.name]
         done = record is not None and (not save_model or models.saved_by(path) == digest)
         if processes.agreed(done):
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
