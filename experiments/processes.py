@@ -94,21 +94,32 @@ def _num_started(environment: Mapping[str, str]) -> int:
 def join(cluster: Cluster | None) -> None:
     """Waits until all processes of the cluster are there; before anything else is asked of JAX.
 
+    Ends this process with a message if they have not come within `MEETING_SECONDS`.
+
     Raises:
-      ConfigError: if they are not, or JAX cannot find out who they are.
+      ConfigError: if JAX cannot find out who they are.
     """
     if cluster is None:
         return
     _delay_aborts()
+    # JAX's own timeout aborts.
+    patience = threading.Timer(MEETING_SECONDS, _end, [
+        f"error: the processes of the run have not met within {MEETING_SECONDS} seconds: is each"
+        f" of them running, and can it reach process 0 ({cluster.address or 'see --distributed'})?"
+    ])  # fmt: skip
+    patience.daemon = True
+    patience.start()
     try:
         jax.distributed.initialize(
             *cluster,
-            initialization_timeout=MEETING_SECONDS,
+            initialization_timeout=MEETING_SECONDS + 60,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=MEETING_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"the processes of the run have not met: {error}") from error
+    finally:
+        patience.cancel()
     _met.set()
     for watcher in _watchers:
         watcher.start()
@@ -269,7 +280,7 @@ def _watch_first() -> None:
 
 def _end(why: str) -> None:
     if not _ended.is_set():
-        os.write(sys.stderr.fileno(), f"\n{why}\nprocess {index()} ends too\n".encode())
+        os.write(sys.stderr.fileno(), f"\n{why}\n".encode())
         os._exit(1)
 
 
