@@ -139,7 +139,7 @@ def _score(
     own = loading.subset(test, processes.deal(len(test.examples), detector.batch_size))
     batches = iter(detector.batches(own) if own.examples else ())
     readable, mine, done = loading.iterate(own, config), iter(own.examples), 0
-    nothing = np.empty((0, config.image_size, config.image_size), np.float32), np.empty(0)
+    nothing = tuple(np.empty((0, *shape), np.float32) for shape in ((config.image_size,) * 2, ()))
     with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
         began = time.perf_counter()
         while done < len(test.examples):
