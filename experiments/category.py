@@ -181,6 +181,7 @@ def _score(
             done += num
             report(num)
             began = time.perf_counter()
+        next(batches, None)  # the end, at which embeddings that have gone by are kept
 
     if processes.first():
         gallery.save(figures_directory)
