@@ -36,7 +36,7 @@ def batches(detector: detectors.Detector, seen: loading.Views) -> Iterator[Batch
     for found in detector.batches(seen.split) if len(seen.owners) else ():
         num = len(jax.tree.leaves(found)[0])
         extents = None if seen.extents is None else pad(seen.extents[done : done + num])
-        yield Batch(jax.device_put(jax.tree.map(pad, found)), extents, num)
+        yield Batch(detector.put(jax.tree.map(pad, found)), extents, num)
         done += num
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import assembly, detectors, loading, pixels, progress, review
+from experiments import assembly, detectors, loading, pixels, processes, progress, review
 from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
@@ -99,7 +99,7 @@ def start(
             output.keep(fitted, own.scores)
         baselines = dict(zip(config.baselines, others, strict=True))
         own_results = results(own)
-        if output.num_review:
+        if output.num_review and processes.first():
             points = {name: found.points for name, found in baselines.items()}
             points = {config.solver: own.points} | points
             review.save(output.workdir, category.name, own_results, shown, points)
@@ -140,38 +140,49 @@ def _score(
     gallery = Gallery(output.num_figures)
     maps_directory = output.workdir / "maps" / category.name
     figures_directory = output.workdir / "figures" / category.name
-    for directory in (maps_directory, figures_directory):  # of an earlier run
-        shutil.rmtree(directory, ignore_errors=True)
+    if processes.first():
+        for directory in (maps_directory, figures_directory):  # of an earlier run
+            shutil.rmtree(directory, ignore_errors=True)
     size = (config.image_size, config.image_size)
-    found = _whole_images(test, detector, fitted, config, seconds)
-    readable, done = loading.iterate(test, config), 0
+    # Each process scores its own images and then knows those of all; where there is one, its own
+    # are all.
+    own = test.take(processes.deal(len(test.examples), detector.batch_size))
+    found = _whole_images(own, detector, fitted, config, seconds)
+    readable, mine, done = loading.iterate(own, config), iter(own.examples), 0
     with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
-        while here := list(itertools.islice(found, detector.batch_size)):
+        while done < len(test.examples):
+            # None in the last round, if that is without this process.
+            here = list(itertools.islice(found, detector.batch_size))
             began = time.perf_counter()
             loaded = [next(readable) for _ in here]
-            known = [j for j, image in enumerate(loaded) if image.mask is not None]
-            masks = [loaded[j].mask for j in known]
+            masks = [image.mask for image in loaded if image.mask is not None]
+            examples = list(itertools.islice(mine, len(here)))
             if config.native:
-                masks = _native_masks([test.examples[done + j] for j in known])
+                known = zip(examples, loaded, strict=True)
+                masks = _native_masks([e for e, image in known if image.mask is not None])
+            here, loaded, masks = (processes.joined(items) for items in (here, loaded, masks))
+            known = [j for j, image in enumerate(loaded) if image.mask is not None]
             reading = time.perf_counter() - began
-            for i, own in enumerate(zip(*here, strict=True)):
+            for i, wholes in enumerate(zip(*here, strict=True)):
                 began = time.perf_counter()
-                scores[i][done : done + len(own)] = [whole.score for whole in own]
-                maps = [to_size(whole.anomaly_map, size) for whole in own]
+                scores[i][done : done + len(wholes)] = [whole.score for whole in wholes]
+                maps = [to_size(whole.anomaly_map, size) for whole in wholes]
                 if known:
-                    counted = [whole.anomaly_map for whole in own] if config.native else maps
+                    counted = [w.anomaly_map for w in wholes] if config.native else maps
                     counts[i].add([counted[j] for j in known], masks)
                 metrics_seconds[i] += reading + time.perf_counter() - began
                 if i == 0:
                     for j, (image, of_image) in enumerate(zip(loaded, maps, strict=True), done):
                         _show(gallery, test.examples[j], image, of_image, scores[0][j])
                         shown.add(test.examples[j], image, of_image, scores[0][j])
-                        if output.save_maps:
+                        if output.save_maps and processes.first():
                             _save_map(maps_directory, test.examples[j], of_image)
             done += len(here)
             report(len(here))
+        next(found, None)  # the end, at which embeddings that have gone by are kept
 
-    gallery.save(figures_directory)
+    if processes.first():
+        gallery.save(figures_directory)
     labels = np.array([example.label for example in test.examples], bool)
 
     def measure(i: int) -> Scored:

@@ -51,6 +51,7 @@ class Detector(NamedTuple):
     batch_size: int
     # Of the same arguments, what each of `S` banks adds to the maps: `[S, B, H, W]`.
     parts: Mapping[str, Callable] = MappingProxyType({})
+    put: Callable[[Any], Any] = jax.device_put  # a batch to where scorers want it
 
 
 def origins(bank_indices: jax.Array, picks: np.ndarray, owners: np.ndarray) -> Origins:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import detectors, loading, progress, stages, synthetic
+from experiments import detectors, devices, loading, processes, progress, stages, synthetic
 from experiments.config import Config
 from experiments.streams import Stream
 from sgfr_jax import calibration, fusion, maps, pipeline, types
@@ -71,14 +71,15 @@ def make_detector(
       widths: `D` of every stream, in the order of the views.
     """
     streams = [stream for _, of_view in views for stream in of_view]
-    scorers = {solver: Scorer(config, streams, solver) for solver in config.solvers}
+    layout = views[0][0].layout
+    scorers = {solver: Scorer(config, streams, solver, layout=layout) for solver in config.solvers}
     shapes = [(stream.grid**2, width) for stream, width in zip(streams, widths, strict=True)]
     readers, rest = [], iter(shapes)
     for embedder, of_view in views:
-        readers.append(partial(_batches, embedder, list(itertools.islice(rest, len(of_view)))))
+        readers.append(_Reader(embedder, list(itertools.islice(rest, len(of_view)))))
 
     def fit(category: loading.Checked) -> detectors.Fitted:
-        return _fit(config, streams, scorers, readers, category)
+        return _fit(config, streams, scorers, readers, layout, category)
 
     return detectors.Detector(
         fit,
@@ -86,15 +87,20 @@ def make_detector(
         {solver: scorer.score for solver, scorer in scorers.items()},
         views[0][0].batch_size,
         {solver: scorer.parts for solver, scorer in scorers.items()},
+        partial(devices.put, layout=layout),
     )
 
 
-def _batches(
-    embedder: stages.Embedder, shapes: Sequence[tuple[int, int]], split: loading.Split
-) -> Iterator[list[np.ndarray]]:
-    """The patches `[n, P, D]` of the streams of one image size, of some images at a time."""
-    for flat in embedder.batches(split):
-        yield part(flat, shapes)
+class _Reader(NamedTuple):
+    """Embeds images at one size."""
+
+    embedder: stages.Embedder
+    shapes: Sequence[tuple[int, int]]  # of each stream of that size: `P` and `D`
+
+    def __call__(self, split: loading.Split) -> Iterator[list[np.ndarray]]:
+        """The patches `[n, P, D]` of the streams, of some images at a time."""
+        for flat in self.embedder.batches(split):
+            yield part(flat, self.shapes)
 
 
 def part(flat: np.ndarray, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
@@ -126,14 +132,15 @@ class Scorer:
         streams: Sequence[Stream],
         solver: str,
         coding: stages.Coding | None = None,
+        layout: devices.Layout | None = None,
     ):
         """Of the arguments of `stages.make_scorer`."""
         code, chunk_size = coding or stages.usual_coding(config, solver)
         size = (config.image_size, config.image_size)
         self.streams = streams
 
-        @partial(jax.jit, static_argnames="grid")
-        def held_out(bank, sources, features, own, *, grid):
+        def held_out(fitted, images, *, grid):
+            (bank, sources), (features, own) = fitted, images
             found = pipeline.score_held_out(
                 bank, sources, features, own, code=code, chunk_size=chunk_size
             )
@@ -146,22 +153,21 @@ class Scorer:
         def coarse(found):
             return found[:, _COARSE // 2 :: _COARSE, _COARSE // 2 :: _COARSE]
 
-        @jax.jit
-        def glance(calibrated, scores, owners, extents):
-            found = maps_of(calibrated, scores, owners, extents)
+        def glance(calibrated, batch):
+            found, extents = maps_of(calibrated, *batch), batch[-1]
             shown = jnp.ones(found.shape, bool)
             if extents is not None:
                 shown = of_squares.inside(extents, size)
             return coarse(found), maps.image_score(found, extents), coarse(shown)
 
-        @partial(jax.jit, static_argnames="grid")
-        def of_stream(bank, calibrated, features, extents, *, grid):
+        def of_stream(fitted, batch, *, grid):
+            (bank, calibrated), (features, extents) = fitted, batch
             flat = features.reshape(-1, features.shape[-1])
             found = pipeline.score_and_owner(bank, flat, code=code, chunk_size=chunk_size)
             return maps_of(calibrated, *(x.reshape(-1, grid, grid) for x in found), extents)
 
-        @jax.jit
-        def fuse(state: Fused, found: list[jax.Array], extents):
+        def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
+            found, extents = batch
             stacked = jnp.stack(found)
             largest = jnp.stack([maps.image_score(of_one, extents) for of_one in found])
             relative = (largest - state.image_mean[:, None]) / state.image_spread[:, None]
@@ -170,12 +176,14 @@ class Scorer:
                 jnp.sum(state.image_weights[:, None] * relative, axis=0),
             )
 
-        self._held_out, self._glance = held_out, glance
-        self._of_stream, self._fuse = of_stream, fuse
+        self._held_out = devices.spread(held_out, layout, static=("grid",))
+        self._glance = devices.spread(glance, layout)
+        self._of_stream = devices.spread(of_stream, layout, static=("grid",))
+        self._fuse = devices.spread(fuse, layout)
 
     def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
         """Maps `[B, S, S]` and image scores `[B]`; extents as of `stages.make_scorer`."""
-        return self._fuse(state, self._maps(state, batch, extents), extents)
+        return self._fuse(state, (self._maps(state, batch, extents), extents))
 
     def parts(
         self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None
@@ -189,7 +197,7 @@ class Scorer:
     ) -> list[jax.Array]:
         """Of every stream its calibrated maps `[B, S, S]`."""
         return [
-            self._of_stream(bank, calibrated, features, extents, grid=stream.grid)
+            self._of_stream((bank, calibrated), (features, extents), grid=stream.grid)
             for bank, calibrated, features, stream in zip(
                 state.banks, state.calibrations, batch, self.streams, strict=True
             )
@@ -197,24 +205,27 @@ class Scorer:
 
     def held_out(self, bank, sources, features, own, grid):
         """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""
-        found = []
-        for begin in range(0, len(features), _BATCH):
-            some = slice(begin, begin + _BATCH)
-            padded = (stages.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
-            found.append(self._held_out(bank, sources, *padded, grid=grid))
-        return [jnp.concatenate(parts)[: len(features)] for parts in zip(*found, strict=True)]
+        found, mine = [], processes.share(len(features))
+        for begin in range(mine.start, mine.stop, _BATCH):
+            some = slice(begin, min(begin + _BATCH, mine.stop))
+            padded = tuple(stages.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
+            of_some = jax.device_get(self._held_out((bank, sources), padded, grid=grid))
+            found.append([x[: some.stop - begin] for x in of_some])
+        # Out of the devices' parts, as what comes next is of all images.
+        every = zip(*processes.joined(found), strict=True)
+        return [jnp.asarray(np.concatenate(parts)) for parts in every]
 
     def glance(self, calibrated, scores, owners, extents) -> Found:
         """What calibrated scores make of images."""
         found = []
         for begin in range(0, len(scores), _BATCH):
             some = slice(begin, begin + _BATCH)
-            own = None if extents is None else extents[some]
-            found.append(jax.device_get(self._glance(calibrated, scores[some], owners[some], own)))
+            batch = scores[some], owners[some], None if extents is None else extents[some]
+            found.append(jax.device_get(self._glance(calibrated, batch)))
         return Found(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
+def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitted:
     """Fits the banks of the streams, those of one image size after the other, then weighs them."""
     name, num_images = category.name, len(category.train.examples)
     train = loading.views(category.train)
@@ -227,22 +238,27 @@ def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
     embed_seconds = sample_seconds = 0.0
     banks, origins, nominal = [], [], []
     by_size = itertools.groupby(enumerate(streams), lambda numbered: numbered[1].image_size)
+    mine = devices.share(num_views, layout)
+    split, kept_here = train.split.take(mine), kept[mine.start : mine.stop]
     for read, (size, group) in zip(readers, by_size, strict=True):
         start = time.perf_counter()
         keys, grids = zip(*((jax.random.fold_in(key, i), s.grid) for i, s in group), strict=True)
         shown = [stages.patch_weights(train, grid) for grid in grids]
         picks = [_pick(*of) for of in zip(keys, shown, strict=True)]
-        weights = [np.take_along_axis(*of, axis=1).ravel() for of in zip(shown, picks, strict=True)]
-        with progress.bar(f"{name}: embedding at {size} px", num_views, "images") as report:
-            points, seen = _read(read(train.split), picks, kept, report)
-        nominal.extend(seen)
+        weights = [np.take_along_axis(*of, axis=1) for of in zip(shown, picks, strict=True)]
+        with progress.bar(f"{name}: embedding at {size} px", len(mine), "images") as report:
+            here = [picked[mine.start : mine.stop] for picked in picks]
+            points, seen = _read(read(split), read.shapes, here, kept_here, report)
+        nominal.extend(map(processes.concatenated, seen))
         embedded = time.perf_counter()
         sizes = [config.num_atoms(int(of_stream.sum())) for of_stream in weights]
         with progress.bar(f"{name}: sampling at {size} px", sum(sizes), "atoms") as report:
-            for of_key, picked, own, num_atoms in zip(keys, picks, weights, sizes, strict=True):
-                of_stream = jnp.asarray(points.pop(0))  # large, and no longer needed
-                bank = stages.make_bank(config, of_key, of_stream, own, num_atoms, report)
-                banks.append(jax.block_until_ready(bank))
+            for of_key, picked, real, num_atoms in zip(keys, picks, weights, sizes, strict=True):
+                # Large, and no longer needed.
+                of_stream = stages.place(config, points.pop(0), picked.shape, layout)
+                bank = stages.make_bank(config, of_key, of_stream, real.ravel(), num_atoms, report)
+                bank = processes.agreed(jax.block_until_ready(bank))
+                banks.append(devices.replicate(bank, layout))
                 if config.subspaces == "implicit":
                     origins.append(detectors.origins(bank.indices, picked, train.owners))
                 else:
@@ -266,9 +282,8 @@ def _fit(config, streams, scorers, readers, category) -> detectors.Fitted:
     states = {}
     for solver, scorer in scorers.items():
         with progress.bar(f"{name}: weighing streams", len(streams), "streams") as report:
-            states[solver] = _weigh(
-                scorer, tuple(banks), sources, ordinary, defective, drawn, report
-            )
+            state = _weigh(scorer, tuple(banks), sources, ordinary, defective, drawn, report)
+            states[solver] = devices.replicate(processes.agreed(state), layout)
     own = next(iter(states.values()))
     shares = [f"{s.name} {w:.2f}" for s, w in zip(streams, own.map_weights, strict=True)]
     notes.append(f"weights from {len(drawn.masks)} synthetic defects: {', '.join(shares)}")
@@ -292,19 +307,22 @@ def _pick(key: jax.Array, shown: np.ndarray) -> np.ndarray:
 
 def _read(
     batches: Iterator[Sequence[np.ndarray]],
+    shapes: Sequence[tuple[int, int]],
     picks: Sequence[np.ndarray],
     kept: np.ndarray,
     report: stages.Report,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Of every stream the picked patches `[V n, D]`, and all `[M, P, D]` of the `kept` squares."""
-    points, nominal = [None] * len(picks), [[] for _ in picks]
+    points = [
+        np.empty((*picked.shape, features), np.float32)
+        for picked, (_, features) in zip(picks, shapes, strict=True)
+    ]
+    nominal = [[np.empty((0, *shape), np.float32)] for shape in shapes]
     done = 0
     for batch in batches:
         rows = np.arange(done, done + len(batch[0]))
         inside = kept[rows]
         for i, (features, picked) in enumerate(zip(batch, picks, strict=True)):
-            if points[i] is None:
-                points[i] = np.empty((*picked.shape, features.shape[-1]), np.float32)
             points[i][rows] = features[np.arange(len(rows))[:, None], picked[rows]]
             nominal[i].append(features[inside])
         done += len(rows)
@@ -316,12 +334,13 @@ def _gather(readers: Sequence[Callable], split: loading.Split, title: str) -> li
     """All patches of a split, `[n, P, D]` of every stream."""
     if not split.examples:
         return []
-    found = []
-    with progress.bar(title, len(split.examples), "images") as report:
-        for batch in _all_batches(readers, split):
+    found, mine = [], processes.share(len(split.examples))
+    with progress.bar(title, len(mine), "images") as report:
+        for batch in _all_batches(readers, split.take(mine)):
             found.append(batch)
             report(len(batch[0]))
-    return [np.concatenate(of_stream) for of_stream in zip(*found, strict=True)]
+    every = zip(*processes.joined(found), strict=True)
+    return [np.concatenate(of_stream) for of_stream in every]
 
 
 def _weigh(scorer: Scorer, banks, sources, nominal, defective, drawn, report) -> Fused:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import progress
+from experiments import processes, progress
 from experiments.config import Config, strides
 from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, batches, images
 from sgfr_jax.datasets.geometry import Geometry, Window, windows
@@ -67,10 +67,12 @@ class Checked(NamedTuple):
 
     def fingerprint(self) -> list:
         """What a result depends on: the images and masks, their names, classes and order."""
+        examples = (*self.train.examples, *self.test.examples)
+        hashes = (*self.train.hashes, *self.test.hashes)
+        masks = _hash_all([example.mask for example in examples])
         return [
-            [e.name, e.label, e.kind, of_image, content_hash(e.mask)]
-            for split in (self.train, self.test)
-            for e, of_image in zip(split.examples, split.hashes, strict=True)
+            [e.name, e.label, e.kind, of_image, of_mask]
+            for e, of_image, of_mask in zip(examples, hashes, masks, strict=True)
         ]
 
 
@@ -91,9 +93,15 @@ def content_hash(source: Path | Encoded | np.ndarray | None) -> str:
 
 
 def hash_images(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The content hash of every image, in threads."""
+    """The content hash of every image, in threads; every process reads its share."""
+    return _hash_all([example.image for example in examples])
+
+
+def _hash_all(sources: Sequence[Path | Encoded | np.ndarray | None]) -> tuple[str, ...]:
+    mine = processes.share(len(sources))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return tuple(pool.map(content_hash, (example.image for example in examples)))
+        hashes = list(pool.map(content_hash, sources[mine.start : mine.stop]))
+    return tuple(processes.joined(hashes))
 
 
 def check(
@@ -104,7 +112,7 @@ def check(
     *,
     workers: int = 0,
 ) -> list[Checked]:
-    """Reads all images once, but for training images that were read before.
+    """Reads all images once, but for training images that were read before; each process a share.
 
     Args:
       categories: as listed.
@@ -119,10 +127,10 @@ def check(
         has no training image left.
     """
     total = sum(len(c.train) + len(c.test) for c in categories)
-    # An image and its mask.
-    keep = total * config.image_size**2 * 4 <= KEPT_BYTES
+    # An image and its mask. What a process checks is not what it needs later.
+    keep = total * config.image_size**2 * 4 <= KEPT_BYTES and processes.count() == 1
     checked = []
-    with progress.bar("reading images", total, "images") as report:
+    with progress.bar("reading images", len(processes.share(total)), "images") as report:
         for category in categories:
             hashes = train_hashes[category.name]
             if category.name in embedded:
@@ -236,10 +244,11 @@ def _check(
 ) -> tuple[Split, int]:
     """The readable images of a split, and how many were skipped."""
     good, kept, skipped = [], [], 0
-    for index, result in _read(split, config):
+    mine = processes.share(len(split.examples))
+    for index, result in _read(split.take(mine), config):
         report(1)
         if not isinstance(result, DatasetError):
-            good.append(index)
+            good.append(mine[index])
             if keep:
                 kept.append(result)
         elif config.skip_bad_images:
@@ -247,6 +256,7 @@ def _check(
             skipped += 1
         else:
             raise DatasetError(f"{result} (--skip_bad_images goes on without it)")
+    good, skipped = processes.joined(good), sum(processes.joined([skipped]))
     readable = Split(
         tuple(split.examples[i] for i in good),
         tuple(split.hashes[i] for i in good),

@@ -21,18 +21,19 @@ def needed(config: Config, num_images: int) -> int:
 
 def available() -> int:
     """Bytes free on the device that JAX computes on, as far as it tells."""
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     return psutil.virtual_memory().available
 
 
-def check(config: Config, num_train: Mapping[str, int]) -> None:
-    """Checks that the device can hold the patches of the largest category.
+def check(config: Config, num_train: Mapping[str, int], num_parts: int = 1) -> None:
+    """Checks that the device can hold the patches of the largest category, or its part of them.
 
     Args:
       config: from `config.resolve`.
       num_train: category to its number of training images.
+      num_parts: memories that the patches are spread over.
 
     Raises:
       ConfigError: says what is needed, what there is and which flag to change.
@@ -40,10 +41,12 @@ def check(config: Config, num_train: Mapping[str, int]) -> None:
     if config.sampler == choices.STREAMING or config.automatic:  # bounded, whatever the images
         return
     category = max(num_train, key=num_train.__getitem__)
-    need, free = needed(config, num_train[category]), available()
+    need, free = needed(config, num_train[category]) / num_parts, available()
     if need > free:
         raise ConfigError(
-            f"category {category} needs about {need / 1e9:.1f} GB to sample from all patches of"
-            f" {num_train[category]} images at once, and {free / 1e9:.1f} GB are free:"
+            f"category {category} needs about {need / 1e9:.1f} GB"
+            + (" on every device" if num_parts > 1 else "")
+            + f" to sample from all patches of {num_train[category]} images at once, and"
+            f" {free / 1e9:.1f} GB are free:"
             f" --sampler={choices.STREAMING} needs no more for more images, or lower --grid"
         )

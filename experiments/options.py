@@ -5,7 +5,7 @@ Defined apart from what runs, so that other commands take them too.
 
 from absl import flags
 
-from experiments import cache, choices, config
+from experiments import cache, choices, config, processes
 from sgfr_jax import datasets
 from sgfr_jax.backbones.architectures import ARCHITECTURES
 
@@ -174,7 +174,33 @@ BASELINE = flags.DEFINE_list(
     "baseline", [],
     "Also score with these solvers, on the same bank, such as nearest (the nearest atom alone).",
 )  # fmt: skip
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images embedded at a time.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 16, "Images embedded at a time, on all devices of a process together.",
+    lower_bound=1,
+)  # fmt: skip
+MESH = flags.DEFINE_string(
+    "mesh", "auto",
+    "Which devices of each process: auto, all of them; a number; or data=4,atoms=2, as many for"
+    " different images times as many for different atoms of a bank. Without atoms every device"
+    " has the whole bank, unless it does not fit.",
+)  # fmt: skip
+DISTRIBUTED = flags.DEFINE_enum(
+    "distributed", processes.AUTO, [processes.AUTO, processes.ALWAYS, processes.NEVER],
+    "Whether this is one of several processes that run together, one for each host: auto, if Slurm,"
+    " Open MPI or a TPU pod says so; always asks JAX who they are.",
+)  # fmt: skip
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None,
+    "Host and port of process 0, where the processes meet; with --num_processes and --process_id,"
+    " where no cluster says so.",
+)  # fmt: skip
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes run together.", lower_bound=1
+)  # fmt: skip
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is, from 0; process 0 writes the results.",
+    lower_bound=0,
+)  # fmt: skip
 WORKERS = flags.DEFINE_integer(
     "workers", 0,
     "Processes that read images, for machines with many cores; 0 reads with threads, one for each"
@@ -213,6 +239,12 @@ SAVE_MODEL = flags.DEFINE_bool(
 def config_from_flags() -> config.Config:
     """The configuration that the flags ask for, checked and filled in."""
     return config.resolve(named_by_flags())
+
+
+def cluster_from_flags() -> processes.Cluster | None:
+    """The processes that the flags, or the environment, say run together; None: this one alone."""
+    given = processes.Cluster(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    return processes.find(given, DISTRIBUTED.value)
 
 
 def named_by_flags() -> config.Config:

@@ -7,18 +7,23 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from experiments import processes
+
 SECONDS_BETWEEN_LINES = 10
 
 
 @contextlib.contextmanager
 def bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yields a function that is told how many more units are done.
+    """Yields a function that is told how many more units are done; only the first process shows it.
 
     Args:
       title: what is being done.
       total: how many units there are.
       unit: their name.
     """
+    if not processes.first():
+        yield lambda more: None
+        return
     if sys.stderr.isatty():
         with tqdm(total=total, desc=title, unit=f" {unit}", dynamic_ncols=True) as shown:
             yield shown.update

@@ -27,9 +27,11 @@ from experiments import (
     choices,
     compilation,
     config,
+    devices,
     interruption,
     memory,
     options,
+    processes,
     progress,
     records,
     streams,
@@ -55,6 +57,7 @@ class Resources(NamedTuple):
     cache_dir: Path | None = None  # of embeddings; None: none are kept
     cache_bytes: int = 0
     accept_license: bool = False  # what is missing may be downloaded
+    mesh: str = devices.AUTO  # which devices; see `devices.parse`
 
 
 def run(settings: config.Config, resources: Resources) -> list[records.Record]:
@@ -75,19 +78,24 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     from experiments import environment, loading, review
 
     workdir = resources.workdir
-    records.open_workdir(workdir)
-    found = load_data(settings, resources.accept_license)
+    if processes.first():
+        records.open_workdir(workdir)
+    layout = devices.lay_out(resources.mesh, settings)
+    found = processes.first_then_others(lambda: load_data(settings, resources.accept_license))
     model_paths = {category.name: workdir / "models" / category.name for category in found}
-    if resources.save_model:
+    save_model = resources.save_model and processes.first()
+    if save_model:
         from experiments import models
         from sgfr_jax import saving
 
         for path in model_paths.values():
             saving.check_place(path)
-    for note in counts.differences(settings.dataset, found) if settings.shots is None else ():
-        print(f"note: {note}", file=sys.stderr)
-    config.check_sizes(settings, {c.name: len(c.train) for c in found})
-    memory.check(settings, {c.name: len(c.train) for c in found})
+    if settings.shots is None and processes.first():
+        for note in counts.differences(settings.dataset, found):
+            print(f"note: {note}", file=sys.stderr)
+    num_train = {category.name: len(category.train) for category in found}
+    config.check_sizes(settings, num_train)
+    memory.check(settings, num_train, devices.num_memories(settings, layout))
 
     detector, embedders = make_detector(settings, resources)
     train_hashes = {category.name: loading.hash_images(category.train) for category in found}
@@ -112,7 +120,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
         workdir, resources.num_figures, resources.save_maps, resources.num_review
     )
     fitted = []  # the last category's detector and test scores
-    if resources.save_model:
+    if save_model:
         output = output._replace(keep=lambda *found: fitted.append(found))
     finished = []
     for category in checked:
@@ -124,20 +132,22 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             version=made_with,
             output=[resources.num_figures, resources.save_maps, resources.num_review],
         )
-        record, path = records.kept(workdir, digest), model_paths[category.name]
-        if (
+        record, path = processes.agreed(records.kept(workdir, digest)), model_paths[category.name]
+        done = (
             record is not None
-            and (not resources.save_model or models.saved_by(path) == digest)
+            and (not save_model or models.saved_by(path) == digest)
             # Another run in this directory may have put its own in the place of the review.
             and (not output.num_review or review.load(workdir, category.name, record.results))
-        ):
+        )
+        if processes.agreed(bool(done)):
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
         else:
             outcome = one_category.run(category, detector, settings, output)
             record = records.Record(
                 category.name, digest, dataclasses.asdict(settings), made_with, **outcome
             )
-            records.keep(workdir, record)
+            if processes.first():
+                records.keep(workdir, record)
         if fitted:
             of_category, scores = fitted.pop()
             model = models.make(
@@ -146,7 +156,8 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             )  # fmt: skip
             models.save(path, model)
         finished.append(record)
-    records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
+    if processes.first():
+        records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
     return finished
 
 
@@ -216,6 +227,7 @@ def make_detector(settings: config.Config, resources: Resources):
     from experiments import fused, stages
     from sgfr_jax import backbones
 
+    layout = devices.lay_out(resources.mesh, settings)
     architecture = ARCHITECTURES[settings.backbone]
     digest = backbones.weights_digest(settings.backbone, settings.weights)
     planned = streams.plan(settings) if settings.automatic else ()
@@ -223,7 +235,8 @@ def make_detector(settings: config.Config, resources: Resources):
 
     @functools.cache
     def load() -> backbones.Backbone:
-        return backbones.load(settings.backbone, settings.weights, levels)
+        found = backbones.load(settings.backbone, settings.weights, levels)
+        return found._replace(state=devices.replicate(found.state, layout))
 
     def embedder(of: config.Config, compiled, shape=None) -> stages.Embedder:
         return stages.Embedder(
@@ -231,14 +244,15 @@ def make_detector(settings: config.Config, resources: Resources):
             load=load,
             digest=digest,
             compiled=compiled,
-            batch_size=resources.batch_size,
+            batch_size=devices.round_up(resources.batch_size, layout),
             cache_dir=resources.cache_dir,
             cache_bytes=resources.cache_bytes,
             shape=shape,
+            layout=layout,
         )
 
     if not planned:
-        of_all = embedder(settings, stages.make_embedding(settings))
+        of_all = embedder(settings, stages.make_embedding(settings, layout))
         return stages.make_detector(of_all), [of_all]
     views = []
     for size, group in itertools.groupby(planned, lambda stream: stream.image_size):
@@ -247,9 +261,8 @@ def make_detector(settings: config.Config, resources: Resources):
             settings, image_size=size, layers=tuple(stream.level for stream in of_view)
         )
         floats = sum(stream.grid**2 * architecture.widths[stream.level] for stream in of_view)
-        views.append(
-            (embedder(seen, stages.make_stream_embedding(seen, of_view), (1, floats)), of_view)
-        )
+        compiled = stages.make_stream_embedding(seen, of_view, layout)
+        views.append((embedder(seen, compiled, (1, floats)), of_view))
     widths = [architecture.widths[stream.level] for stream in planned]
     return fused.make_detector(settings, views, widths), [view[0] for view in views]
 
@@ -272,13 +285,19 @@ def as_command(module: str, main: Callable[[Sequence[str]], None]) -> None:
 
 
 def resources_from_flags(workdir: Path) -> Resources:
-    """What the flags allow a run to use; compiled programs are kept from here on."""
+    """What the flags allow a run to use; compiled programs are kept from here on.
+
+    Raises:
+      ConfigError: if a flag cannot be understood.
+    """
+    devices.parse(options.MESH.value)
     cache_dir = _cache_dir()
     if cache_dir is not None:
         compilation.keep_in(cache_dir / "compiled")
     return Resources(
         workdir,
         batch_size=options.BATCH_SIZE.value,
+        mesh=options.MESH.value,
         workers=options.WORKERS.value,
         num_figures=options.NUM_FIGURES.value,
         num_review=options.NUM_REVIEW.value,
@@ -312,9 +331,10 @@ def foreseen(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def exit_on_mistakes() -> Iterator[None]:
-    """Turns every foreseen mistake into one line and an exit status."""
+    """Turns every foreseen mistake into one line and an exit status, of all processes."""
     try:
-        yield
+        with processes.ending_together(foreseen):
+            yield
     except Exception as error:
         if not foreseen(error):
             raise
@@ -329,8 +349,12 @@ def main(argv: Sequence[str]) -> None:
         settings = options.config_from_flags()
         if options.CHECK_DATA.value:
             sys.exit(0 if check_data(settings, accept_license=options.ACCEPT_LICENSE.value) else 1)
-        finished = run(settings, resources_from_flags(workdir))
-    report(finished, workdir)
+        resources = resources_from_flags(workdir)
+        processes.join(options.cluster_from_flags())
+        finished = run(settings, resources)
+        processes.leave()
+    if processes.first():
+        report(finished, workdir)
 
 
 def console() -> None:

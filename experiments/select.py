@@ -192,6 +192,10 @@ def main(argv: Sequence[str]) -> None:
     run.start(argv)
     workdir = Path(options.WORKDIR.value or f"runs/select_{options.DATASET.value}")
     with run.exit_on_mistakes():
+        if options.cluster_from_flags() is not None:
+            raise choices.ConfigError(
+                "experiments.select runs in one process: start one, or add --distributed=never"
+            )
         points = parse_grid(CANDIDATES.value, options.named_by_flags())
         resources = run.resources_from_flags(workdir)
         records.open_workdir(workdir)

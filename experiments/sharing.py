@@ -24,6 +24,7 @@ from experiments import (
     choices,
     config,
     detectors,
+    devices,
     environment,
     grids,
     loading,
@@ -64,7 +65,8 @@ class Worker:
           keep: called with every record as soon as it is made, in a thread.
         """
         self._keep = keep
-        self._resources = resources
+        # What a worker does is small; sweeps use many devices through many workers.
+        self._resources = resources._replace(mesh=devices.ONE)
         self._environment = environment.describe()
         self._pool = ThreadPoolExecutor(1)
         self._category, self._embedding = _Latest(), _Latest()

@@ -1,5 +1,6 @@
-"""The compiled stages of a run: embed, sample, score. Devices and batches are known here only."""
+"""The compiled stages of a run: embed, sample, score, a batch at a time."""
 
+import functools
 import itertools
 import math
 import time
@@ -7,16 +8,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cache, choices, detectors, loading, progress, streams
+from experiments import (
+    cache,
+    choices,
+    detectors,
+    devices,
+    loading,
+    processes,
+    progress,
+    streams,
+)
 from experiments.config import Config, num_features
 from experiments.streams import Stream
-from sgfr_jax import backbones, filters, linalg, maps, patches, pipeline, streaming, types
+from sgfr_jax import (
+    backbones,
+    filters,
+    linalg,
+    maps,
+    patches,
+    pipeline,
+    sharding,
+    streaming,
+    types,
+)
 from sgfr_jax import extents as of_squares
 from sgfr_jax.datasets import DatasetError, images
 
@@ -55,6 +75,7 @@ class Embedder(NamedTuple):
     cache_dir: Path | None
     cache_bytes: int
     shape: tuple[int, int] | None = None  # `patch_shape`, if it is not that of config
+    layout: devices.Layout | None = None  # of the run's devices; no part of what embeddings are
 
     @property
     def patch_shape(self) -> tuple[int, int]:
@@ -78,10 +99,12 @@ class Embedder(NamedTuple):
         )
 
     def known(self, hashes: tuple[str, ...] | None) -> bool:
-        """Whether the embeddings of these images are in the cache."""
+        """Whether the embeddings of these training images are in the cache, each process's own."""
         if self.cache_dir is None or hashes is None:
             return False
-        return cache.holds(self.cache_dir, self.entry(hashes))
+        mine = devices.share(len(hashes), self.layout)
+        name = self.entry(hashes[mine.start : mine.stop])
+        return all(processes.joined([not mine or cache.holds(self.cache_dir, name)]))
 
     def batches(self, split: loading.Split, *, cached: int | None = None) -> Iterator[np.ndarray]:
         """The patches of a split, `[n, P, D]` float32 at a time; `n` is the batch size but last.
@@ -94,7 +117,7 @@ class Embedder(NamedTuple):
           DatasetError: names the first image with features that are not finite.
         """
         made = self._embedded(split)
-        if self.cache_dir is None:
+        if self.cache_dir is None or not split.examples:
             return made
         found = self.cached(split, cached or self.batch_size)
         if found is not None:
@@ -126,29 +149,31 @@ class Embedder(NamedTuple):
             done += len(batch)
 
 
-def make_embedding(config: Config) -> Callable:
+def make_embedding(config: Config, layout: devices.Layout | None = None) -> Callable:
     """What an `Embedder` calls: `(backbone, images) -> (patches, finite)`, compiled once."""
 
-    def embed(apply, state, images):
+    def embed(state, images, *, apply):
         features, finite = _merged(config, apply(state, images), config.grid)
         return features.reshape(features.shape[0], -1, features.shape[-1]), finite
 
-    return _compiled(embed)
+    return _compiled(embed, layout)
 
 
-def make_stream_embedding(config: Config, streams: Sequence[Stream]) -> Callable:
+def make_stream_embedding(
+    config: Config, streams: Sequence[Stream], layout: devices.Layout | None = None
+) -> Callable:
     """The same for streams of one image size, whose patches lie one after the other.
 
     The patches are `[B, 1, F]` with `F = sum h w D`.
     """
 
-    def embed(apply, state, images):
+    def embed(state, images, *, apply):
         levels = apply(state, images)
         found = [_merged(config, {s.level: levels[s.level]}, s.grid) for s in streams]
         flat = [features.reshape(features.shape[0], 1, -1) for features, _ in found]
         return jnp.concatenate(flat, axis=-1), jnp.all(jnp.stack([ok for _, ok in found]), axis=0)
 
-    return _compiled(embed)
+    return _compiled(embed, layout)
 
 
 def _merged(config: Config, levels: Mapping[str, jax.Array], grid: int):
@@ -159,9 +184,9 @@ def _merged(config: Config, levels: Mapping[str, jax.Array], grid: int):
     return patches.unit_norm(features) if config.unit_norm else features, finite
 
 
-def _compiled(embed: Callable) -> Callable:
-    compiled = jax.jit(embed, static_argnums=0)
-    return lambda backbone, images: compiled(backbone.embed, backbone.state, images)
+def _compiled(embed: Callable, layout: devices.Layout | None) -> Callable:
+    compiled = devices.spread(embed, layout, static=("apply",))
+    return lambda backbone, images: compiled(backbone.state, images, apply=backbone.embed)
 
 
 def chunk_size(solver: str) -> int:
@@ -175,7 +200,12 @@ def usual_coding(config: Config, solver: str) -> Coding:
     return Coding(choices.make_coder(solver, config), chunk_size(solver))
 
 
-def make_scorer(config: Config, solver: str, coding: Coding | None = None) -> Callable:
+def make_scorer(
+    config: Config,
+    solver: str,
+    coding: Coding | None = None,
+    layout: devices.Layout | None = None,
+) -> Callable:
     """A compiled `(bank, patches [B, P, D], extents) -> (maps [B, S, S], image scores [B])`.
 
     `extents`, `[B, 2]` or None, are the shares that images fill: see `sgfr_jax.extents`.
@@ -184,20 +214,61 @@ def make_scorer(config: Config, solver: str, coding: Coding | None = None) -> Ca
       config: of the run.
       solver: what codes the patches.
       coding: how; the usual way by default.
+      layout: the devices that share the images; None: there is one.
     """
     code, chunk = coding or usual_coding(config, solver)
-    size = (config.image_size, config.image_size)
 
-    @jax.jit
-    def score(bank: types.Bank, features: jax.Array, extents: jax.Array | None = None):
-        batch = features.shape[0]
+    def of_batch(bank: types.Bank, batch: tuple[jax.Array, jax.Array | None]):
+        features, extents = batch
         flat = features.reshape(-1, features.shape[-1])
         scores = pipeline.score(bank, flat, code=code, chunk_size=chunk)
-        scores = scores.reshape(batch, config.grid, config.grid)
-        found = maps.anomaly_map(scores, size, sigma=config.sigma, extents=extents)
-        return found, maps.image_score(found, extents)
+        return _maps(config, scores.reshape(-1, config.grid, config.grid), extents)
+
+    with_whole_bank = devices.spread(of_batch, layout)
+
+    def score(bank: types.Bank, features: jax.Array, extents: jax.Array | None = None):
+        if layout is not None:
+            mesh = devices.bank_mesh(bank, layout)
+            if mesh.shape[sharding.ATOMS] > 1:
+                return _scorer_over_atoms(config, solver, mesh)(bank, (features, extents))
+        return with_whole_bank(bank, (features, extents))
 
     return score
+
+
+def _maps(
+    config: Config, scores: jax.Array, extents: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """The anomaly maps of patch scores `[B, h, w]`, and their image scores."""
+    size = (config.image_size, config.image_size)
+    found = maps.anomaly_map(scores, size, sigma=config.sigma, extents=extents)
+    return found, maps.image_score(found, extents)
+
+
+@functools.lru_cache(8)
+def _scorer_over_atoms(config: Config, solver: str, mesh: jax.sharding.Mesh) -> Callable:
+    """As `make_scorer`, of a bank that is split over a mesh's atoms axis, and of whole batches."""
+    # What makes a local coder: how many atoms, and the penalty on their coefficients.
+    bound = choices.make_coder(solver, config).keywords
+    residuals = partial(
+        sharding.score_over_atoms, mesh=mesh, chunk_size=chunk_size(solver),
+        num_neighbors=bound["num_neighbors"], solve=bound["solve"],
+    )  # fmt: skip
+    make_maps = sharding.data_parallel(lambda _, batch: _maps(config, *batch), mesh)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.DATA))
+
+    @jax.jit
+    def score(bank: types.Bank, batch: tuple[jax.Array, jax.Array | None]):
+        features, extents = batch
+        scores = residuals(bank, features.reshape(-1, features.shape[-1]))
+        return make_maps((), (scores.reshape(-1, config.grid, config.grid), extents))
+
+    def call(bank: types.Bank, batch: tuple[jax.Array, jax.Array | None]):
+        num, parts = batch[0].shape[0], mesh.shape[sharding.DATA]
+        padded = jax.tree.map(lambda x: sharding.pad_rows(x, parts), batch)
+        return devices.first_rows(score(bank, jax.device_put(padded, rows)), num)
+
+    return call
 
 
 def pad(batch: np.ndarray, size: int) -> np.ndarray:
@@ -213,17 +284,21 @@ def make_detector(embedder: Embedder) -> detectors.Detector:
     def fit_category(category: loading.Checked) -> detectors.Fitted:
         train = loading.views(category.train)
         num_atoms = config.num_atoms(num_patches(train, config.grid))
-        num_views = len(train.owners)
-        embedding = partial(progress.bar, f"{category.name}: embedding", num_views, "images")
+        num_own = len(devices.share(len(train.owners), embedder.layout))
+        embedding = partial(progress.bar, f"{category.name}: embedding", num_own, "images")
         sampling = partial(progress.bar, f"{category.name}: sampling", num_atoms, "atoms")
         bank, notes, seconds = fit(embedder, train, embedding, sampling)
         states = dict.fromkeys(config.solvers, bank)
         origins = bank_origins(config, bank, train)
         return detectors.Fitted(states, int(jnp.sum(bank.weights > 0)), notes, seconds, (origins,))
 
-    scorers = {solver: make_scorer(config, solver) for solver in config.solvers}
+    layout = embedder.layout
+    scorers = {solver: make_scorer(config, solver, layout=layout) for solver in config.solvers}
     parts = {solver: partial(_only_part, scorer) for solver, scorer in scorers.items()}
-    return detectors.Detector(fit_category, embedder.batches, scorers, embedder.batch_size, parts)
+    put = partial(devices.put, layout=layout)
+    return detectors.Detector(
+        fit_category, embedder.batches, scorers, embedder.batch_size, parts, put
+    )
 
 
 def _only_part(scorer: Callable, bank: types.Bank, features: jax.Array) -> jax.Array:
@@ -281,6 +356,7 @@ def fit(
         start = time.perf_counter()
         bank = jax.block_until_ready(learn(config, key, bank))
         learning = time.perf_counter() - start
+        bank = devices.place_bank(bank, config, embedder.layout, chunk_size(config.solver))
         return bank, notes, seconds._replace(sample=seconds.sample + learning)
 
     start = time.perf_counter()
@@ -290,13 +366,15 @@ def fit(
     with sampling() as report:
         made = make_bank(config, key, points, weights.reshape(-1), num_atoms, report)
         bank = jax.block_until_ready(made)
+    bank = processes.agreed(bank)
+    bank = devices.place_bank(bank, config, embedder.layout, chunk_size(config.solver))
     return bank, [], detectors.Seconds(embedded - start, time.perf_counter() - embedded)
 
 
 def make_bank(
     config: Config,
     key: jax.Array,
-    points: jax.Array,
+    points: jax.Array | devices.Rows,
     weights: np.ndarray,
     num_atoms: int,
     report: Report,
@@ -310,7 +388,10 @@ def make_bank(
         bank = learned(key, points, weights, num_atoms)
         report(num_atoms)
         return bank
-    bank = sample(choices.make_sampler(config), key, points, weights, num_atoms, report)
+    if isinstance(points, devices.Rows):
+        bank = _sample_spread(key, points, weights, num_atoms, report)
+    else:
+        bank = sample(choices.make_sampler(config), key, points, weights, num_atoms, report)
     return learn(config, key, bank)
 
 
@@ -332,17 +413,87 @@ def sample(
     """The bank that a sampler chooses, as `pipeline.fit` would, with progress."""
     advance = jax.jit(sampler.advance, donate_argnums=0)
     selection = jax.jit(sampler.start, static_argnums=3)(key, points, weights, num_atoms)
-    done = 0
-    for step in range(1, math.ceil(num_atoms / SAMPLER_STRIDE) + 1):
-        selection = advance(selection, points, min(step * SAMPLER_STRIDE, num_atoms))
-        count = int(selection.count)
-        report(count - done)
-        done = count
+    selection = _in_steps(advance, selection, points, num_atoms, report)
     return types.make_bank(points, selection)
 
 
-def gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array:
-    """All patches of a split on the device, `[N, D]`, image after image."""
+def _in_steps(advance: Callable, state: Any, points: jax.Array, num_atoms: int, report: Report):
+    """Calls `advance(state, points, upto)` until all slots are filled, telling how far it is."""
+    done = 0
+    for step in range(1, math.ceil(num_atoms / SAMPLER_STRIDE) + 1):
+        state = advance(state, points, min(step * SAMPLER_STRIDE, num_atoms))
+        count = int(state.count)
+        report(count - done)
+        done = count
+    return state
+
+
+def _sample_spread(
+    key: jax.Array, points: devices.Rows, weights: np.ndarray, num_atoms: int, report: Report
+) -> types.Bank:
+    """The bank that k-center chooses of patches that no device holds all of; whole on the host."""
+    start, advance = spread_sampler(points.padded.sharding.mesh)
+    state = start(key, points.padded, devices.place_weights(weights, points), num_atoms)
+    state = _in_steps(advance, state, points.padded, num_atoms, report)
+    # Of a run's own devices, wherever it was chosen.
+    return jax.tree.map(jnp.asarray, jax.device_get(sharding.bank_of(state)))
+
+
+@functools.lru_cache(1)
+def spread_sampler(mesh: jax.sharding.Mesh) -> tuple[Callable, Callable]:
+    """k-center in two parts, compiled for points that are spread over a mesh."""
+
+    def start_over_patches(key, points, weights, num_atoms):
+        return sharding.k_center_start_over_patches(key, points, weights, num_atoms, mesh=mesh)
+
+    def advance_over_patches(state, points, upto):
+        return sharding.k_center_advance_over_patches(state, points, upto, mesh=mesh)
+
+    return (
+        jax.jit(start_over_patches, static_argnums=3),
+        jax.jit(advance_over_patches, donate_argnums=0),
+    )
+
+
+def place(
+    config: Config, points: np.ndarray, shape: tuple[int, int], layout: devices.Layout | None
+) -> jax.Array | devices.Rows:
+    """Patches where `make_bank` wants them: on the device, or spread over all.
+
+    Args:
+      config: of the run.
+      points: `[n, D]`: those of this process's share of the training images.
+      shape: how many training images there are, and patches of each.
+      layout: of the run.
+    """
+    if not devices.is_spread(config, layout):
+        return jnp.asarray(processes.concatenated(points))
+    num_images, of_each = shape
+    each = devices.images_each(num_images, layout) * of_each
+    return devices.Rows(devices.place([points], layout, each, points.shape[1]))
+
+
+def gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array | devices.Rows:
+    """All patches of a split, `[N, D]`, image after image: on the device, or spread over all."""
+    patches_each, features = embedder.patch_shape
+    num_images = len(split.examples)
+    split = split.take(devices.share(num_images, embedder.layout))
+    if not devices.is_spread(embedder.config, embedder.layout):
+        points = _gather(embedder, split, report)
+        if processes.count() == 1:
+            return points
+        return jnp.asarray(processes.concatenated(np.asarray(points)))
+
+    def blocks() -> Iterator[np.ndarray]:
+        for batch in embedder.batches(split, cached=CACHED_IMAGES):
+            yield batch.reshape(-1, features)
+            report(len(batch))
+
+    each = devices.images_each(num_images, embedder.layout) * patches_each
+    return devices.Rows(devices.place(blocks(), embedder.layout, each, features))
+
+
+def _gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array:
     patches_each, features = embedder.patch_shape
     stored = jnp.empty((len(split.examples) * patches_each, features), jnp.float32)
     done = 0

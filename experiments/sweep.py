@@ -49,8 +49,12 @@ TENSORBOARD = flags.DEFINE_bool(
     "Also write event files below WORKDIR/tensorboard (pip install 'sgfr_jax[tensorboard]').",
 )  # fmt: skip
 
-# Flags of `experiments.run` that a sweep, which keeps records alone, has no use for.
-_OF_A_RUN = ("baseline", "check_data", "num_figures", "num_review", "save_maps", "save_model")
+# Flags of `experiments.run` that a sweep has no use for: it keeps records alone, and a worker uses
+# one device.
+_OF_A_RUN = (
+    "baseline", "check_data", "coordinator_address", "distributed", "mesh", "num_figures",
+    "num_processes", "num_review", "process_id", "save_maps", "save_model",
+)  # fmt: skip
 
 
 def _executor() -> Callable[..., Iterator]:
@@ -71,7 +75,7 @@ def _given() -> set[str]:
     """The flags that the command line names."""
     given = {name for name in flags.FLAGS if flags.FLAGS[name].present} - {GRID.name}
     for name in sorted(given.intersection(_OF_A_RUN)):
-        raise choices.ConfigError(f"--{name} is for experiments.run: a sweep keeps records alone")
+        raise choices.ConfigError(f"--{name} is for experiments.run, not for a sweep")
     return given
 
 

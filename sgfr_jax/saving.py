@@ -49,8 +49,6 @@ def save(path: str | os.PathLike, tree: Any, description: Mapping[str, Any]) -> 
       SavingError: if there is something else at `path`.
       OSError: if it cannot be written.
     """
-    import orbax.checkpoint as ocp  # a quarter of a second
-
     check_place(path)
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +66,7 @@ def save(path: str | os.PathLike, tree: Any, description: Mapping[str, Any]) -> 
     stamp = f"{path.name}.{uuid.uuid4().hex[:8]}"
     temporary, old = path.parent / f".new.{stamp}", path.parent / f".old.{stamp}"
     try:
-        with _silent(), ocp.PyTreeCheckpointer() as checkpointer:
+        with _silent(), _checkpointer() as checkpointer:
             stored = {name: array for name, array in arrays.items() if name not in empty}
             checkpointer.save(temporary / _ARRAYS, stored)
         (temporary / _JSON).write_text(text, encoding="utf-8")
@@ -109,7 +107,7 @@ def load(path: str | os.PathLike) -> Saved:
             import orbax.checkpoint as ocp
 
             arguments = {"restore_type": np.ndarray}
-            with ocp.PyTreeCheckpointer() as checkpointer:
+            with _checkpointer() as checkpointer:
                 names = checkpointer.metadata(path / _ARRAYS).item_metadata.tree
                 how = {name: ocp.RestoreArgs(**arguments) for name in names}
                 arrays = dict(checkpointer.restore(path / _ARRAYS, restore_args=how))
@@ -167,6 +165,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not {"arrays_sha256", "empty", "description"} <= set(whole):
         raise _damaged(path, f"{_JSON} is incomplete")
     return whole
+
+
+def _checkpointer():
+    """What writes and reads arrays; of several processes (`jax.distributed`) this one alone."""
+    import orbax.checkpoint as ocp  # a quarter of a second
+
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{_NAME} {me}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:

@@ -6,12 +6,18 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from sgfr_jax import linalg, reconstruction, types
-from sgfr_jax.sharding.mesh import ATOMS, DATA
+from sgfr_jax.sharding.mesh import ATOMS, DATA, pad_rows
 from sgfr_jax.solvers import Solve, checks
 
 
 def score_over_atoms(
-    bank: types.Bank, patches: jax.Array, *, mesh: Mesh, num_neighbors: int, solve: Solve
+    bank: types.Bank,
+    patches: jax.Array,
+    *,
+    mesh: Mesh,
+    num_neighbors: int,
+    solve: Solve,
+    chunk_size: int | None = None,
 ) -> jax.Array:
     """What `pipeline.score` with `solvers.local_code` finds, of a bank split over devices.
 
@@ -25,6 +31,7 @@ def score_over_atoms(
       mesh: from `make_mesh`.
       num_neighbors: `K`, at most `M`.
       solve: a penalty, as of `solvers.local_code`.
+      chunk_size: how many patches of a device to code at a time; None: all of them.
 
     Returns:
       `[N]`.
@@ -41,13 +48,21 @@ def score_over_atoms(
             f" into {splits}; pad them with `pad_rows`"
         )
 
-    def of_part(atoms: jax.Array, weights: jax.Array, targets: jax.Array) -> jax.Array:
+    def of_chunk(atoms: jax.Array, weights: jax.Array, targets: jax.Array) -> jax.Array:
         support, valid = _gather_nearest(atoms, weights, targets, num_neighbors)
         coefficients = jax.vmap(solve)(targets, support, valid)
         # The atoms of all targets one after the other, as one bank.
         rows = jnp.arange(valid.size, dtype=jnp.int32).reshape(valid.shape)
         flat = support.reshape(-1, support.shape[-1])
         return reconstruction.residual_norm(targets, flat, types.Code(rows, coefficients))
+
+    def of_part(atoms: jax.Array, weights: jax.Array, targets: jax.Array) -> jax.Array:
+        if chunk_size is None or len(targets) <= chunk_size:
+            return of_chunk(atoms, weights, targets)
+        # Every device has as many chunks, so that all meet in each.
+        chunks = pad_rows(targets, chunk_size).reshape(-1, chunk_size, targets.shape[1])
+        found = jax.lax.map(lambda some: of_chunk(atoms, weights, some), chunks)
+        return found.reshape(-1)[: len(targets)]
 
     return jax.shard_map(
         of_part,

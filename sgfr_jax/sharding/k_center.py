@@ -12,14 +12,17 @@ from sgfr_jax.samplers import eligibility, k_center
 from sgfr_jax.sharding.mesh import DATA
 
 
-class _State(NamedTuple):
-    """Replicated but for the distances."""
+class Traversal(NamedTuple):
+    """How far a traversal has come; replicated but for the distances."""
 
     atoms: jax.Array  # [M, D]
     indices: jax.Array  # [M] int32
     count: jax.Array  # [] int32
     farthest: jax.Array  # []: largest distance of all devices
-    distances: jax.Array  # [n], of this device's points
+    distances: jax.Array  # [N], split over the devices as the points are
+
+
+_SPECS = Traversal(P(), P(), P(), P(), P(DATA))
 
 
 def k_center_over_patches(
@@ -54,6 +57,17 @@ def k_center_over_patches(
     Raises:
       ValueError: if `num` is not in `1..N`, shapes do not fit, or the devices do not divide `N`.
     """
+    state = k_center_start_over_patches(key, points, weights, num, mesh=mesh)
+    state = k_center_advance_over_patches(
+        state, points, num, mesh=mesh, pool_size=pool_size, block_size=block_size
+    )
+    return bank_of(state), jnp.sqrt(jnp.maximum(state.farthest, 0))
+
+
+def k_center_start_over_patches(
+    key: jax.Array, points: jax.Array, weights: jax.Array, num: int, *, mesh: Mesh
+) -> Traversal:
+    """The first, random choice of `k_center_over_patches`; arguments and errors are the same."""
     points, eligible = eligibility.check(points, weights, num)
     num_points, parts = points.shape[0], mesh.shape[DATA]
     if num_points % parts:
@@ -64,27 +78,59 @@ def k_center_over_patches(
     draws = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
 
     def of_part(points: jax.Array, eligible: jax.Array, draws: jax.Array):
-        state = _start(points, eligible, draws, num)
-        norms = jnp.sum(points**2, axis=-1)
-
-        def unfinished(state: _State):
-            return (state.count < num) & (state.farthest > -jnp.inf)
-
-        def advance(state: _State):
-            ahead = _look_ahead(state, points, min(pool_size, len(points)))
-            return _learn(ahead, state, points, norms, min(block_size, num))
-
-        state = jax.lax.while_loop(unfinished, advance, state)
-        filled = (jnp.arange(num) < state.count).astype(points.dtype)
-        bank = types.Bank(state.atoms, filled, state.indices)
-        return bank, jnp.sqrt(jnp.maximum(state.farthest, 0))
+        return _start(points, eligible, draws, num)
 
     return jax.shard_map(
-        of_part, mesh=mesh, in_specs=(P(DATA),) * 3, out_specs=P(), check_vma=False
+        of_part, mesh=mesh, in_specs=(P(DATA),) * 3, out_specs=_SPECS, check_vma=False
     )(points, eligible, draws)
 
 
-def _start(points, eligible, draws, num) -> _State:
+def k_center_advance_over_patches(
+    state: Traversal,
+    points: jax.Array,
+    upto: int | jax.Array,
+    *,
+    mesh: Mesh,
+    pool_size: int = 256,
+    block_size: int = 128,
+) -> Traversal:
+    """Goes on until `upto` slots are filled, as `samplers.k_center_advance` does on one device.
+
+    Args:
+      state: from `k_center_start_over_patches` or an earlier call, over the same points.
+      points: `[N, D]`, split as they were.
+      upto: how many slots to fill in all; may be traced, so that stepping compiles once.
+      mesh: from `make_mesh`.
+      pool_size: points that each device offers.
+      block_size: choices that one matrix product covers.
+    """
+    num = state.indices.shape[0]
+    upto = jnp.minimum(jnp.asarray(upto, jnp.int32), num)
+
+    def of_part(state: Traversal, points: jax.Array, upto: jax.Array):
+        norms = jnp.sum(points**2, axis=-1)
+
+        def unfinished(state: Traversal):
+            return (state.count < upto) & (state.farthest > -jnp.inf)
+
+        def advance(state: Traversal):
+            ahead = _look_ahead(state, points, upto, min(pool_size, len(points)))
+            return _learn(ahead, state, points, norms, min(block_size, num))
+
+        return jax.lax.while_loop(unfinished, advance, state)
+
+    return jax.shard_map(
+        of_part, mesh=mesh, in_specs=(_SPECS, P(DATA), P()), out_specs=_SPECS, check_vma=False
+    )(state, points, upto)
+
+
+def bank_of(state: Traversal) -> types.Bank:
+    """The bank of the choices made so far; the slots after them are padding."""
+    filled = (jnp.arange(len(state.indices)) < state.count).astype(state.atoms.dtype)
+    return types.Bank(state.atoms, filled, state.indices)
+
+
+def _start(points, eligible, draws, num) -> Traversal:
     """The state with the first, random choice made."""
     (values, rows, indices), _ = _offer(draws, points, 1)
     best = jnp.argmax(values)
@@ -93,7 +139,7 @@ def _start(points, eligible, draws, num) -> _State:
     distances = linalg.squared_distances(points, first[None])[:, 0]
     distances = jnp.where(eligible, distances, -jnp.inf)
     distances = _take_out(distances, jnp.where(filled, indices[best], -1)[None])
-    return _State(
+    return Traversal(
         atoms=jnp.zeros((num, points.shape[1]), points.dtype).at[0].set(first),
         indices=jnp.zeros(num, jnp.int32).at[0].set(jnp.where(filled, indices[best], 0)),
         count=filled.astype(jnp.int32),
@@ -117,12 +163,12 @@ def _offer(values, points, size):
     return pool, jax.lax.pmax(left, DATA)
 
 
-def _look_ahead(state: _State, points, pool_size) -> _State:
+def _look_ahead(state: Traversal, points, upto, pool_size) -> Traversal:
     """Goes on inside the pool for as long as that is sure to be right; alike on every device."""
     (values, rows, indices), bound = _offer(state.distances, points, pool_size)
     num = state.indices.shape[0]
     places, count = k_center.traverse_pool(
-        rows, jnp.sum(rows**2, axis=-1), values, bound, start=state.count, upto=num, num_slots=num
+        rows, jnp.sum(rows**2, axis=-1), values, bound, start=state.count, upto=upto, num_slots=num
     )
     fresh = k_center.fresh_slots(state, count)
     return state._replace(
@@ -132,7 +178,7 @@ def _look_ahead(state: _State, points, pool_size) -> _State:
     )
 
 
-def _learn(state: _State, before: _State, points, norms, block_size) -> _State:
+def _learn(state: Traversal, before: Traversal, points, norms, block_size) -> Traversal:
     """Lowers this device's distances to those from the choices made since `before`."""
 
     def centres(slots):

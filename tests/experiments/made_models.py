@@ -25,8 +25,9 @@ def make(settings: config.Config) -> models.Model:
         state = _bank(rng, config.num_features(settings))
     tally = thresholds.tally(rng.uniform(0.2, 0.4, 9).astype(np.float32))
     about = models.About(
-        "made", backbones.weights_digest(settings.backbone), (), "", "{}", (), None, "0"
-    )
+        category="made", weights=backbones.weights_digest(settings.backbone), train=(), paths=(),
+        hashes=(), data="", made_with="{}", notes=(), f1_threshold=None, record="0",
+    )  # fmt: skip
     origins = tuple(detectors.no_origins(NUM_ATOMS) for _ in nulls.banks(state))
     return models.Model(
         state, jax.device_get(origins), nulls.Nulls(tally, tally), settings, about
