@@ -40,7 +40,9 @@ def model(train, rng):
     atoms = np.zeros((5, sum(WIDTHS)), np.float32)
     atoms[np.arange(5), np.arange(5)] = 1
     bank = types.Bank(atoms, np.ones(5, np.float32), np.arange(5, dtype=np.int32))
-    origins = detectors.Origins(np.array([0, 0, 1, 2, 2]), np.array([0, 5, 15, 3, 12]))
+    origins = detectors.Origins(
+        np.array([0, 0, 1, 2, 2]), np.zeros(5, int), np.array([0, 5, 15, 3, 12])
+    )
     tally = thresholds.tally(np.arange(4.0))
     about = models.About(
         "cap", "0" * 64, ("a/0", "a/1", "a/2"), tuple(map(str, train)),
