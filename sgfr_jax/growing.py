@@ -32,8 +32,8 @@ def nominal_level(
     mimic, so most of them leave more than nearly all nominal patches do. Of unseen patches of the
     demo's bricks 85 to 99.9% were within this level of one bank or another (256 to 1000 atoms),
     and of patches on defects less than 1%; but 31 and 39% of these in banks of the two finest
-    levels, which see nothing wrong inside a large defect. The default quantile was picked among five
-    with these same images in view.
+    levels, which see nothing wrong inside a large defect. The default quantile was picked among
+    five with these same images in view.
 
     Args:
       bank: `M` atoms that are patches, not learned bases.
