@@ -42,6 +42,8 @@ from sgfr_jax.datasets import DatasetError, images
 
 # Choices between two reports of a sampler's progress.
 SAMPLER_STRIDE = 512
+# Points that a round of k-center over several devices goes through, and those of each at least.
+_POOL, _LEAST_POOL = 2048, 8
 # Patches coded at a time: what keeps a CPU's caches, or an accelerator, busy.
 CODING_CHUNK = {"cpu": 256}
 ACCELERATOR_CHUNK = 8192
@@ -442,12 +444,16 @@ def _sample_spread(
 @functools.lru_cache(1)
 def spread_sampler(mesh: jax.sharding.Mesh) -> tuple[Callable, Callable]:
     """k-center in two parts, compiled for points that are spread over a mesh."""
+    # Every device goes through the pools of all, which together are to be those of one device.
+    pool_size = max(_LEAST_POOL, _POOL // mesh.size)
 
     def start_over_patches(key, points, weights, num_atoms):
         return sharding.k_center_start_over_patches(key, points, weights, num_atoms, mesh=mesh)
 
     def advance_over_patches(state, points, upto):
-        return sharding.k_center_advance_over_patches(state, points, upto, mesh=mesh)
+        return sharding.k_center_advance_over_patches(
+            state, points, upto, mesh=mesh, pool_size=pool_size
+        )
 
     return (
         jax.jit(start_over_patches, static_argnums=3),
