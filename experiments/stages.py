@@ -220,22 +220,22 @@ def make_scorer(
     """
     code, chunk = coding or usual_coding(config, solver)
 
-    def of_batch(bank: types.Bank, batch: tuple[jax.Array, jax.Array | None]):
+    def score(bank: types.Bank, batch: tuple[jax.Array, jax.Array | None]):
         features, extents = batch
         flat = features.reshape(-1, features.shape[-1])
         scores = pipeline.score(bank, flat, code=code, chunk_size=chunk)
         return _maps(config, scores.reshape(-1, config.grid, config.grid), extents)
 
-    with_whole_bank = devices.spread(of_batch, layout)
+    with_whole_bank = devices.spread(score, layout)
 
-    def score(bank: types.Bank, features: jax.Array, extents: jax.Array | None = None):
+    def call(bank: types.Bank, features: jax.Array, extents: jax.Array | None = None):
         if layout is not None:
             mesh = devices.bank_mesh(bank, layout)
             if mesh.shape[sharding.ATOMS] > 1:
                 return _scorer_over_atoms(config, solver, mesh)(bank, (features, extents))
         return with_whole_bank(bank, (features, extents))
 
-    return score
+    return call
 
 
 def _maps(

@@ -115,7 +115,7 @@ def test_directories_within_a_kind_and_hidden_files(tmp_path):
         "train/good/monday/a.png",
         "train/good/tuesday/a.png",
     ]
-    ((name, _, label, kind, mask, _),) = category.test
+    ((name, _, label, kind, mask, *_),) = category.test
     assert (name, label, kind) == ("test/bad/monday/a.png", 1, "bad")
     assert mask == tmp_path / "ground_truth/bad/monday/a_mask.png"
 

@@ -58,7 +58,7 @@ def test_validation_images_are_never_fitted_on(rng):
 
     own = synthetic.draw(loading.Split(found.train, (), None), 1, 64, copies=1)
     kinds = [e.kind for e in defective]
-    for example in own.split.examples[:3]:
+    for example in own.seen.split.examples[:3]:
         twin = defective[kinds.index(example.kind)]
         assert (twin.mask != example.mask).any()
 
