@@ -76,7 +76,7 @@ def start(
     num_train, test = len(category.train.examples), category.test.examples
     fitted = detector.fit(category)
     exact = pixels.keep_all(len(test), config.image_size, len(detector.scorers), config.counting)
-    shown = review.Selection(output.num_review)
+    shown = review.Selection(output.num_review if processes.first() else 0)
     measure = _score(category, detector, fitted, config, output, exact, shown)
 
     def results(found: Scored) -> dict[str, Any]:

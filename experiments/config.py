@@ -180,6 +180,10 @@ def _check_ranges(config: Config) -> None:
              "a positive number of the image's pixels")  # fmt: skip
     _require(config.tile is None or config.geometry == "tile", "tile", config.tile,
              f"left out with --geometry={config.geometry}")  # fmt: skip
+    _require(config.crop == Config.crop or config.geometry == "crop", "crop", config.crop,
+             f"left out with --geometry={config.geometry}")  # fmt: skip
+    _require(config.overlap == Config.overlap or config.geometry == "tile", "overlap",
+             config.overlap, f"left out with --geometry={config.geometry}")  # fmt: skip
     _require(0 <= config.overlap <= 0.5, "overlap", config.overlap,
              "in [0, 0.5]: the share of a tile that the next one also shows")  # fmt: skip
     _require(config.bank_ratio is None or 0 < config.bank_ratio <= 1, "bank_ratio",
@@ -292,9 +296,27 @@ def check_sizes(config: Config, num_train: Mapping[str, int]) -> None:
     Raises:
       ConfigError: names the category, the flag and the sizes.
     """
-    grids = [stream.grid for stream in streams.plan(config)] if config.automatic else [config.grid]
-    for category, num_images in num_train.items():
-        num_patches = num_images * min(grids) ** 2
+    if config.geometry == "tile":  # the images' sizes say how many there are
+        return
+    each = coarsest_grid(config) ** 2
+    check_patches(config, {category: num * each for category, num in num_train.items()})
+
+
+def coarsest_grid(config: Config) -> int:
+    """The patches per side of the bank that has the fewest."""
+    if not config.automatic:
+        return config.grid
+    return min(stream.grid for stream in streams.plan(config))
+
+
+def check_patches(config: Config, num_nominal: Mapping[str, int]) -> None:
+    """As `check_sizes`, where it is known how many patches show an image.
+
+    Args:
+      config: from `resolve`.
+      num_nominal: category to its number of nominal patches, of `coarsest_grid`.
+    """
+    for category, num_patches in num_nominal.items():
         num_atoms = config.num_atoms(num_patches)
         where = f"category {category} has {num_patches} nominal patches"
         if num_atoms > num_patches:

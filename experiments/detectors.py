@@ -52,6 +52,7 @@ class Detector(NamedTuple):
     # Of the same arguments, what each of `S` banks adds to the maps: `[S, B, H, W]`.
     parts: Mapping[str, Callable] = MappingProxyType({})
     put: Callable[[Any], Any] = jax.device_put  # a batch to where scorers want it
+    place: Callable[[Any], Any] = lambda state: state  # and a state that was elsewhere
 
 
 def origins(bank_indices: jax.Array, picks: np.ndarray, owners: np.ndarray) -> Origins:

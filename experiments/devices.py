@@ -76,6 +76,11 @@ def lay_out(text: str, config: Config) -> Layout | None:
             f"--sampler={config.sampler} sees the patches one after the other, in one process:"
             " k_center spreads them over all"
         )
+    if jax.process_count() != processes.count():
+        raise ConfigError(
+            f"JAX sees {jax.process_count()} processes that run together, and the environment does"
+            " not say so: add --distributed=always"
+        )
     number, parts = parse(text)
     devices = _by_process()
     fewest = min(map(len, devices.values()))

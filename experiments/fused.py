@@ -88,6 +88,7 @@ def make_detector(
         views[0][0].batch_size,
         {solver: scorer.parts for solver, scorer in scorers.items()},
         partial(devices.put, layout=layout),
+        partial(devices.replicate, layout=layout),
     )
 
 
@@ -231,7 +232,8 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
     train = loading.views(category.train)
     num_views = len(train.owners)
     key = jax.random.key(config.seed)
-    held = min(num_images, CALIBRATION_IMAGES)
+    # As many squares, on average, where an image has several.
+    held = min(num_images, max(1, CALIBRATION_IMAGES * num_images // num_views))
     calibrating = np.sort(np.asarray(jax.random.permutation(key, num_images)[:held]))
     kept = np.isin(train.owners, calibrating)
 

@@ -135,7 +135,7 @@ def check(
             hashes = train_hashes[category.name]
             if category.name in embedded:
                 train, bad_train = Split(category.train, hashes, None, workers), 0
-                report(len(category.train))
+                report(len(processes.share(len(category.train))))
             else:
                 unread = Split(category.train, hashes, None, workers)
                 train, bad_train = _check(unread, config, keep, report)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import assembly, detectors, fused, loading, nulls, streams
+from experiments import assembly, detectors, devices, fused, loading, nulls, streams
 from experiments.choices import ConfigError
 from experiments.config import Config, num_features
 from sgfr_jax import backbones, calibration, saving, thresholds, types
@@ -98,7 +98,7 @@ def make(
         weights,
         tuple(example.name for example in train.examples),
         tuple(map(path_of, train.examples)),
-        train.hashes,
+        tuple(of_image.partition(" ")[0] for of_image in train.hashes),  # not of a part of it
         hashlib.sha256("\n".join(train.hashes).encode()).hexdigest(),
         json.dumps(made_with, sort_keys=True),
         (*category.notes, *fitted.notes, note),
@@ -180,11 +180,20 @@ def saved_by(path: str | os.PathLike) -> str | None:
         return None
 
 
-def make_detector(model: Model, batch_size: int = 16) -> detectors.Detector:
-    """The stages that a model was fitted with, which score, explain and embed."""
+def make_detector(
+    model: Model, batch_size: int = 16, mesh: str = devices.AUTO
+) -> detectors.Detector:
+    """The stages that a model was fitted with, which score, explain and embed.
+
+    Args:
+      model: from `load`, `make`.
+      batch_size: images embedded at a time.
+      mesh: which devices, as of `--mesh`.
+    """
     from experiments import run  # which imports this module
 
-    return run.make_detector(model.config, run.Resources(Path(), batch_size=batch_size))[0]
+    resources = run.Resources(Path(), batch_size=batch_size, mesh=mesh)
+    return run.make_detector(model.config, resources)[0]
 
 
 def make_scorer(
@@ -201,12 +210,13 @@ def make_scorer(
     """
     detector = detector or make_detector(model, batch_size)
     scorer, seen_as = detector.scorers[model.config.solver], model.config.looks_at
+    state = detector.place(model.state)
 
     def score(images: Sequence[np.ndarray]) -> Iterator[assembly.Whole]:
         split = loading.with_windows(as_split(images), seen_as)
         wholes, number = assembly.Assembly(split, seen_as.overlap), itertools.count()
         for batch in assembly.batches(detector, loading.views(split)):
-            found = jax.device_get(scorer(model.state, batch.patches, batch.extents))
+            found = jax.device_get(scorer(state, batch.patches, batch.extents))
             for whole in wholes.add(*(x[: batch.num] for x in found)):
                 yield _with_surroundings(whole, split.examples[next(number)])
 

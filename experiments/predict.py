@@ -61,10 +61,9 @@ FAIL_ON_ANOMALY = flags.DEFINE_bool(
     "fail_on_anomaly", False, "End with status 3 if an image is anomalous, 4 if some were skipped."
 )
 # Of experiments.run: what does not change what a model is.
-_SHARED = ("weights", "batch_size", "cache_dir")
-flags.declare_key_flag("weights")
-flags.declare_key_flag("batch_size")
-flags.declare_key_flag("cache_dir")
+_SHARED = ("weights", "batch_size", "cache_dir", "mesh")
+for name in _SHARED:
+    flags.declare_key_flag(name)
 
 FOUND, SKIPPED = 3, 4
 CONFIDENCE = 0.95
@@ -95,7 +94,7 @@ def predict() -> int:
         lambda: writer.finish(about), f"what was scored so far lies in {writer.directory}"
     )
     batch_size, min_side = options.BATCH_SIZE.value, max(config.strides(model.config))
-    detector = models.make_detector(model, batch_size)
+    detector = models.make_detector(model, batch_size, options.MESH.value)
     found = prediction.predict(
         models.make_scorer(model, detector=detector), sources,
         batch_size=batch_size, min_side=min_side,

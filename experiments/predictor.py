@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import choices, fused, models, run, stages, streams
+from experiments import choices, devices, fused, models, run, stages, streams
 from experiments.choices import ConfigError
 from experiments.config import Config
 from sgfr_jax import linalg
@@ -79,7 +79,7 @@ def make(model: models.Model, *, plain: bool = False) -> Predictor:
     """
     config = model.config
     check(config)
-    _, embedders = run.make_detector(config, run.Resources(Path()))
+    _, embedders = run.make_detector(config, run.Resources(Path(), mesh=devices.ONE))
     backbone = embedders[0].load()
     if plain:
         backbone = backbone._replace(embed=partial(backbone.embed, batched=True))

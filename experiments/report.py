@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="work directories of sweeps; with --html also of one run")  # fmt: skip
     parser.add_argument("--out", help="where to write; by default report below the first of them")
     parser.add_argument("--metric", nargs="+", default=METRICS, metavar="METRIC",
-                        help=f"which metrics: {', '.join(Metrics._fields)}")  # fmt: skip
+                        help=f"which metrics of sweeps: {', '.join(Metrics._fields)}")  # fmt: skip
     parser.add_argument("--by_category", action="store_true", help="a row for every category")
     parser.add_argument("--no_plots", action="store_true", help="tables alone")
     parser.add_argument("--html", action="store_true", help="write report.html alone")

@@ -111,9 +111,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     if len(embedded) < len(found):
         embedders[0].load()  # weights that do not fit should be known before images are read
     checked = loading.check(found, settings, train_hashes, embedded, workers=resources.workers)
-    num_views = {c.name: loading.num_views(c.train) for c in checked}
-    config.check_sizes(settings, num_views)
-    memory.check(settings, num_views)
+    check_squares(settings, checked, devices.num_memories(settings, layout))
 
     made_with = environment.describe()
     output = one_category.Output(
@@ -159,6 +157,25 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     if processes.first():
         records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
     return finished
+
+
+def check_squares(settings: config.Config, checked: Sequence, num_memories: int) -> None:
+    """Checks, once images are read, that what is seen of them is enough, and not too much.
+
+    Args:
+      settings: of the run.
+      checked: the categories, from `loading.check`.
+      num_memories: as of `memory.check`.
+
+    Raises:
+      ConfigError: as `config.check_sizes`, `memory.check`.
+    """
+    from experiments import loading, stages
+
+    seen = {category.name: loading.views(category.train) for category in checked}
+    grid = config.coarsest_grid(settings)
+    config.check_patches(settings, {n: stages.num_patches(v, grid) for n, v in seen.items()})
+    memory.check(settings, {name: len(v.owners) for name, v in seen.items()}, num_memories)
 
 
 def check_data(settings: config.Config, *, accept_license: bool = False) -> bool:
@@ -315,7 +332,8 @@ def report(finished: Sequence[records.Record], workdir: Path) -> None:
     for record in finished:
         for note in record.notes:
             print(f"{record.category}: {note}")
-    print(f"Written to {workdir}: results.json, results.csv, scores.csv, config.json, figures/")
+    written = "results.json, results.csv, scores.csv, config.json, figures/, review/"
+    print(f"Written to {workdir}: {written}")
     print(f"To look at it: python -m experiments.report --workdir={workdir} --html")
 
 

@@ -28,7 +28,6 @@ from experiments import (
     environment,
     grids,
     loading,
-    memory,
     pixels,
     run,
     stages,
@@ -83,9 +82,7 @@ class Worker:
         """
         settings = group[0].config
         category = self._read(settings)
-        num_views = {category.name: loading.num_views(category.train)}
-        config.check_sizes(settings, num_views)
-        memory.check(settings, num_views)
+        run.check_squares(settings, [category], 1)
         num_test = len(category.test.examples)
         # What a task would do alone: together they may have more pixels than are kept.
         exact = pixels.keep_all(num_test, settings.image_size, 1, settings.counting)

@@ -38,7 +38,7 @@ from sgfr_jax import (
     types,
 )
 from sgfr_jax import extents as of_squares
-from sgfr_jax.datasets import DatasetError, images
+from sgfr_jax.datasets import DatasetError, geometry, images
 
 # Choices between two reports of a sampler's progress.
 SAMPLER_STRIDE = 512
@@ -53,7 +53,7 @@ CACHED_IMAGES = 128
 STREAM_PATCHES = 1 << 16
 
 # What an embedding follows from, beside the functions of this module that make it.
-_EMBEDDING = (backbones, patches, filters, linalg, images, streams)
+_EMBEDDING = (backbones, patches, filters, linalg, geometry, images, streams)
 
 Report = Callable[[int], None]
 Progress = Callable[[], AbstractContextManager[Report]]
@@ -298,8 +298,11 @@ def make_detector(embedder: Embedder) -> detectors.Detector:
     scorers = {solver: make_scorer(config, solver, layout=layout) for solver in config.solvers}
     parts = {solver: partial(_only_part, scorer) for solver, scorer in scorers.items()}
     put = partial(devices.put, layout=layout)
+    place = partial(
+        devices.place_bank, config=config, layout=layout, chunk_size=chunk_size(config.solver)
+    )
     return detectors.Detector(
-        fit_category, embedder.batches, scorers, embedder.batch_size, parts, put
+        fit_category, embedder.batches, scorers, embedder.batch_size, parts, put, place
     )
 
 

@@ -31,7 +31,9 @@ REPORT = flags.DEFINE_string(
     "report", None, "A CSV file for what was known of each image: path, score, p_value, known."
 )
 # Of experiments.run: what does not change what a model is.
-_SHARED = ("weights", "batch_size", "workers", "cache_dir", "cache_gb", "skip_bad_images")
+_SHARED = (
+    "weights", "batch_size", "workers", "cache_dir", "cache_gb", "mesh", "skip_bad_images",
+)  # fmt: skip
 for name in _SHARED:
     flags.declare_key_flag(name)
 
@@ -104,6 +106,11 @@ def main(argv: Sequence[str]) -> None:
     run.start(argv)
     with run.exit_on_mistakes():
         update()
+
+
+def console() -> None:
+    """The command `sgfr-update`."""
+    run.as_command(__name__, main)
 
 
 if __name__ == "__main__":

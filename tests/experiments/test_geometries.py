@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import config, models, run, synthetic
+from experiments import config, memory, models, run, synthetic
 from experiments.config import ConfigError
 from sgfr_jax.datasets import geometry
 from tests.experiments.conftest import SMALL, texture
@@ -115,6 +115,21 @@ def test_embeddings_of_windows_are_cached(photographs, tmp_path, monkeypatch):
     assert len(again.images) == len(first.images)
 
 
+def test_what_tiles_allow_is_known_when_images_are_read(photographs, tmp_path, monkeypatch):
+    """An image of several tiles has more patches than one square, and padding has none."""
+    one = {"shots": 1, "seed": 1, "layers": ("block4",), "bank_size": 300, "grid": None}
+    with pytest.raises(ConfigError, match="bolt has 64 nominal patches"):
+        go(settled(photographs, **one), tmp_path / "square")
+    tiles = go(settled(photographs, **one, geometry="tile", tile=30), tmp_path / "tile")
+    assert tiles.results["num_atoms"] == 300
+    with pytest.raises(ConfigError, match=r"bolt has \d\d nominal patches"):
+        go(settled(photographs, **one | {"bank_size": 63}, geometry="pad"), tmp_path / "pad")
+    # What does not fit is refused with the devices that there are in mind.
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(ConfigError, match="to sample from all patches"):
+        go(settled(photographs, geometry="tile"), tmp_path / "large")
+
+
 @pytest.mark.parametrize(
     "fields,message",
     [
@@ -122,6 +137,8 @@ def test_embeddings_of_windows_are_cached(photographs, tmp_path, monkeypatch):
         ({"geometry": "crop", "crop": 1.5}, r"--crop=1.5 must be in \(0, 1\]"),
         ({"geometry": "tile", "tile": 0}, "--tile=0 must be a positive number"),
         ({"tile": 100}, "--tile=100 must be left out with --geometry=square"),
+        ({"crop": 0.5}, "--crop=0.5 must be left out with --geometry=square"),
+        ({"geometry": "pad", "overlap": 0.3}, "--overlap=0.3 must be left out with --geometry=pad"),
         ({"geometry": "tile", "overlap": 0.9}, r"--overlap=0.9 must be in \[0, 0.5\]"),
     ],
 )

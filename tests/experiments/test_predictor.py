@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config, models, predictor
+from experiments import config, devices, models, predictor
 from experiments.choices import ConfigError
 from sgfr_jax.datasets import images as reading
 from tests.experiments import made_models
@@ -87,3 +87,10 @@ def test_what_has_no_predictor():
 def test_another_geometry_is_refused():
     with pytest.raises(ConfigError, match="--geometry=tile cannot be exported"):
         predictor.check(made(geometry="tile").config)
+
+
+def test_it_is_of_one_device_whatever_there_is(monkeypatch):
+    asked, lay_out = [], devices.lay_out
+    monkeypatch.setattr(devices, "lay_out", lambda *args: asked.append(args[0]) or lay_out(*args))
+    predictor.make(made())
+    assert asked == [devices.ONE]
