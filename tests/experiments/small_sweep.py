@@ -69,8 +69,8 @@ def die_sampling():
 def die_scoring():
     make_scorer, calls = stages.make_scorer, []
 
-    def dying(*args):
-        scorer = make_scorer(*args)
+    def dying(*args, **kwargs):
+        scorer = make_scorer(*args, **kwargs)
 
         def score(*batch):
             calls.append(batch)
