@@ -72,7 +72,8 @@ def test_pages_name_only_what_exists():
     flags = importlib.import_module("experiments.options").flags.FLAGS
     known = {name for module in flags.flags_by_module_dict().values() for name in module}
     known = {flag.name for flag in known}
-    for module in ("predict", "select", "sweep", "report", "export", "run"):
+    commands = ("predict", "select", "sweep", "report", "export", "update", "model_flags", "run")
+    for module in commands:
         source = (ROOT / "experiments" / f"{module}.py").read_text(encoding="utf-8")
         known |= set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
         known |= set(re.findall(r'add_argument\("--(\w+)"', source))
