@@ -55,9 +55,8 @@ def add(histogram: Histogram, maps: np.ndarray, masks: np.ndarray) -> Histogram:
         raise ValueError("scores must be finite")
     num_bins = len(histogram.negatives)
     histogram = _widen(histogram, lowest, highest)
-    above = maps - np.float32(histogram.low) if histogram.low else maps
     # What lies within rounding of either end belongs to its bin.
-    bins = (above * (1.0 / histogram.width)).astype(np.int32)
+    bins = in_widths(histogram, maps).astype(np.int32)
     np.clip(bins, 0, num_bins - 1, out=bins)
     # All at first: picking out the many normal pixels would cost more than counting them. Counts
     # end at the highest bin, as most scores of most images are low.
@@ -69,6 +68,17 @@ def add(histogram: Histogram, maps: np.ndarray, masks: np.ndarray) -> Histogram:
         _add(histogram.positives, positives)
         _add(histogram.regions, np.bincount(defective, weights))
     return histogram
+
+
+def in_widths(histogram: Histogram, scores: np.ndarray) -> np.ndarray:
+    """How many widths of a bin scores lie above the lowest; whole numbers are borders of bins.
+
+    A score that lies on a border does so in every range that the histogram is widened to: the
+    quotient is exact, which a product with the inverse is not. Above another low end than 0, which
+    moves, that takes double precision.
+    """
+    above = scores - np.float64(histogram.low) if histogram.low else scores
+    return above / histogram.width
 
 
 def rankings(histogram: Histogram) -> tuple[Ranking, Ranking]:
