@@ -46,14 +46,9 @@ class Assembly:
     An image scores what the highest of its squares does.
     """
 
-    def __init__(self, split: loading.Split, overlap: float):
-        """Begins with the first image.
-
-        Args:
-          split: of the images, with their windows.
-          overlap: of the geometry.
-        """
-        self._windows, self._overlap = split.windows, overlap
+    def __init__(self, split: loading.Split):
+        """Begins with the first image of a split."""
+        self._windows, self._overlap = split.windows, split.geometry.overlap
         self._done, self._maps, self._scores = 0, [], []
 
     def add(self, maps: np.ndarray, scores: np.ndarray) -> list[Whole]:

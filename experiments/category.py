@@ -147,7 +147,7 @@ def _score(
     # Each process scores its own images and then knows those of all; where there is one, its own
     # are all.
     own = test.take(processes.deal(len(test.examples), detector.batch_size))
-    found = _whole_images(own, detector, fitted, config, seconds)
+    found = _whole_images(own, detector, fitted, seconds)
     readable, mine, done = loading.iterate(own, config), iter(own.examples), 0
     with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
         while done < len(test.examples):
@@ -205,12 +205,11 @@ def _whole_images(
     images: loading.Split,
     detector: detectors.Detector,
     fitted: detectors.Fitted,
-    config: Config,
     seconds: list[float],
 ) -> Iterator[tuple[assembly.Whole, ...]]:
     """What every solver makes of each image, in order; adds the time that it took to `seconds`."""
     seen = loading.views(images)
-    wholes = [assembly.Assembly(images, config.overlap) for _ in detector.scorers]
+    wholes = [assembly.Assembly(images) for _ in detector.scorers]
     viewed, began = 0, time.perf_counter()
     for batch in assembly.batches(detector, seen):
         shared = time.perf_counter() - began

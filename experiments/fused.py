@@ -46,8 +46,7 @@ class Squares(NamedTuple):
     """Embedded squares that calibrate or weigh the streams."""
 
     features: list[np.ndarray]  # [B, P, D] of every stream
-    owners: np.ndarray  # [B]: the training image that each shows, or is made from
-    extents: np.ndarray | None  # [B, 2]
+    seen: loading.Views  # whose owners are the training images they show, or are made from
 
 
 class Found(NamedTuple):
@@ -275,12 +274,10 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
         notes.append(f"{why}: nothing could be held out, so residuals are those of patches that")
         notes[-1] += " the banks have seen"
         sources = [jnp.full_like(s, -1) for s in sources]
-    drawn = synthetic.draw(category.train, config.seed, config.image_size, category.geometry)
+    drawn = synthetic.draw(category.train, config.seed, config.image_size)
     made = _gather(readers, drawn.seen.split, f"{name}: synthetic defects")
-    ordinary = Squares(
-        nominal, train.owners[kept], None if train.extents is None else train.extents[kept]
-    )
-    defective = Squares(made, drawn.seen.owners, drawn.seen.extents)
+    ordinary = Squares(nominal, train.take(np.flatnonzero(kept)))
+    defective = Squares(made, drawn.seen)
     states = {}
     for solver, scorer in scorers.items():
         with progress.bar(f"{name}: weighing streams", len(streams), "streams") as report:
@@ -350,18 +347,19 @@ def _weigh(scorer: Scorer, banks, sources, nominal, defective, drawn, report) ->
     calibrations, of_nominal, of_defects = [], [], []
     for i, (stream, bank) in enumerate(zip(scorer.streams, banks, strict=True)):
         held_out = partial(scorer.held_out, bank, sources[i], grid=stream.grid)
-        scores, owners = held_out(nominal.features[i], nominal.owners)
-        calibrated = calibration.calibrate(scores, owners, len(bank.atoms), extents=nominal.extents)
-        seen = scorer.glance(calibrated, scores, owners, nominal.extents)
+        scores, owners = held_out(nominal.features[i], nominal.seen.owners)
+        extents = nominal.seen.extents
+        calibrated = calibration.calibrate(scores, owners, len(bank.atoms), extents=extents)
+        seen = scorer.glance(calibrated, scores, owners, extents)
         mean, spread = seen.maps[seen.shown].mean(), max(seen.maps[seen.shown].std(), 1e-6)
         calibrated = calibration.rescale(calibrated, jnp.float32(mean), jnp.float32(spread))
         calibrations.append(calibrated)
         # Maps are linear in the scores: the rescaled ones need not be made anew.
         maps, largest = ((x - mean) / spread for x in (seen.maps, seen.largest))
         of_nominal.append(Found(maps, largest, seen.shown))
-        if len(defective.owners):
-            found = held_out(defective.features[i], defective.owners)
-            of_defects.append(scorer.glance(calibrated, *found, defective.extents))
+        if len(defective.seen.owners):
+            found = held_out(defective.features[i], defective.seen.owners)
+            of_defects.append(scorer.glance(calibrated, *found, defective.seen.extents))
         report(1)
 
     num_streams = len(banks)

@@ -192,17 +192,15 @@ def _calibrate(
     held_out = jax.jit(partial(pipeline.score_held_out, code=code, chunk_size=chunk_size))
     found, done = [[] for _ in state.banks], before
     with progress.bar(f"{model.about.category}: calibrating", len(split.examples), "images") as bar:
-        for num, patches in (
-            (batch.num, batch.patches) for batch in assembly.batches(detector, loading.views(split))
-        ):
+        for batch in assembly.batches(detector, loading.views(split)):
             own = done + np.arange(detector.batch_size)
             for of_stream, bank, origin, features in zip(
-                found, state.banks, origins, jax.tree.leaves(patches), strict=True
+                found, state.banks, origins, jax.tree.leaves(batch.patches), strict=True
             ):
                 scores = held_out(bank, origin.images, features, own)
-                of_stream.append([np.asarray(x)[:num] for x in scores])
-            done += num
-            bar(num)
+                of_stream.append([np.asarray(x)[: batch.num] for x in scores])
+            done += batch.num
+            bar(batch.num)
     extended = []
     for old, origin, of_stream in zip(state.calibrations, origins, found, strict=True):
         scores, owners = map(np.concatenate, zip(*of_stream, strict=True))

@@ -31,8 +31,9 @@ class Split(NamedTuple):
     hashes: tuple[str, ...]  # of the images' bytes, and of the part that is meant
     kept: tuple[images.Loaded, ...] | None  # in memory; None: read again when asked for
     workers: int = 0  # processes that read; 0: threads of this one
-    # Through which each image is seen; None: each as one full square.
+    # Through which each image is seen, and how they were laid; None: each as one full square.
     windows: tuple[tuple[Window, ...], ...] | None = None
+    geometry: Geometry = Geometry()
 
     def take(self, chosen: Sequence[int]) -> "Split":
         """Some of the images."""
@@ -54,6 +55,11 @@ class Views(NamedTuple):
     split: Split  # whose examples they are
     owners: np.ndarray  # [V]: which image each shows
     extents: np.ndarray | None  # [V, 2] float32: the shares they fill; None: all are full
+
+    def take(self, chosen: Sequence[int]) -> "Views":
+        """Some of the squares."""
+        extents = None if self.extents is None else self.extents[chosen]
+        return Views(self.split.take(chosen), self.owners[chosen], extents)
 
 
 class Checked(NamedTuple):
@@ -160,7 +166,7 @@ def with_windows(split: Split, geometry: Geometry) -> Split:
         return split  # images that are squares already
     if geometry.kind == "crop":  # what lies outside is no part of the image any more
         return _meant(split, [window for (window,) in found])
-    return split._replace(windows=found)
+    return split._replace(windows=found, geometry=geometry)
 
 
 def views(split: Split) -> Views:

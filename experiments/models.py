@@ -214,7 +214,7 @@ def make_scorer(
 
     def score(images: Sequence[np.ndarray]) -> Iterator[assembly.Whole]:
         split = loading.with_windows(as_split(images), seen_as)
-        wholes, number = assembly.Assembly(split, seen_as.overlap), itertools.count()
+        wholes, number = assembly.Assembly(split), itertools.count()
         for batch in assembly.batches(detector, loading.views(split)):
             found = jax.device_get(scorer(state, batch.patches, batch.extents))
             for whole in wholes.add(*(x[: batch.num] for x in found)):

@@ -82,9 +82,9 @@ def held_out(
     chosen = choose(len(category.train.examples), fitted.calibrated_on, seed)
     # Without the atoms of the only image there would be none.
     givers = chosen if len(chosen) > 1 else [_NONE]
-    split, overlap = category.train.take(chosen), category.geometry.overlap
+    split = category.train.take(chosen)
     state, title = fitted.states[solver], f"{category.name}: held-out scores"
-    nulls = of_images(detector, solver, state, fitted.origins, split, givers, title, overlap)
+    nulls = of_images(detector, solver, state, fitted.origins, split, givers, title)
     return nulls, _note(chosen, fitted)
 
 
@@ -96,7 +96,6 @@ def of_images(
     split: loading.Split,
     givers: Sequence[int],
     title: str,
-    overlap: float = 0.0,
 ) -> Nulls:
     """What images score without the atoms that they gave.
 
@@ -108,14 +107,13 @@ def of_images(
       split: the images.
       givers: of each, its number in the origins.
       title: of the progress.
-      overlap: of the windows of the images, if they have some.
 
     Raises:
       DatasetError: if features are not finite.
     """
     scorer = detector.scorers[solver]
     scores, pixels = [], thresholds.no_pixels()
-    seen, wholes = loading.views(split), assembly.Assembly(split, overlap)
+    seen, wholes = loading.views(split), assembly.Assembly(split)
     with progress.bar(title, len(split.examples), "images") as report:
         for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
             others = without(state, origins, givers[seen.owners[i]])

@@ -10,7 +10,6 @@ import numpy as np
 
 from experiments import loading
 from sgfr_jax.datasets import Example, images, synthesis
-from sgfr_jax.datasets.geometry import Geometry
 
 # Extents relative to the shorter side of an image, from a few pixels to nearly half of it.
 SIZES = (0.04, 0.1, 0.2, 0.4)
@@ -29,21 +28,13 @@ class Drawn(NamedTuple):
     groups: list[str]  # the kind and size of each defect
 
 
-def draw(
-    train: loading.Split,
-    seed: int,
-    size: int,
-    geometry: Geometry = Geometry(),  # noqa: B008 - frozen
-    *,
-    copies: int = COPIES,
-) -> Drawn:
+def draw(train: loading.Split, seed: int, size: int, *, copies: int = COPIES) -> Drawn:
     """Draws every kind of defect at every size on training images chosen at random.
 
     Args:
-      train: nominal images.
+      train: nominal images; those with defects are seen through windows like theirs.
       seed: of the choice of images and of the defects.
       size: the side of the square that masks are resized to.
-      geometry: of the windows of `train`; does not count where it has none.
       copies: how many of each kind and size.
 
     Returns:
@@ -73,15 +64,12 @@ def draw(
         groups.append(group)
         sources.append(source)
     split = loading.Split(tuple(examples), tuple(map(_hash, examples)), None)
-    if train.windows is not None:
-        split = loading.with_windows(split, geometry)
-    seen = loading.views(split)
+    seen = loading.views(loading.with_windows(split, train.geometry))
     masks = [images.read_example(example, size).mask for example in seen.split.examples]
     best = _most_defect(seen.owners, masks)
     stacked = np.stack([masks[i] for i in best]) if best else np.zeros((0, size, size), bool)
-    extents = None if seen.extents is None else seen.extents[best]
-    of_sources = np.array(sources, int)
-    return Drawn(loading.Views(seen.split.take(best), of_sources, extents), stacked, groups)
+    # In the order of the images: the owners become what these were drawn on.
+    return Drawn(seen.take(best)._replace(owners=np.array(sources, int)), stacked, groups)
 
 
 def _most_defect(owners: np.ndarray, masks: Sequence[np.ndarray]) -> list[int]:

@@ -19,7 +19,7 @@ TILES = Geometry("tile", tile=40, overlap=0.1)
 
 
 def test_full_squares_pass_through(rng):
-    whole = assembly.Assembly(split_of(SHAPES), 0.25)
+    whole = assembly.Assembly(split_of(SHAPES))
     maps, scores = rng.normal(size=(3, 8, 8)), rng.normal(size=3)
     found = whole.add(maps, scores)
     np.testing.assert_array_equal([one.anomaly_map for one in found], maps)
@@ -33,7 +33,7 @@ def test_images_come_as_soon_as_they_are_whole(rng, at_a_time):
     assert [len(own) for own in split.windows] == [1, 3, 1, 9] and num == 14
     maps = rng.normal(size=(num, 16, 16)).astype(np.float32)
     scores = rng.normal(size=num)
-    wholes, found = assembly.Assembly(split, TILES.overlap), []
+    wholes, found = assembly.Assembly(split), []
     for begin in range(0, num, at_a_time):
         some = slice(begin, begin + at_a_time)
         found += wholes.add(maps[some], scores[some])

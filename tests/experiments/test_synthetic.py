@@ -42,7 +42,7 @@ def test_an_even_surface_shows_what_can_be_drawn_on_it():
 def test_of_the_windows_of_an_image_the_one_with_the_defect_is_seen(textures):
     geometry = Geometry("tile", tile=48, overlap=0.0)
     train = loading.with_windows(split_of(textures), geometry)
-    drawn = synthetic.draw(train, 0, 32, geometry, copies=1)
+    drawn = synthetic.draw(train, 0, 32, copies=1)
     assert len(drawn.masks) == len(drawn.seen.owners) == len(drawn.groups)
     assert drawn.seen.split.windows is None and drawn.masks.any(axis=(1, 2)).all()
     for example in drawn.seen.split.examples:
