@@ -144,28 +144,34 @@ def spread(function: Callable, layout: Layout | None, static: Sequence[str] = ()
     """
     if layout is None:
         return jax.jit(function, static_argnames=static)
-    parts = layout.own.size
 
     @functools.wraps(function)
     def over_devices(state: Any, batch: Any, **bound: Any):
         return sharding.data_parallel(partial(function, **bound), layout.own)(state, batch)
 
-    compiled = jax.jit(over_devices, static_argnames=static)
+    by_rows = in_whole_parts(jax.jit(over_devices, static_argnames=static), layout.own)
 
     def call(state: Any, batch: Any, **bound: Any):
-        num = len(jax.tree.leaves(batch)[0])
-        padded = jax.tree.map(lambda x: sharding.pad_rows(x, parts), batch)
-        # Where they lie so already, nothing moves.
-        state = jax.device_put(state, NamedSharding(layout.own, P()))
-        found = compiled(state, jax.device_put(padded, NamedSharding(layout.own, P(DATA))), **bound)
-        return found if num % parts == 0 else first_rows(found, num)
+        # Where it lies so already, nothing moves.
+        return by_rows(jax.device_put(state, NamedSharding(layout.own, P())), batch, **bound)
 
     return call
 
 
-def first_rows(found: Any, num: int) -> Any:
-    """The first `num` rows, on the host: to slice them on devices would move rows among these."""
-    return jax.tree.map(lambda x: x[:num], jax.device_get(found))
+def in_whole_parts(compiled: Callable, mesh: Mesh) -> Callable:
+    """A compiled `(state, batch)` for batches of any size, whose rows a mesh has in equal parts."""
+    parts = mesh.shape[DATA]
+
+    def call(state: Any, batch: Any, **bound: Any):
+        num = len(jax.tree.leaves(batch)[0])
+        padded = jax.tree.map(lambda x: sharding.pad_rows(x, parts), batch)
+        found = compiled(state, jax.device_put(padded, NamedSharding(mesh, P(DATA))), **bound)
+        if num % parts == 0:
+            return found
+        # On the host: to slice them on devices would move rows among these.
+        return jax.tree.map(lambda x: x[:num], jax.device_get(found))
+
+    return call
 
 
 def is_spread(config: Config, layout: Layout | None) -> bool:
@@ -184,25 +190,29 @@ def share(num_images: int, layout: Layout | None) -> range:
     """Which training images this process embeds: those whose patches its devices will hold."""
     if layout is None:
         return range(num_images)
-    each = images_each(num_images, layout) * layout.own.size
+    each = _images_each(num_images, layout) * layout.own.size
     start = min(processes.index() * each, num_images)
     return range(start, min(start + each, num_images))
 
 
-def images_each(num_images: int, layout: Layout) -> int:
+def _images_each(num_images: int, layout: Layout) -> int:
     """How many training images one device holds the patches of, at most."""
     return -(-num_images // layout.every.size)
 
 
-def place(blocks: Iterable[np.ndarray], layout: Layout, each: int, features: int) -> jax.Array:
-    """Rows on the devices of all processes, `[devices x each, D]`; no device holds all of them.
+def place(
+    blocks: Iterable[np.ndarray], layout: Layout, shape: tuple[int, int], features: int
+) -> Rows:
+    """Rows on the devices of all processes; no device holds all of them.
 
     Args:
-      blocks: this process's rows in order, `[n, D]` at a time; no more than its devices hold.
+      blocks: those of this process's share in order, `[n, D]` at a time.
       layout: of the run.
-      each: rows of a device.
+      shape: how many images there are in all, and rows of each.
       features: `D`.
     """
+    num_images, of_each = shape
+    each = _images_each(num_images, layout) * of_each
     devices = list(layout.own.devices.flat)
     parts, filled = [], each
     for block in blocks:
@@ -217,9 +227,10 @@ def place(blocks: Iterable[np.ndarray], layout: Layout, each: int, features: int
                 parts[-1] = jax.device_put(parts[-1], devices[len(parts) - 1])
     parts += [np.zeros((each, features), np.float32) for _ in devices[len(parts) :]]
     parts = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
-    shape = (each * layout.every.size, features)
-    return jax.make_array_from_single_device_arrays(
-        shape, NamedSharding(layout.every, P(DATA)), parts
+    return Rows(
+        jax.make_array_from_single_device_arrays(
+            (each * layout.every.size, features), NamedSharding(layout.every, P(DATA)), parts
+        )
     )
 
 

@@ -58,24 +58,18 @@ class Found(NamedTuple):
 
 
 def make_detector(
-    config: Config,
-    views: Sequence[tuple[stages.Embedder, Sequence[Stream]]],
-    widths: Sequence[int],
+    config: Config, views: Sequence[tuple[stages.Embedder, Sequence[Stream]]]
 ) -> detectors.Detector:
     """The detector of several streams.
 
     Args:
       config: of the run.
       views: an embedder for each image size, and the streams that its embeddings hold.
-      widths: `D` of every stream, in the order of the views.
     """
     streams = [stream for _, of_view in views for stream in of_view]
     layout = views[0][0].layout
     scorers = {solver: Scorer(config, streams, solver, layout=layout) for solver in config.solvers}
-    shapes = [(stream.grid**2, width) for stream, width in zip(streams, widths, strict=True)]
-    readers, rest = [], iter(shapes)
-    for embedder, of_view in views:
-        readers.append(_Reader(embedder, list(itertools.islice(rest, len(of_view)))))
+    readers = [_Reader(embedder, [s.shape for s in of_view]) for embedder, of_view in views]
 
     def fit(category: loading.Checked) -> detectors.Fitted:
         return _fit(config, streams, scorers, readers, layout, category)

@@ -22,7 +22,6 @@ from experiments import choices, devices, fused, models, run, stages, streams
 from experiments.choices import ConfigError
 from experiments.config import Config
 from sgfr_jax import linalg
-from sgfr_jax.backbones.architectures import ARCHITECTURES
 
 # Solvers whose work is a fixed sequence of operations that every runtime has.
 SOLVERS = ("affine_ridge", "ridge", "nearest")
@@ -84,7 +83,8 @@ def make(model: models.Model, *, plain: bool = False) -> Predictor:
     if plain:
         backbone = backbone._replace(embed=partial(backbone.embed, batched=True))
     planned = streams.plan(config) if config.automatic else ()
-    shapes = _stream_shapes(config, planned)
+    by_size = itertools.groupby(planned, lambda stream: stream.image_size)
+    shapes = [[stream.shape for stream in of_size] for _, of_size in by_size]
     scorer = _scorer(config, planned, unroll=plain)
     state = jax.tree.map(jnp.asarray, model.state)
 
@@ -102,13 +102,6 @@ def make(model: models.Model, *, plain: bool = False) -> Predictor:
         return Prediction(*(x[0] for x in found))
 
     return Predictor(embed, score)
-
-
-def _stream_shapes(config: Config, planned) -> list[list[tuple[int, int]]]:
-    """`(P, D)` of the streams of every image size."""
-    widths = ARCHITECTURES[config.backbone].widths
-    by_size = itertools.groupby(planned, lambda stream: stream.image_size)
-    return [[(s.grid**2, widths[s.level]) for s in of_size] for _, of_size in by_size]
 
 
 def _scorer(config: Config, planned, *, unroll: bool) -> Callable:

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -99,15 +100,11 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
 
     detector, embedders = make_detector(settings, resources)
     train_hashes = {category.name: loading.hash_images(category.train) for category in found}
-    embedded = {
-        category.name
-        for category in found
-        if all(
-            embedder.known(loading.view_hashes(category.train, hashes, settings))
-            for embedder in embedders
-            for hashes in [train_hashes[category.name]]
-        )
-    }
+    embedded = set()
+    for category in found:
+        seen = loading.view_hashes(category.train, train_hashes[category.name], settings)
+        if all(embedder.known(seen) for embedder in embedders):
+            embedded.add(category.name)
     if len(embedded) < len(found):
         embedders[0].load()  # weights that do not fit should be known before images are read
     checked = loading.check(found, settings, train_hashes, embedded, workers=resources.workers)
@@ -277,11 +274,10 @@ def make_detector(settings: config.Config, resources: Resources):
         seen = dataclasses.replace(
             settings, image_size=size, layers=tuple(stream.level for stream in of_view)
         )
-        floats = sum(stream.grid**2 * architecture.widths[stream.level] for stream in of_view)
+        floats = sum(math.prod(stream.shape) for stream in of_view)
         compiled = stages.make_stream_embedding(seen, of_view, layout)
         views.append((embedder(seen, compiled, (1, floats)), of_view))
-    widths = [architecture.widths[stream.level] for stream in planned]
-    return fused.make_detector(settings, views, widths), [view[0] for view in views]
+    return fused.make_detector(settings, views), [view[0] for view in views]
 
 
 def start(argv: Sequence[str]) -> None:

@@ -257,7 +257,6 @@ def _scorer_over_atoms(config: Config, solver: str, mesh: jax.sharding.Mesh) -> 
         num_neighbors=bound["num_neighbors"], solve=bound["solve"],
     )  # fmt: skip
     make_maps = sharding.data_parallel(lambda _, batch: _maps(config, *batch), mesh)
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.DATA))
 
     @jax.jit
     def score(bank: types.Bank, batch: tuple[jax.Array, jax.Array | None]):
@@ -265,12 +264,7 @@ def _scorer_over_atoms(config: Config, solver: str, mesh: jax.sharding.Mesh) -> 
         scores = residuals(bank, features.reshape(-1, features.shape[-1]))
         return make_maps((), (scores.reshape(-1, config.grid, config.grid), extents))
 
-    def call(bank: types.Bank, batch: tuple[jax.Array, jax.Array | None]):
-        num, parts = batch[0].shape[0], mesh.shape[sharding.DATA]
-        padded = jax.tree.map(lambda x: sharding.pad_rows(x, parts), batch)
-        return devices.first_rows(score(bank, jax.device_put(padded, rows)), num)
-
-    return call
+    return devices.in_whole_parts(score, mesh)
 
 
 def pad(batch: np.ndarray, size: int) -> np.ndarray:
@@ -477,9 +471,7 @@ def place(
     """
     if not devices.is_spread(config, layout):
         return jnp.asarray(processes.concatenated(points))
-    num_images, of_each = shape
-    each = devices.images_each(num_images, layout) * of_each
-    return devices.Rows(devices.place([points], layout, each, points.shape[1]))
+    return devices.place([points], layout, shape, points.shape[1])
 
 
 def gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array | devices.Rows:
@@ -498,8 +490,7 @@ def gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Arra
             yield batch.reshape(-1, features)
             report(len(batch))
 
-    each = devices.images_each(num_images, embedder.layout) * patches_each
-    return devices.Rows(devices.place(blocks(), embedder.layout, each, features))
+    return devices.place(blocks(), embedder.layout, (num_images, patches_each), features)
 
 
 def _gather(embedder: Embedder, split: loading.Split, report: Report) -> jax.Array:

@@ -24,6 +24,12 @@ class Stream:
     image_size: int  # the side of the square that images are resized to
     level: str
     grid: int  # patches per side
+    width: int  # features of a patch
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of an image's patches: `[P, D]`."""
+        return self.grid**2, self.width
 
     @property
     def name(self) -> str:
@@ -46,5 +52,6 @@ def plan(config: Any) -> tuple[Stream, ...]:
             stride = architecture.strides[level]
             if scale == max(SCALES) or stride > _FINE_STRIDE:
                 # A cell finer than eight pixels costs four times as much and shows little more.
-                found.append(Stream(size, level, -(-size // max(stride, _FINE_STRIDE))))
+                grid = -(-size // max(stride, _FINE_STRIDE))
+                found.append(Stream(size, level, grid, architecture.widths[level]))
     return tuple(dict.fromkeys(found))  # of a small image both scales may be one

@@ -5,7 +5,6 @@ import numpy as np
 
 from experiments import config, detectors, fused, models, nulls, streams
 from sgfr_jax import backbones, calibration, thresholds, types
-from sgfr_jax.backbones.architectures import ARCHITECTURES
 
 NUM_ATOMS = 12
 
@@ -14,10 +13,10 @@ def make(settings: config.Config) -> models.Model:
     """A model of a configuration from `config.resolve`."""
     rng = np.random.default_rng(0)
     if settings.automatic:
-        planned, widths = streams.plan(settings), ARCHITECTURES[settings.backbone].widths
+        planned = streams.plan(settings)
         num = len(planned)
         state = fused.Fused(
-            tuple(_bank(rng, widths[stream.level]) for stream in planned),
+            tuple(_bank(rng, stream.width) for stream in planned),
             tuple(_calibration(rng) for _ in planned),
             *(rng.uniform(0.1, 1, num).astype(np.float32) for _ in range(4)),
         )

@@ -77,7 +77,7 @@ def test_every_learner_makes_a_bank(go, subspaces, changes, num_atoms):
 
 
 def test_a_basis_for_each_of_several_streams(go, monkeypatch):
-    planned = streams.Stream(64, "block4", 8), streams.Stream(96, "block10", 6)
+    planned = streams.Stream(64, "block4", 8, 40), streams.Stream(96, "block10", 6, 112)
     monkeypatch.setattr(streams, "plan", lambda config: planned)
     monkeypatch.setattr(synthetic.draw, "__kwdefaults__", {"copies": 1})
     record = go(layers=(config.AUTO,), grid=None, subspaces="pca", solver="project")
