@@ -15,7 +15,7 @@ POOL, ALONE = 256, 2048
 BLOCK = 128
 # Targets that an accelerator codes at a time: `experiments.stages.ACCELERATOR_CHUNK`.
 _CHUNK = 8192
-# As `experiments.stages.STREAM_PATCHES`.
+# As `experiments.sampling.STREAM_PATCHES`.
 _STREAM_PATCHES = 1 << 16
 
 

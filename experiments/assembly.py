@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import detectors, loading, stages
+from experiments import detectors, embedding, loading
 from sgfr_jax.datasets import geometry
 
 
@@ -32,7 +32,7 @@ def batches(detector: detectors.Detector, seen: loading.Views) -> Iterator[Batch
     Raises:
       DatasetError: if features are not finite.
     """
-    pad, done = partial(stages.pad, size=detector.batch_size), 0
+    pad, done = partial(embedding.pad, size=detector.batch_size), 0
     for found in detector.batches(seen.split) if len(seen.owners) else ():
         num = len(jax.tree.leaves(found)[0])
         extents = None if seen.extents is None else pad(seen.extents[done : done + num])

@@ -47,7 +47,7 @@ SEARCHES = {
 METRICS = ("auto", "exact", "streaming")
 EVAL_SIZES = ("square", "native")
 
-# The one sampler that sees patches a block at a time; `stages` drives it.
+# The one sampler that sees patches a block at a time; `sampling` drives it.
 STREAMING = "k_center_stream"
 
 

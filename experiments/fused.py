@@ -15,7 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import detectors, devices, loading, processes, progress, stages, synthetic
+from experiments import (
+    detectors,
+    devices,
+    embedding,
+    loading,
+    processes,
+    progress,
+    sampling,
+    stages,
+    synthetic,
+)
 from experiments.config import Config
 from experiments.streams import Stream
 from sgfr_jax import calibration, fusion, maps, pipeline, types
@@ -58,7 +68,7 @@ class Found(NamedTuple):
 
 
 def make_detector(
-    config: Config, views: Sequence[tuple[stages.Embedder, Sequence[Stream]]]
+    config: Config, views: Sequence[tuple[embedding.Embedder, Sequence[Stream]]]
 ) -> detectors.Detector:
     """The detector of several streams.
 
@@ -88,7 +98,7 @@ def make_detector(
 class _Reader(NamedTuple):
     """Embeds images at one size."""
 
-    embedder: stages.Embedder
+    embedder: embedding.Embedder
     shapes: Sequence[tuple[int, int]]  # of each stream of that size: `P` and `D`
 
     def __call__(self, split: loading.Split) -> Iterator[list[np.ndarray]]:
@@ -202,7 +212,7 @@ class Scorer:
         found, mine = [], processes.share(len(features))
         for begin in range(mine.start, mine.stop, _BATCH):
             some = slice(begin, min(begin + _BATCH, mine.stop))
-            padded = tuple(stages.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
+            padded = tuple(embedding.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
             of_some = jax.device_get(self._held_out((bank, sources), padded, grid=grid))
             found.append([x[: some.stop - begin] for x in of_some])
         # Out of the devices' parts, as what comes next is of all images.
@@ -238,7 +248,7 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
     for read, (size, group) in zip(readers, by_size, strict=True):
         start = time.perf_counter()
         keys, grids = zip(*((jax.random.fold_in(key, i), s.grid) for i, s in group), strict=True)
-        shown = [stages.patch_weights(train, grid) for grid in grids]
+        shown = [sampling.patch_weights(train, grid) for grid in grids]
         picks = [_pick(*of) for of in zip(keys, shown, strict=True)]
         weights = [np.take_along_axis(*of, axis=1) for of in zip(shown, picks, strict=True)]
         with progress.bar(f"{name}: embedding at {size} px", len(mine), "images") as report:
@@ -250,8 +260,10 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
         with progress.bar(f"{name}: sampling at {size} px", sum(sizes), "atoms") as report:
             for of_key, picked, real, num_atoms in zip(keys, picks, weights, sizes, strict=True):
                 # Large, and no longer needed.
-                of_stream = stages.place(config, points.pop(0), picked.shape, layout)
-                bank = stages.make_bank(config, of_key, of_stream, real.ravel(), num_atoms, report)
+                of_stream = sampling.place(config, points.pop(0), picked.shape, layout)
+                bank = sampling.make_bank(
+                    config, of_key, of_stream, real.ravel(), num_atoms, report
+                )
                 bank = processes.agreed(jax.block_until_ready(bank))
                 banks.append(devices.replicate(bank, layout))
                 if config.subspaces == "implicit":
@@ -303,7 +315,7 @@ def _read(
     shapes: Sequence[tuple[int, int]],
     picks: Sequence[np.ndarray],
     kept: np.ndarray,
-    report: stages.Report,
+    report: sampling.Report,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Of every stream the picked patches `[V n, D]`, and all `[M, P, D]` of the `kept` squares."""
     points = [

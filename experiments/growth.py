@@ -25,6 +25,7 @@ from experiments import (
     assembly,
     choices,
     detectors,
+    embedding,
     environment,
     fused,
     loading,
@@ -151,7 +152,7 @@ def _stream(model: Model, bank, origin, grid: int, num_images: int) -> _Stream:
 
 def _with_room(missing: int, tree: Any) -> Any:
     """Arrays `[M, ...]` with zeros up to `[M + missing, ...]`; atoms of weight 0 are none."""
-    return jax.tree.map(lambda x: jnp.asarray(stages.pad(np.asarray(x), len(x) + missing)), tree)
+    return jax.tree.map(lambda x: jnp.asarray(embedding.pad(np.asarray(x), len(x) + missing)), tree)
 
 
 def _learn(

@@ -167,11 +167,11 @@ def check_squares(settings: config.Config, checked: Sequence, num_memories: int)
     Raises:
       ConfigError: as `config.check_sizes`, `memory.check`.
     """
-    from experiments import loading, stages
+    from experiments import loading, sampling
 
     seen = {category.name: loading.views(category.train) for category in checked}
     grid = config.coarsest_grid(settings)
-    config.check_patches(settings, {n: stages.num_patches(v, grid) for n, v in seen.items()})
+    config.check_patches(settings, {n: sampling.num_patches(v, grid) for n, v in seen.items()})
     memory.check(settings, {name: len(v.owners) for name, v in seen.items()}, num_memories)
 
 
@@ -238,7 +238,7 @@ def _few(category: datasets.Category, settings: config.Config) -> datasets.Categ
 
 def make_detector(settings: config.Config, resources: Resources):
     """The detector of a configuration, and an embedder for each image size that it looks at."""
-    from experiments import fused, stages
+    from experiments import embedding, fused, stages
     from sgfr_jax import backbones
 
     layout = devices.lay_out(resources.mesh, settings)
@@ -252,8 +252,8 @@ def make_detector(settings: config.Config, resources: Resources):
         found = backbones.load(settings.backbone, settings.weights, levels)
         return found._replace(state=devices.replicate(found.state, layout))
 
-    def embedder(of: config.Config, compiled, shape=None) -> stages.Embedder:
-        return stages.Embedder(
+    def embedder(of: config.Config, compiled, shape=None) -> embedding.Embedder:
+        return embedding.Embedder(
             config=of,
             load=load,
             digest=digest,
@@ -266,7 +266,7 @@ def make_detector(settings: config.Config, resources: Resources):
         )
 
     if not planned:
-        of_all = embedder(settings, stages.make_embedding(settings, layout))
+        of_all = embedder(settings, embedding.make_embedding(settings, layout))
         return stages.make_detector(of_all), [of_all]
     views = []
     for size, group in itertools.groupby(planned, lambda stream: stream.image_size):
@@ -275,7 +275,7 @@ def make_detector(settings: config.Config, resources: Resources):
             settings, image_size=size, layers=tuple(stream.level for stream in of_view)
         )
         floats = sum(math.prod(stream.shape) for stream in of_view)
-        compiled = stages.make_stream_embedding(seen, of_view, layout)
+        compiled = embedding.make_stream_embedding(seen, of_view, layout)
         views.append((embedder(seen, compiled, (1, floats)), of_view))
     return fused.make_detector(settings, views), [view[0] for view in views]
 

@@ -25,11 +25,13 @@ from experiments import (
     config,
     detectors,
     devices,
+    embedding,
     environment,
     grids,
     loading,
     pixels,
     run,
+    sampling,
     stages,
     tasks,
 )
@@ -132,7 +134,7 @@ class Worker:
             self._keep(record)
         return records
 
-    def _embedders(self, settings: config.Config) -> list[stages.Embedder]:
+    def _embedders(self, settings: config.Config) -> list[embedding.Embedder]:
         """Those of the configuration's detector, for all banks of the same embeddings."""
         return self._embedding.get(
             tasks.embedding_of(settings), lambda: run.make_detector(settings, self._resources)[1]
@@ -181,26 +183,26 @@ class Worker:
         return detectors.Detector(fit, batches, scorers, embedder.batch_size)
 
     def _fit(
-        self, category: loading.Checked, embedder: stages.Embedder
+        self, category: loading.Checked, embedder: embedding.Embedder
     ) -> tuple[types.Bank, list[str], detectors.Seconds]:
-        """As `stages.fit`, but that the patches are kept for the next bank."""
+        """As `sampling.fit`, but that the patches are kept for the next bank."""
         settings, train = embedder.config, loading.views(category.train)
         if settings.sampler == choices.STREAMING:
-            return stages.fit(embedder, train, _silent, _silent)
+            return sampling.fit(embedder, train, _silent, _silent)
         start = time.perf_counter()
         points = self._points.get(
             tasks.embedding_of(settings),
-            lambda: stages.gather(embedder, train.split, _unreported),
+            lambda: sampling.gather(embedder, train.split, _unreported),
         )
         gathered = time.perf_counter()
-        weights = stages.patch_weights(train, settings.grid).reshape(-1)
+        weights = sampling.patch_weights(train, settings.grid).reshape(-1)
         key, num_atoms = jax.random.key(settings.seed), settings.num_atoms(int(weights.sum()))
-        bank = stages.make_bank(settings, key, points, weights, num_atoms, _unreported)
+        bank = sampling.make_bank(settings, key, points, weights, num_atoms, _unreported)
         sampled = time.perf_counter() - gathered
         return jax.block_until_ready(bank), [], detectors.Seconds(gathered - start, sampled)
 
     def _batches(
-        self, embedder: stages.Embedder, test: loading.Split
+        self, embedder: embedding.Embedder, test: loading.Split
     ) -> Callable[[loading.Split], Iterator[np.ndarray]]:
         """What yields the patches of the test images, from memory where they fit."""
         size = loading.num_views(test) * 4 * math.prod(embedder.patch_shape)

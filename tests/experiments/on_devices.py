@@ -9,7 +9,7 @@ import sys
 
 from absl import app
 
-from experiments import processes, run, stages, synthetic
+from experiments import processes, run, sampling, synthetic
 from sgfr_jax.datasets import DatasetError
 
 # Of the demo, small: 8 x 8 patches of 40 images in one bank, more than k-center's pools hold.
@@ -38,5 +38,5 @@ if __name__ == "__main__":
     synthetic.SIZES = (0.4,)
     synthetic.draw.__kwdefaults__["copies"] = 1
     if moment != "live":
-        stages._sample_spread = globals()[moment]
+        sampling._sample_spread = globals()[moment]
     app.run(run.main, argv=["experiments.run", *FLAGS, *flags])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from etils import epath
 
-from experiments import cache, campaign, collection, executors, grids, run, stages
+from experiments import cache, campaign, collection, executors, grids, run, sampling, stages
 from tests.experiments.conftest import SMALL
 
 
@@ -56,14 +56,14 @@ def die_embedding():
 
 
 def die_sampling():
-    make_bank, calls = stages.make_bank, []
+    make_bank, calls = sampling.make_bank, []
 
     def dying(*args):
         calls.append(args)
         bank = make_bank(*args)
         return die() if len(calls) == 2 else bank
 
-    stages.make_bank = dying
+    sampling.make_bank = dying
 
 
 def die_scoring():

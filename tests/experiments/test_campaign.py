@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from experiments import campaign, collection, executors, stages
+from experiments import campaign, collection, executors, sampling
 from tests.experiments.small_sweep import go, points
 from tests.experiments.test_sharing import swept, without_times
 
@@ -118,7 +118,7 @@ def test_a_point_that_fails_takes_no_other_with_it(undisturbed, tmp_path):
 
 def test_other_mistakes_are_not_taken_for_a_point_s(undisturbed, tmp_path, monkeypatch):
     folder, _, cache_dir = undisturbed
-    monkeypatch.setattr(stages, "make_bank", lambda *args: 1 / 0)
+    monkeypatch.setattr(sampling, "make_bank", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         go(points(folder), tmp_path / "out", cache_dir)
 

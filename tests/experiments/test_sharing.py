@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from etils import epath
 
-from experiments import collection, pixels, run, sharing, stages, tasks
+from experiments import collection, embedding, pixels, run, sampling, sharing, tasks
 from tests.experiments.small_sweep import go, points, two_samplers
 
 
@@ -69,13 +69,13 @@ def nearly_the_same(own, other):
 
 def test_several_solvers_of_a_bank(folder, tmp_path, monkeypatch):
     made = []
-    make_bank = stages.make_bank
+    make_bank = sampling.make_bank
 
     def counted(*args):
         made.append(args[0].sampler)
         return make_bank(*args)
 
-    monkeypatch.setattr(stages, "make_bank", counted)
+    monkeypatch.setattr(sampling, "make_bank", counted)
     compare(points(folder), tmp_path, same)
     # Each bank once for its two solvers; then every run its own.
     assert made[:4] == ["k_center", "random"] * 2 and len(made) == 12
@@ -145,13 +145,13 @@ def test_several_levels_with_a_bank_each(folder, tmp_path):
 
 def test_embeddings_are_read_once(folder, tmp_path, monkeypatch):
     go(points(folder), tmp_path / "first", tmp_path / "cache")
-    read, cached = [], stages.Embedder.cached
+    read, cached = [], embedding.Embedder.cached
 
     def counted(self, split, rows):
         read.append(len(split.examples))
         return cached(self, split, rows)
 
-    monkeypatch.setattr(stages.Embedder, "cached", counted)
+    monkeypatch.setattr(embedding.Embedder, "cached", counted)
     monkeypatch.setattr(
         "sgfr_jax.backbones.load", lambda *args: pytest.fail("a network was loaded")
     )

@@ -1,0 +1,67 @@
+import contextlib
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import choices, loading, sampling
+from sgfr_jax import fit, greedy_k_center, uniform
+from tests.experiments.pretended import (
+    SETTINGS,
+    embedder,
+    expected_patches,
+    made_images,
+    pretend,
+    split_of,
+)
+
+
+@pytest.fixture
+def images(rng):
+    return made_images(rng)
+
+
+@contextlib.contextmanager
+def silent():
+    yield lambda done: None
+
+
+@pytest.mark.parametrize("name,whole", [("k_center", greedy_k_center), ("random", uniform)])
+def test_fitting_in_steps_is_fit(images, name, whole, monkeypatch):
+    monkeypatch.setattr(sampling, "SAMPLER_STRIDE", 4)
+    settings = dataclasses.replace(SETTINGS, sampler=name)
+    bank, notes, _ = sampling.fit(
+        embedder(settings), loading.views(split_of(images)), silent, silent
+    )
+    points = jnp.float32(expected_patches(images))
+    expected = fit(jax.random.key(0), points, jnp.ones(40), sample=whole, num_atoms=6)
+    np.testing.assert_array_equal(bank.indices, expected.indices)
+    np.testing.assert_array_equal(bank.atoms, expected.atoms)
+    assert notes == []
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_streaming_covers_every_patch_as_it_says(images, monkeypatch, tmp_path, cached):
+    monkeypatch.setattr(sampling, "STREAM_PATCHES", 1)
+    monkeypatch.setattr(sampling, "CACHED_IMAGES", 4)
+    settings, calls = dataclasses.replace(SETTINGS, sampler=choices.STREAMING), []
+
+    def counting(backbone, batch):
+        calls.append(len(batch))
+        return pretend(backbone, batch)
+
+    made = embedder(settings, 2, tmp_path if cached else None, counting)
+    bank, notes, _ = sampling.fit(made, loading.views(split_of(images)), silent, silent)
+    assert len(calls) == 5  # a second pass embeds nothing
+    points = expected_patches(images)
+    np.testing.assert_array_equal(bank.atoms, points[bank.indices])
+    distances = np.linalg.norm(points[:, None] - np.asarray(bank.atoms)[None], axis=-1)
+    radius = float(notes[0].split("within ")[1].split()[0])
+    assert distances.min(axis=1).max() <= radius * 1.001
+    if cached:
+        assert "measured" in notes[0]
+        np.testing.assert_allclose(distances.min(axis=1).max(), radius, rtol=1e-3)
+    else:
+        assert "a bound" in notes[0]
