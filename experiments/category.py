@@ -143,43 +143,27 @@ def _score(
     if processes.first():
         for directory in (maps_directory, figures_directory):  # of an earlier run
             shutil.rmtree(directory, ignore_errors=True)
-    size = (config.image_size, config.image_size)
-    # Each process scores its own images and then knows those of all; where there is one, its own
-    # are all.
-    own = test.take(processes.deal(len(test.examples), detector.batch_size))
-    found = _whole_images(own, detector, fitted, seconds)
-    readable, mine, done = loading.iterate(own, config), iter(own.examples), 0
+    size, done = (config.image_size, config.image_size), 0
     with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
-        while done < len(test.examples):
-            # None in the last round, if that is without this process.
-            here = list(itertools.islice(found, detector.batch_size))
-            began = time.perf_counter()
-            loaded = [next(readable) for _ in here]
-            masks = [image.mask for image in loaded if image.mask is not None]
-            examples = list(itertools.islice(mine, len(here)))
-            if config.native:
-                known = zip(examples, loaded, strict=True)
-                masks = _native_masks([e for e, image in known if image.mask is not None])
-            here, loaded, masks = (processes.joined(items) for items in (here, loaded, masks))
-            known = [j for j, image in enumerate(loaded) if image.mask is not None]
-            reading = time.perf_counter() - began
-            for i, wholes in enumerate(zip(*here, strict=True)):
+        for found in _rounds(test, detector, fitted, config, seconds):
+            for i, wholes in enumerate(zip(*found.wholes, strict=True)):
                 began = time.perf_counter()
                 scores[i][done : done + len(wholes)] = [whole.score for whole in wholes]
                 maps = [to_size(whole.anomaly_map, size) for whole in wholes]
-                if known:
+                if found.known:
                     counted = [w.anomaly_map for w in wholes] if config.native else maps
-                    counts[i].add([counted[j] for j in known], masks)
-                metrics_seconds[i] += reading + time.perf_counter() - began
+                    counts[i].add([counted[j] for j in found.known], found.masks)
+                metrics_seconds[i] += found.reading + time.perf_counter() - began
                 if i == 0:
-                    for j, (image, of_image) in enumerate(zip(loaded, maps, strict=True), done):
+                    for j, (image, of_image) in enumerate(
+                        zip(found.loaded, maps, strict=True), done
+                    ):
                         _show(gallery, test.examples[j], image, of_image, scores[0][j])
                         shown.add(test.examples[j], image, of_image, scores[0][j])
                         if output.save_maps and processes.first():
                             _save_map(maps_directory, test.examples[j], of_image)
-            done += len(here)
-            report(len(here))
-        next(found, None)  # the end, at which embeddings that have gone by are kept
+            done += len(found.wholes)
+            report(len(found.wholes))
 
     if processes.first():
         gallery.save(figures_directory)
@@ -199,6 +183,47 @@ def _score(
             return list(pool.map(measure, range(len(scorers))))
 
     return measure_all
+
+
+class _Round(NamedTuple):
+    """Some images in order, and what is made of them."""
+
+    wholes: list[tuple[assembly.Whole, ...]]  # of each image, by every solver
+    loaded: list[images.Loaded]
+    known: list[int]  # which of the images have a mask
+    masks: list[np.ndarray]  # of these, at the size that pixels are counted at
+    reading: float  # seconds that it took to read them
+
+
+def _rounds(
+    test: loading.Split,
+    detector: detectors.Detector,
+    fitted: detectors.Fitted,
+    config: Config,
+    seconds: list[float],
+) -> Iterator[_Round]:
+    """All images, those of every process; adds the time that scoring took to `seconds`.
+
+    Each process scores its own images and then knows those of all; where there is one, its own are
+    all.
+    """
+    own = test.take(processes.deal(len(test.examples), detector.batch_size))
+    found = _whole_images(own, detector, fitted, seconds)
+    readable, mine, done = loading.iterate(own, config), iter(own.examples), 0
+    while done < len(test.examples):
+        # None in the last round, if that is without this process.
+        wholes = list(itertools.islice(found, detector.batch_size))
+        began = time.perf_counter()
+        loaded = [next(readable) for _ in wholes]
+        masks = [image.mask for image in loaded if image.mask is not None]
+        if config.native:
+            pairs = zip(itertools.islice(mine, len(wholes)), loaded, strict=True)
+            masks = _native_masks([e for e, image in pairs if image.mask is not None])
+        wholes, loaded, masks = (processes.joined(items) for items in (wholes, loaded, masks))
+        known = [j for j, image in enumerate(loaded) if image.mask is not None]
+        yield _Round(wholes, loaded, known, masks, time.perf_counter() - began)
+        done += len(wholes)
+    next(found, None)  # the end, at which embeddings that have gone by are kept
 
 
 def _whole_images(

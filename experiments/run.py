@@ -76,7 +76,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     """
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import category as one_category
-    from experiments import environment, loading, review
+    from experiments import environment, loading
 
     workdir = resources.workdir
     if processes.first():
@@ -100,11 +100,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
 
     detector, embedders = make_detector(settings, resources)
     train_hashes = {category.name: loading.hash_images(category.train) for category in found}
-    embedded = set()
-    for category in found:
-        seen = loading.view_hashes(category.train, train_hashes[category.name], settings)
-        if all(embedder.known(seen) for embedder in embedders):
-            embedded.add(category.name)
+    embedded = _embedded(found, train_hashes, embedders, settings)
     if len(embedded) < len(found):
         embedders[0].load()  # weights that do not fit should be known before images are read
     checked = loading.check(found, settings, train_hashes, embedded, workers=resources.workers)
@@ -127,14 +123,9 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             version=made_with,
             output=[resources.num_figures, resources.save_maps, resources.num_review],
         )
-        record, path = processes.agreed(records.kept(workdir, digest)), model_paths[category.name]
-        done = (
-            record is not None
-            and (not save_model or models.saved_by(path) == digest)
-            # Another run in this directory may have put its own in the place of the review.
-            and (not output.num_review or review.load(workdir, category.name, record.results))
-        )
-        if processes.agreed(bool(done)):
+        path = model_paths[category.name]
+        record = _kept(output, category.name, digest, path if save_model else None)
+        if record is not None:
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
         else:
             outcome = one_category.run(category, detector, settings, output)
@@ -154,6 +145,36 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     if processes.first():
         records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
     return finished
+
+
+def _embedded(found, train_hashes, embedders, settings) -> set[str]:
+    """Names of the categories whose images have all been embedded before."""
+    from experiments import loading
+
+    names = set()
+    for category in found:
+        seen = loading.view_hashes(category.train, train_hashes[category.name], settings)
+        if all(embedder.known(seen) for embedder in embedders):
+            names.add(category.name)
+    return names
+
+
+def _kept(output, category: str, digest: str, model: Path | None) -> records.Record | None:
+    """The record of a category that this very run has finished, or None; the same in all processes.
+
+    Finished is what has all that goes with its record: the model, where one is wanted, and what a
+    review shows. Another run in this directory may have put its own in their places.
+    """
+    record = records.kept(output.workdir, digest)
+    if record is not None and model is not None:
+        from experiments import models
+
+        record = record if models.saved_by(model) == digest else None
+    if record is not None and output.num_review:
+        from experiments import review
+
+        record = record if review.load(output.workdir, category, record.results) else None
+    return processes.agreed(record)
 
 
 def check_squares(settings: config.Config, checked: Sequence, num_memories: int) -> None:
