@@ -191,8 +191,16 @@ from PIL import Image, ImageOps
 
 def squares(paths, size):
     \"""uint8 [B, size, size, 3] of images with 8 bits per channel.\"""
-    images = (ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in paths)
-    return np.stack([image.resize((size, size), Image.Resampling.BILINEAR) for image in images])
+    return np.stack([square(Image.open(path), size) for path in paths])
+
+
+def square(image, size):
+    \"""Side after side: given both, versions of Pillow round in different order.\"""
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    tall = image.height - size > max(0, 2 * (image.width - size))
+    for shape in ((image.width, size) if tall else (size, image.height), (size, size)):
+        image = image.resize(shape, Image.Resampling.BILINEAR)
+    return image
 
 
 """

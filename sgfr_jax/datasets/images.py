@@ -231,8 +231,18 @@ def _read_or_error(example: Example, *, size: int, min_side: int) -> Loaded | Da
 
 
 def _resized_image(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    resized = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR)
-    resized = np.asarray(resized)
+    """Resizes side after side, which all versions of Pillow do to the same bit.
+
+    Given both at once they do so too, rounding to 8 bits in between; but 12 always begins with the
+    width, 13 with the height where that shrinks more than twice as much. A quarter of the pixels is
+    then one level off, which moves the features of smooth tiles by 3%. Here it is the order of 13.
+    """
+    image, (height, width) = Image.fromarray(pixels), shape
+    tall = image.height - height > max(0, 2 * (image.width - width))
+    first = (image.width, height) if tall else (width, image.height)
+    for size in (first, (width, height)):
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    resized = np.asarray(image)
     return np.repeat(resized[:, :, None], 3, axis=2) if resized.ndim == 2 else resized.copy()
 
 
