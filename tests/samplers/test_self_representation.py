@@ -79,7 +79,8 @@ def test_stepping_gives_what_one_go_gives(points):
     points, ones, key = jnp.float32(points), jnp.ones(120), jax.random.key(0)
     at_once = SAMPLE(key, points, ones, 15)
     stepped = samplers.self_representation_start(key, points, ones, 15)
-    advance = jax.jit(samplers.self_representation_advance)
+    # With no cache but its own.
+    advance = jax.jit(partial(samplers.self_representation_advance))
     for upto in (1, 7, 7, 15):
         stepped = advance(stepped, points, upto)
         assert stepped.count == upto

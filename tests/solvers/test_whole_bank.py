@@ -20,7 +20,7 @@ def test_agrees_with_least_squares_from_either_side(rng, num_atoms, ridge):
     expected = references.on_all(partial(references.ridge, ridge=ridge), targets, atoms)
     np.testing.assert_allclose(found.coefficients, expected, atol=2e-3 if ridge < 1 else 1e-5)
     # The residual is what counts, and does not feel the conditioning.
-    np.testing.assert_allclose(found.coefficients @ atoms, expected @ atoms, atol=2e-5)
+    np.testing.assert_allclose(np.float64(found.coefficients) @ atoms, expected @ atoms, atol=2e-5)
 
 
 def test_residual_survives_atoms_that_are_much_alike(rng):
