@@ -514,20 +514,21 @@ def main(argv: Sequence[str]) -> list[Row]:
         flush=True,
     )
     found, start = [], time.perf_counter()
+    command = shlex.join(["python", "-m", "benchmarks.accelerator", *argv])
     for row in rows(problem, options.repeats, options.stages):
         found.append(row)
         elapsed = time.perf_counter() - start
         duration = report.duration(statistics.median(row.seconds))
         print(f"{elapsed:4.0f} s  {row.stage}, {row.way}: {duration}", flush=True)
+        if options.json:  # after each, as the time on a lent device may end
+            record = {
+                "command": command,
+                "machine": made_on | {"platform": jax.default_backend()},
+                "rates": rates._asdict(),
+                "rows": [_as_json(row, rates) for row in found],
+            }
+            Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
     print(table(found, rates))
-    if options.json:
-        record = {
-            "command": shlex.join(["python", "-m", "benchmarks.accelerator", *argv]),
-            "machine": made_on | {"platform": jax.default_backend()},
-            "rates": rates._asdict(),
-            "rows": [_as_json(row, rates) for row in found],
-        }
-        Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
     return found
 
 
