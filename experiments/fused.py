@@ -180,6 +180,7 @@ class Scorer:
                 jnp.sum(state.image_weights[:, None] * relative, axis=0),
             )
 
+        self.calibrate = jax.jit(calibration.calibrate, static_argnums=2)
         self._held_out = devices.spread(held_out, layout, static=("grid",))
         self._glance = devices.spread(glance, layout)
         self._of_stream = devices.spread(of_stream, layout, static=("grid",))
@@ -207,7 +208,7 @@ class Scorer:
             )
         ]
 
-    def held_out(self, bank, sources, features, own, grid):
+    def held_out(self, bank, sources, features, own, grid) -> list[np.ndarray]:
         """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""
         found, mine = [], processes.share(len(features))
         for begin in range(mine.start, mine.stop, _BATCH):
@@ -217,15 +218,18 @@ class Scorer:
             found.append([x[: some.stop - begin] for x in of_some])
         # Out of the devices' parts, as what comes next is of all images.
         every = zip(*processes.joined(found), strict=True)
-        return [jnp.asarray(np.concatenate(parts)) for parts in every]
+        return [np.concatenate(parts) for parts in every]
 
     def glance(self, calibrated, scores, owners, extents) -> Found:
         """What calibrated scores make of images."""
         found = []
         for begin in range(0, len(scores), _BATCH):
-            some = slice(begin, begin + _BATCH)
-            batch = scores[some], owners[some], None if extents is None else extents[some]
-            found.append(jax.device_get(self._glance(calibrated, batch)))
+            some = slice(begin, min(begin + _BATCH, len(scores)))
+            batch = jax.tree.map(
+                lambda x, some=some: embedding.pad(x[some], _BATCH), (scores, owners, extents)
+            )
+            of_some = jax.device_get(self._glance(calibrated, batch))
+            found.append([x[: some.stop - begin] for x in of_some])
         return Found(*map(np.concatenate, zip(*found, strict=True)))
 
 
@@ -355,7 +359,7 @@ def _weigh(scorer: Scorer, banks, sources, nominal, defective, drawn, report) ->
         held_out = partial(scorer.held_out, bank, sources[i], grid=stream.grid)
         scores, owners = held_out(nominal.features[i], nominal.seen.owners)
         extents = nominal.seen.extents
-        calibrated = calibration.calibrate(scores, owners, len(bank.atoms), extents=extents)
+        calibrated = scorer.calibrate(scores, owners, len(bank.atoms), extents=extents)
         seen = scorer.glance(calibrated, scores, owners, extents)
         mean, spread = seen.maps[seen.shown].mean(), max(seen.maps[seen.shown].std(), 1e-6)
         calibrated = calibration.rescale(calibrated, jnp.float32(mean), jnp.float32(spread))
