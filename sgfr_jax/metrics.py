@@ -63,6 +63,9 @@ def rank(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = No
     Raises:
       ValueError: on shapes that do not fit, scores that are not finite, or no positives.
     """
+    # JAX's arrays do not sort in place, and maps are JAX's.
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    weights = None if weights is None else np.asarray(weights)
     if scores.shape != labels.shape:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must have one shape")
     if not np.isfinite(scores).all():

@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -152,3 +153,12 @@ class TestMistakes:
             metrics.rank(np.zeros(3), np.zeros(3, bool))
         with pytest.raises(ValueError, match="no negatives"):
             metrics.roc_area(metrics.rank(np.zeros(3), np.ones(3, bool)))
+
+
+def test_arrays_of_jax_are_measured_as_numpys():
+    rng = np.random.default_rng(3)
+    maps, masks = rng.normal(size=(6, 12, 12)).astype(np.float32), np.zeros((6, 12, 12), bool)
+    masks[:3, 2:6, 3:8] = True
+    expected = metrics.evaluate(maps.max(axis=(1, 2)), masks.any(axis=(1, 2)), maps, masks)
+    scores, labels = jnp.max(maps, axis=(1, 2)), jnp.any(masks, axis=(1, 2))
+    assert metrics.evaluate(scores, labels, jnp.asarray(maps), jnp.asarray(masks)) == expected
