@@ -28,7 +28,7 @@ from experiments import (
 )
 from experiments.config import Config
 from experiments.streams import Stream
-from sgfr_jax import calibration, fusion, maps, pipeline, types
+from sgfr_jax import calibration, fusion, linalg, maps, pipeline, types
 from sgfr_jax import extents as of_squares
 
 # Patches that one bank is chosen from: at most so many, as many from every image.
@@ -155,7 +155,8 @@ class Scorer:
             return maps.anomaly_map(relative, size, sigma=config.sigma, extents=extents)
 
         def coarse(found):
-            return found[:, _COARSE // 2 :: _COARSE, _COARSE // 2 :: _COARSE]
+            whole = config.image_size - config.image_size % _COARSE  # as `synthetic.coarse` has it
+            return found[:, _COARSE // 2 : whole : _COARSE, _COARSE // 2 : whole : _COARSE]
 
         def glance(calibrated, batch):
             found, extents = maps_of(calibrated, *batch), batch[-1]
@@ -176,7 +177,7 @@ class Scorer:
             largest = jnp.stack([maps.image_score(of_one, extents) for of_one in found])
             relative = (largest - state.image_mean[:, None]) / state.image_spread[:, None]
             return (
-                jnp.tensordot(state.map_weights, stacked, axes=1),
+                jnp.tensordot(state.map_weights, stacked, axes=1, precision=linalg.HIGHEST),
                 jnp.sum(state.image_weights[:, None] * relative, axis=0),
             )
 
@@ -284,7 +285,9 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
         notes.append(f"{why}: nothing could be held out, so residuals are those of patches that")
         notes[-1] += " the banks have seen"
         sources = [jnp.full_like(s, -1) for s in sources]
-    drawn = synthetic.draw(category.train, config.seed, config.image_size)
+    drawn = synthetic.draw(
+        category.train, config.seed, config.image_size, most_pixels=synthetic.MOST_PIXELS
+    )
     made = _gather(readers, drawn.seen.split, f"{name}: synthetic defects")
     ordinary = Squares(nominal, train.take(np.flatnonzero(kept)))
     defective = Squares(made, drawn.seen)

@@ -63,6 +63,13 @@ def test_a_run_finds_defects_and_says_how_it_weighed(settings, detector, data, t
     assert "block4@96" in note
 
 
+def test_squares_that_are_no_whole_number_of_cells(settings, data, tmp_path):
+    odd = config.resolve(dataclasses.replace(settings, image_size=67, grid=None))
+    detector, _ = run.make_detector(odd, run.Resources(tmp_path, batch_size=4))
+    outcome = category.run(data, detector, odd, category.Output(tmp_path, 0, False))
+    assert outcome["results"]["pixel_ap"] is not None
+
+
 def test_weights_and_scores_are_finite_and_the_same_each_time(detector, data, fitted):
     state = fitted.states["nearest"]
     for weights in (state.map_weights, state.image_weights):

@@ -94,3 +94,28 @@ def test_it_is_of_one_device_whatever_there_is(monkeypatch):
     monkeypatch.setattr(devices, "lay_out", lambda *args: asked.append(args[0]) or lay_out(*args))
     predictor.make(made())
     assert asked == [devices.ONE]
+
+
+def products(jaxpr):
+    """All products of floating numbers in a program, and in those it calls."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation
+        for value in jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr"),
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
+
+
+@pytest.mark.parametrize("layers", [("block2", "block4"), ("auto",)])
+def test_no_product_is_left_to_the_precision_of_a_device(layers):
+    """By default a TPU rounds factors to bfloat16, and a GPU to TF32."""
+    model = made(layers=layers)
+    images = [np.zeros((1, size, size, 3), np.uint8) for size in predictor.sizes(model.config)]
+    found = list(products(jax.make_jaxpr(predictor.make(model).predict)(*images).jaxpr))
+    assert len(found) > 30
+    for equation in found:
+        assert equation.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2, equation
