@@ -49,6 +49,7 @@ def nominal_level(
     """
     if not 0 <= quantile <= 1:
         raise ValueError(f"quantile={quantile}; it must be 0 to 1")
+    bank = jax.tree.map(jnp.asarray, bank)
     slots = jnp.arange(len(bank.atoms), dtype=jnp.int32)
     others = bank._replace(indices=slots)
 
@@ -75,8 +76,9 @@ def update(
     """Extends a bank by the new nominal patches that it cannot mimic yet.
 
     Where all of them fit beside the old atoms they are all taken. Else `M'` of both are chosen
-    farthest first (`streaming.fold`), and old atoms close to others make room. Patches of the bank
-    itself leave it as it is, bit for bit; so does any patch within `level`.
+    farthest first (`streaming.fold`), and old atoms close to others make room. A patch within
+    `level` leaves the bank as it is, bit for bit; so does one of its own atoms, unless others are
+    so near (`linalg.squared_distances`) that it is not found again, and its residual above `level`.
 
     Args:
       key: consumed by the choice of the first atom, where atoms must be chosen.
@@ -103,6 +105,7 @@ def update(
         raise ValueError(
             f"weights must be [N], one for each patch, got {weights.shape} and {patches.shape}"
         )
+    bank = jax.tree.map(jnp.asarray, bank)
     scores = pipeline.score(bank, patches, code=code, chunk_size=chunk_size)
     # A coder that shrinks leaves something even of an atom itself.
     nearest, distances = linalg.nearest_distances(patches, bank.atoms, bank.weights)

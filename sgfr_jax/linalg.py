@@ -78,7 +78,7 @@ def nearest_distances(
       chunk_size: distances from so many points are held at a time.
 
     Returns:
-      `[N]` int32 indices and `[N]` distances; NaN where a point is not finite.
+      `[N]` int32 indices and `[N]` distances; not finite where a point is not.
 
     Raises:
       ValueError: if shapes do not fit.
@@ -89,7 +89,7 @@ def nearest_distances(
         # From differences: an atom is at distance zero from itself.
         return index, jnp.linalg.norm(rows - atoms[index], axis=-1)
 
-    num_points = len(points)
+    atoms, num_points = jnp.asarray(atoms), len(points)
     num_rows = max(1, min(chunk_size, num_points))
     padded = jnp.pad(points, ((0, -num_points % num_rows), (0, 0)))
     found = jax.lax.map(of_rows, padded.reshape(-1, num_rows, points.shape[1]))

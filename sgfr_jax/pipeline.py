@@ -65,6 +65,7 @@ def score_and_owner(
     """
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}; it must be positive, or None")
+    bank = jax.tree.map(jnp.asarray, bank)  # NumPy's, as of a file, cannot be indexed by tracers
 
     def of_chunk(targets: jax.Array):
         found = code(targets, bank)
@@ -110,6 +111,7 @@ def score_held_out(
       Scores and owners as of `score_and_owner`, `[B, P]` each. An image that gave all atoms is left
       with none: its code is empty, and its residual the patch itself.
     """
+    bank, sources = jax.tree.map(jnp.asarray, (bank, sources))
 
     def of_image(image):
         targets, number = image

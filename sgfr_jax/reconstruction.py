@@ -19,7 +19,7 @@ def reconstruct(atoms: jax.Array, code: types.Code) -> jax.Array:
     if code.indices is None:
         return jnp.matmul(code.coefficients, atoms, precision=linalg.HIGHEST)
     return jnp.einsum(
-        "nk,nkd->nd", code.coefficients, atoms[code.indices], precision=linalg.HIGHEST
+        "nk,nkd->nd", code.coefficients, jnp.asarray(atoms)[code.indices], precision=linalg.HIGHEST
     )
 
 

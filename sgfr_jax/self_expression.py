@@ -32,9 +32,11 @@ def leave_one_out(
     """
     if own.shape != targets.shape[:1]:
         raise ValueError(f"own must be [N] for targets {targets.shape}, got {own.shape}")
+    bank = jax.tree.map(jnp.asarray, bank)
 
     def of_one(target: jax.Array, own: jax.Array) -> types.Code:
-        others = bank._replace(weights=jnp.where(bank.indices == own, 0, bank.weights))
+        its_own = (bank.indices == own) & (own >= 0)  # -1 of an atom says that it is no patch
+        others = bank._replace(weights=jnp.where(its_own, 0, bank.weights))
         return jax.tree.map(lambda part: part[0], code(target[None], others))
 
     return jax.vmap(of_one)(targets, own)

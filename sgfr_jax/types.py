@@ -61,7 +61,9 @@ def make_bank(patches: jax.Array, selection: Selection) -> Bank:
     Returns:
       A `Bank` of `M` atoms; unfilled slots are zero atoms of weight 0.
     """
-    atoms = jnp.where(selection.weights[:, None] > 0, patches[selection.indices], 0)
+    chosen = jnp.asarray(patches)[selection.indices]
+    chosen = chosen.astype(jnp.promote_types(chosen.dtype, jnp.float32))
+    atoms = jnp.where(selection.weights[:, None] > 0, chosen, 0)
     return Bank(atoms, selection.weights, selection.indices)
 
 
@@ -75,11 +77,12 @@ def subspace_bank(subspaces: Subspaces) -> Bank:
       subspaces: `S` of rank `R`.
 
     Returns:
-      A `Bank` of `S (R + 1)` atoms: that of row `r` of subspace `s` has index `s (R + 1) + 1 + r`.
-      Zero atoms (the mean of a linear subspace, padding rows) and padding subspaces weigh 0.
+      A `Bank` of `S (R + 1)` atoms, that of row `r` of subspace `s` at `s (R + 1) + 1 + r`, which
+      are no patches: their indices are -1. Zero atoms (the mean of a linear subspace, padding rows)
+      and padding subspaces weigh 0.
     """
     rows = jnp.concatenate([subspaces.means[:, None], subspaces.bases], axis=1)
     used = jnp.any(rows != 0, axis=-1) & (subspaces.weights[:, None] > 0)
     atoms = jnp.where(used[..., None], rows, 0).reshape(-1, rows.shape[-1])
-    indices = jnp.arange(atoms.shape[0], dtype=jnp.int32)
+    indices = jnp.full(atoms.shape[0], -1, jnp.int32)
     return Bank(atoms, used.reshape(-1).astype(atoms.dtype), indices)

@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 import sgfr_jax as sgfr
+from sgfr_jax import self_expression
 
 CODE = partial(sgfr.local_code, num_neighbors=4, solve=partial(sgfr.affine_ridge, ridge=1e-3))
 NEAREST = partial(sgfr.local_code, num_neighbors=1, solve=sgfr.nearest)
@@ -132,3 +133,22 @@ def test_an_image_that_gave_all_atoms_is_left_with_none(rng):
     bank = fit(image[0], 5)
     scores, _ = sgfr.score_held_out(bank, jnp.zeros(5, jnp.int32), image, jnp.array([0]), code=CODE)
     np.testing.assert_allclose(scores[0], np.linalg.norm(image[0], axis=-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("code", [CODE, partial(sgfr.omp, sparsity=3)], ids=["local", "omp"])
+def test_a_bank_in_arrays_of_numpy_serves_too(rng, code):
+    """As one that comes from a file is."""
+    bank = fit(rng.normal(size=(60, 6)), 20)
+    plain = jax.tree.map(np.asarray, bank)
+    targets, sources = jnp.float32(rng.normal(size=(30, 6))), np.arange(20) % 3
+    for score in (
+        lambda bank: sgfr.score(bank, targets, code=code, chunk_size=8),
+        lambda bank: jax.jit(lambda x: sgfr.score(bank, x, code=code))(targets),
+        lambda bank: sgfr.score_held_out(
+            bank, sources, targets.reshape(3, 10, 6), np.arange(3), code=code
+        )[0],
+        lambda bank: (
+            self_expression.leave_one_out(targets, np.arange(30), bank, code=code).coefficients
+        ),
+    ):
+        np.testing.assert_array_equal(score(plain), score(bank))

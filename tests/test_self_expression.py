@@ -41,3 +41,18 @@ def test_shapes_that_do_not_fit_are_refused():
     bank = types.Bank(jnp.eye(3), jnp.ones(3), jnp.arange(3))
     with pytest.raises(ValueError, match=r"\(2, 3\).*\(3,\)"):
         self_expression.leave_one_out(jnp.ones((2, 3)), jnp.zeros(3, int), bank, code=CODERS["omp"])
+
+
+@pytest.mark.parametrize("code", CODERS.values(), ids=CODERS)
+def test_atoms_that_are_no_patches_are_left_out_of_nothing(rng, code):
+    atoms, targets = jnp.float32(rng.normal(size=(8, 5))), jnp.float32(rng.normal(size=(3, 5)))
+    learned = types.Bank(atoms, jnp.ones(8), jnp.full(8, -1))
+    found = self_expression.leave_one_out(targets, jnp.array([-1, 0, 3]), learned, code=code)
+    expected = self_expression.dense(code(targets, learned), 8)
+    np.testing.assert_allclose(self_expression.dense(found, 8), expected, atol=2e-5)
+
+
+def test_rows_of_subspaces_are_no_patches():
+    bases = jnp.eye(4)[None, :2]
+    bank = types.subspace_bank(types.Subspaces(bases, jnp.zeros((1, 4)), jnp.ones(1)))
+    np.testing.assert_array_equal(bank.indices, [-1, -1, -1])

@@ -28,7 +28,7 @@ def test_bank_of_subspaces_worked_by_hand():
     atoms = [[0, 5], [1, 0], [0, 0], [0, 0], [0, 1], [0, 0], [0, 0], [0, 0], [0, 0]]
     np.testing.assert_array_equal(bank.atoms, atoms)
     np.testing.assert_array_equal(bank.weights, [1, 1, 0, 0, 1, 0, 0, 0, 0])
-    np.testing.assert_array_equal(bank.indices, np.arange(9))
+    np.testing.assert_array_equal(bank.indices, np.full(9, -1))
 
 
 def test_projection_worked_by_hand():
