@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import types
+from sgfr_jax import linalg, types
 
 
 def check(points: jax.Array, weights: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
-    """The points as an array, and which of them can be chosen: of positive weight, and finite.
+    """The points, in float32 at least, and which can be chosen: of positive weight, and finite.
 
     Args:
       points: `[N, D]`.
@@ -32,6 +32,7 @@ def check(points: jax.Array, weights: jax.Array, num: int) -> tuple[jax.Array, j
             f"a sampler was asked for {num} of {points.shape[0]} points;"
             " ask for at least 1 and at most all of them"
         )
+    points = linalg.at_least_float32(points)
     return points, (weights > 0) & jnp.all(jnp.isfinite(points), axis=-1)
 
 

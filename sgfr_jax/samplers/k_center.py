@@ -38,7 +38,8 @@ def k_center_start(
 ) -> types.Selection:
     """A `Selection` of `num` slots with the first, random choice made; see `greedy_k_center`."""
     points, eligible = eligibility.check(points, weights, num)
-    first = jnp.argmax(jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0))
+    draws = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
+    first = jnp.argmax(draws).astype(jnp.int32)
     distances = linalg.squared_distances(points, points[first][None])[:, 0]
     distances = jnp.where(eligible, distances, -jnp.inf).at[first].set(-jnp.inf)
     filled = jnp.any(eligible)
@@ -76,7 +77,7 @@ def k_center_advance(
     Returns:
       The selection, with `min(upto, M, eligible points)` slots filled.
     """
-    points = jnp.asarray(points)
+    points = linalg.at_least_float32(points)
     num_points, num_slots = points.shape[0], selection.indices.shape[0]
     norms = jnp.sum(points**2, axis=-1)
     upto = jnp.minimum(jnp.asarray(upto, jnp.int32), num_slots)

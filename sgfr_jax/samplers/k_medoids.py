@@ -103,7 +103,9 @@ def k_medoids(
         owner, _ = _assign(points, medoids, filled)
         # A medoid stays in its own cluster even beside a duplicate, so clusters never run empty
         # and no two share a medoid. What is not eligible belongs to none.
-        owner = owner.at[jnp.where(filled, medoids, len(points))].set(jnp.arange(num), mode="drop")
+        owner = owner.at[jnp.where(filled, medoids, len(points))].set(
+            jnp.arange(num, dtype=jnp.int32), mode="drop"
+        )
         found = _central_points(points, jnp.where(eligible, owner, num), num)
         found = jnp.where(filled, found, 0)
         return step + 1, found, jnp.any(found != medoids)
@@ -139,5 +141,5 @@ def _central_points(points, owner, num):
     offsets = jnp.sum((points - means[jnp.minimum(owner, num - 1)]) ** 2, axis=-1)
     least = jax.ops.segment_min(jnp.where(inside, offsets, jnp.inf), owner, num)
     nearest = inside & (offsets <= least[jnp.minimum(owner, num - 1)])
-    place = jnp.where(nearest, jnp.arange(len(points)), len(points))
+    place = jnp.where(nearest, jnp.arange(len(points), dtype=jnp.int32), len(points))
     return jnp.minimum(jax.ops.segment_min(place, owner, num), len(points) - 1)

@@ -85,7 +85,7 @@ def _lasso_cost(target, atoms, valid, fidelity, support_size, tolerance):
 
     nothing = jnp.zeros(support_size, target.dtype)
     judged = _judge(target, target, nothing, atoms, valid, fidelity)
-    state = (0, jnp.arange(support_size), nothing, *judged)
+    state = (0, jnp.arange(support_size, dtype=jnp.int32), nothing, *judged)
     return jax.lax.while_loop(unsolved, improve, state)[4]
 
 

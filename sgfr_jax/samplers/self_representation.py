@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import types
+from sgfr_jax import linalg, types
 from sgfr_jax.samplers import eligibility
 from sgfr_jax.samplers.l1_cost import l1_cost
 
@@ -58,7 +58,8 @@ def self_representation_start(
 ) -> types.Selection:
     """A `Selection` of `num` slots with the first, random choice; see `self_representation`."""
     points, eligible = eligibility.check(points, weights, num)
-    first = jnp.argmax(jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0))
+    draws = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
+    first = jnp.argmax(draws).astype(jnp.int32)
     filled = jnp.any(eligible)
     weight = filled.astype(points.dtype)
     one = types.Bank(jnp.where(filled, points[first], 0)[None], weight[None], first[None])
@@ -102,7 +103,7 @@ def self_representation_advance(
     Raises:
       ValueError: if `pool_size` is not positive.
     """
-    points = jnp.asarray(points)
+    points = linalg.at_least_float32(points)
     num_points, num_slots = points.shape[0], selection.indices.shape[0]
     if pool_size < 1:
         raise ValueError(f"pool_size={pool_size}; it must be positive, such as 64")

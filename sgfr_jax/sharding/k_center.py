@@ -104,7 +104,7 @@ def k_center_advance_over_patches(
       pool_size: points that each device offers.
       block_size: choices that one matrix product covers.
     """
-    num = state.indices.shape[0]
+    points, num = linalg.at_least_float32(points), state.indices.shape[0]
     upto = jnp.minimum(jnp.asarray(upto, jnp.int32), num)
 
     def of_part(state: Traversal, points: jax.Array, upto: jax.Array):

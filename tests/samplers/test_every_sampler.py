@@ -45,6 +45,17 @@ class TestEverySampler:
         np.testing.assert_array_equal(found.weights, np.ones(12))
         assert found.indices.dtype == jnp.int32
 
+    def test_points_of_half_precision_are_compared_in_float32(self, sample, points, ones):
+        halves = points.astype(jnp.bfloat16)
+        found = sample(jax.random.key(1), halves, ones, 12)
+        expected = sample(jax.random.key(1), halves.astype(jnp.float32), ones, 12)
+        assert chosen(found) == chosen(expected) and found.distances.dtype == jnp.float32
+
+    def test_integers_of_64_bits_do_no_harm(self, sample, points, ones):
+        with jax.enable_x64(True):
+            found = sample(jax.random.key(1), points, ones, 12)
+        assert len(set(chosen(found))) == 12 and found.indices.dtype == jnp.int32
+
     def test_all_points_can_be_chosen(self, sample, points, ones):
         found = sample(jax.random.key(1), points, ones, NUM_POINTS)
         assert sorted(chosen(found)) == list(range(NUM_POINTS))
