@@ -55,4 +55,5 @@ def unit_norm(patches: jax.Array) -> jax.Array:
     largest = jnp.max(jnp.abs(patches), axis=-1, keepdims=True)
     scaled = patches / jnp.where(largest > 0, largest, 1)
     squared = jnp.sum(scaled**2, axis=-1, keepdims=True)
-    return scaled * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1))
+    scaled = scaled * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1))
+    return jnp.where(jnp.isfinite(largest), scaled, jnp.nan)

@@ -38,7 +38,9 @@ class Saved(NamedTuple):
 def save(path: str | os.PathLike, tree: Any, description: Mapping[str, Any]) -> None:
     """Writes a directory with a tree and its description; one that a model lies in is replaced.
 
-    It is written beside its place and renamed, so that a reader sees the old model or the new one.
+    It is written beside its place and renamed: nobody sees half a model. Where one is replaced
+    there is a moment between two renames without any; killed in it, the old one lies beside, as
+    `.old.NAME.*`.
 
     Args:
       path: of the directory; those above it are made.

@@ -73,6 +73,12 @@ def test_a_patch_that_is_not_finite_stays_so():
     np.testing.assert_array_equal(np.isnan(found).any(axis=-1), [True, True, False])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_makes_its_patch_nan(value):
+    found = patches.unit_norm(jnp.array([[1.0, value, 3.0], [3.0, 0.0, 4.0]]))
+    np.testing.assert_allclose(found, [[np.nan] * 3, [0.6, 0.0, 0.8]])
+
+
 def test_a_zero_patch_stays_zero_and_has_a_gradient():
     np.testing.assert_array_equal(patches.unit_norm(jnp.zeros((2, 3))), 0)
     gradient = jax.grad(lambda x: jnp.sum(patches.unit_norm(x)))(jnp.zeros((2, 3)))
