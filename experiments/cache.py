@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-_SUFFIX = ".embeddings"
+_SUFFIX, _UNFINISHED = ".embeddings", ".unfinished"
 _CHECKSUM_BYTES = 4
 _PIECE_BYTES = 1 << 22
 # A temporary file this old belongs to a process that was killed.
@@ -135,7 +135,7 @@ def write_through(
     if size > limit:
         yield from blocks
         return
-    temporary = directory / f".{name}.{os.getpid()}"
+    temporary = directory / f".{name}.{os.getpid()}{_UNFINISHED}"
     file, checksum, done = None, 0, 0
     try:
         try:
@@ -169,7 +169,7 @@ def write_through(
 
 def remove_unfinished(directory: Path) -> None:
     """Removes what this process was about to store, when it ends before its time."""
-    for path in directory.glob(f".*.{os.getpid()}"):
+    for path in directory.glob(f".*.{os.getpid()}{_UNFINISHED}"):
         path.unlink(missing_ok=True)
 
 
@@ -202,9 +202,9 @@ def keep_within(limit: int, paths: Iterable[Path]) -> None:
 
 
 def _evict(directory: Path, limit: int) -> None:
-    """Removes the longest unused entries, and what killed processes left."""
-    for path in directory.glob(".*"):
-        with contextlib.suppress(FileNotFoundError):
+    """Removes the longest unused entries, and what killed processes left; nothing of others."""
+    for path in directory.glob(f".*{_UNFINISHED}"):
+        with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
     keep_within(limit, directory.glob(f"*{_SUFFIX}"))

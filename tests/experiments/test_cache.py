@@ -117,12 +117,14 @@ def test_a_directory_that_cannot_be_written_stops_nothing(tmp_path, array, capsy
 
 
 def test_what_a_killed_process_left_is_removed_in_the_end(tmp_path, array):
-    for name, age in ((".old.1", 10**6), (".new.2", 10)):
+    old, new, others = ".old.1.unfinished", ".new.2.unfinished", ".bashrc"
+    for name, age in ((old, 10**6), (new, 10), (others, 10**6)):
         path = tmp_path / name
         path.write_bytes(b"half an entry")
         os.utime(path, (time.time() - age,) * 2)
     store(tmp_path, "a", array)
-    assert not (tmp_path / ".old.1").exists() and (tmp_path / ".new.2").exists()
+    assert not (tmp_path / old).exists()
+    assert (tmp_path / new).exists() and (tmp_path / others).exists()
 
 
 def test_the_key_depends_on_every_part():
