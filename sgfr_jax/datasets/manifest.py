@@ -50,6 +50,7 @@ def list_manifest(
         if name not in found:
             continue
         said_by = rows.place(manifest, row.number)
+        _check_name("category", name, said_by, problems)
         example = _example(row, root, said_by, problems)
         if example is None:
             continue
@@ -82,6 +83,7 @@ def _example(row, root, said_by, problems):
     kind = fields["kind"] or ("defect" if label else GOOD)
     if label is not None and (kind == GOOD) != (label == 0):
         problems.append(f"{said_by} has the kind '{kind}', which contradicts its label.")
+    _check_name("kind", kind, said_by, problems)
     image = within(root, fields["path"], problems, said_by=said_by)
     mask = None
     if fields["mask"]:
@@ -93,3 +95,9 @@ def _example(row, root, said_by, problems):
         return None
     threshold = mask_threshold(mask)
     return Example(name_of(image, root), image, label, kind, mask, threshold)
+
+
+def _check_name(column, name, said_by, problems):
+    """Results lie in directories and files of these names."""
+    if name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        problems.append(f"{said_by} has the {column} '{name}'; it names files: leave out / and \\.")

@@ -62,6 +62,19 @@ def test_json_lines_with_categories_and_kinds(root):
         _load(path, categories=["lids"])
 
 
+@pytest.mark.parametrize("column", ["category", "kind"])
+@pytest.mark.parametrize("name", ["../../other", "a/b", "a\\b", "..", "nul\0"])
+def test_names_that_would_leave_the_work_directory(root, column, name):
+    rows = [
+        {"path": "shots/a.png", "split": "train"},
+        {"path": "shots/c.png", "split": "test", "label": 1, column: name},
+    ]
+    path = root / "list.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DatasetError, match=f"row 2 .* has the {column} .* leave out / and"):
+        _load(path)
+
+
 def test_paths_are_relative_to_the_data_directory(root):
     elsewhere = root / "lists"
     elsewhere.mkdir()
