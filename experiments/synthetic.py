@@ -3,19 +3,23 @@
 They are drawn by `sgfr_jax.datasets.synthesis`: every kind at several sizes, each a few times.
 """
 
-from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from experiments import loading
+from experiments import figures, loading
 from sgfr_jax.datasets import Example, images, synthesis
+from sgfr_jax.datasets.geometry import Geometry
 
 # Extents relative to the shorter side of an image, from a few pixels to nearly half of it.
 SIZES = (0.04, 0.1, 0.2, 0.4)
 # Of every kind and size.
 COPIES = 3
 _ATTEMPTS = 4
+# Of an image that is kept until all are embedded: 3 MB each, where a photograph may have 36.
+MOST_PIXELS = 1 << 20
 
 
 class Drawn(NamedTuple):
@@ -28,7 +32,14 @@ class Drawn(NamedTuple):
     groups: list[str]  # the kind and size of each defect
 
 
-def draw(train: loading.Split, seed: int, size: int, *, copies: int = COPIES) -> Drawn:
+def draw(
+    train: loading.Split,
+    seed: int,
+    size: int,
+    *,
+    copies: int = COPIES,
+    most_pixels: int | None = None,
+) -> Drawn:
     """Draws every kind of defect at every size on training images chosen at random.
 
     Args:
@@ -36,12 +47,14 @@ def draw(train: loading.Split, seed: int, size: int, *, copies: int = COPIES) ->
       seed: of the choice of images and of the defects.
       size: the side of the square that masks are resized to.
       copies: how many of each kind and size.
+      most_pixels: what has more is kept with fewer, shrunk by a whole factor, but to no less than
+        twice `size`; None keeps all.
 
     Returns:
       The images; fewer where a kind leaves no trace, as blurring an even surface does, and none
       where no kind does.
     """
-    examples, groups, sources = [], [], []
+    seen, masks, groups, sources = [], [], [], []
     for number, (kind, extent, copy) in enumerate(
         (kind, extent, copy)
         for kind in sorted(synthesis.KINDS)
@@ -52,7 +65,7 @@ def draw(train: loading.Split, seed: int, size: int, *, copies: int = COPIES) ->
         for _ in range(_ATTEMPTS):
             source, donor = (int(i) for i in rng.integers(len(train.examples), size=2))
             image = images.read_native(train.examples[source]).image
-            other = images.read_native(train.examples[donor]).image
+            other = _like(image, images.read_native(train.examples[donor]).image)
             changed, mask = synthesis.draw(rng, image, kind, extent, donor=other)
             if mask.any():
                 break
@@ -60,23 +73,75 @@ def draw(train: loading.Split, seed: int, size: int, *, copies: int = COPIES) ->
             continue
         group = f"{kind} {extent:g}"
         name = f"synthetic/{kind}/{extent:g}_{copy} on {train.examples[source].name}"
-        examples.append(Example(name, changed, 1, group, mask.astype(np.uint8)))
+        drawn = Example(name, changed, 1, group, mask.astype(np.uint8))
+        example, mask = _where_most_is_seen(drawn, train.geometry, size)
+        seen.append(example if most_pixels is None else _shrunk(example, most_pixels, 2 * size))
+        masks.append(mask)
         groups.append(group)
         sources.append(source)
-    split = loading.Split(tuple(examples), tuple(map(_hash, examples)), None)
-    seen = loading.views(loading.with_windows(split, train.geometry))
-    masks = [images.read_example(example, size).mask for example in seen.split.examples]
-    best = _most_defect(seen.owners, masks)
-    stacked = np.stack([masks[i] for i in best]) if best else np.zeros((0, size, size), bool)
-    # In the order of the images: the owners become what these were drawn on.
-    return Drawn(seen.take(best)._replace(owners=np.array(sources, int)), stacked, groups)
+    split = loading.Split(tuple(seen), tuple(map(_hash, seen)), None)
+    extents = np.array([_extent(example) for example in seen], np.float32).reshape(-1, 2)
+    return Drawn(
+        loading.Views(split, np.array(sources, int), None if (extents == 1).all() else extents),
+        np.stack(masks) if masks else np.zeros((0, size, size), bool),
+        groups,
+    )
 
 
-def _most_defect(owners: np.ndarray, masks: Sequence[np.ndarray]) -> list[int]:
-    """Of each image's squares, in order, the one with the most of the mask."""
-    areas = np.array([mask.sum() for mask in masks])
-    squares = (np.flatnonzero(owners == image) for image in np.unique(owners))
-    return [int(own[np.argmax(areas[own])]) for own in squares]
+def _like(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The other image in the channels of the image, where one is grey and one has colours."""
+    if image.ndim == other.ndim:
+        return other
+    return (
+        figures.to_rgb(other)
+        if image.ndim == 3
+        else np.asarray(Image.fromarray(other).convert("L"))
+    )
+
+
+def _where_most_is_seen(
+    drawn: Example, geometry: Geometry, size: int
+) -> tuple[Example, np.ndarray]:
+    """Of an image's squares the one with the most of the mask, and the mask in it.
+
+    The rest of the image is let go: there are many, and of any size.
+    """
+    split = loading.with_windows(loading.Split((drawn,), ("",), None), geometry)
+    squares = loading.views(split).split.examples
+    masks = [images.read_example(square, size).mask for square in squares]
+    best = int(np.argmax([mask.sum() for mask in masks]))
+    return _alone(squares[best]), masks[best]
+
+
+def _alone(example: Example) -> Example:
+    """The part of an image that a window shows, as an image that is seen whole."""
+    if example.window is None:
+        return example
+    part = images.read_native(example)
+    box = (0, 0, *part.image.shape[:2])
+    return example._replace(
+        image=part.image.copy(),
+        mask=part.mask.astype(np.uint8),
+        window=example.window._replace(box=box),
+    )
+
+
+def _shrunk(example: Example, most_pixels: int, least_side: int) -> Example:
+    """An example of no more pixels, if its sides stay long enough; the means of squares of them."""
+    height, width = example.image.shape[:2]
+    wanted = math.ceil(math.sqrt(height * width / most_pixels))
+    factor = min(wanted, min(height, width) // least_side)
+    if factor <= 1:
+        return example
+    image = np.asarray(Image.fromarray(example.image).reduce(factor))
+    mask = np.asarray(Image.fromarray(255 * example.mask).reduce(factor)) > 0
+    box = (0, 0, *image.shape[:2])
+    window = None if example.window is None else example.window._replace(box=box)
+    return example._replace(image=image, mask=mask.astype(np.uint8), window=window)
+
+
+def _extent(example: Example) -> tuple[float, float]:
+    return (1.0, 1.0) if example.window is None else example.window.extent
 
 
 def coarse(masks: np.ndarray, step: int) -> np.ndarray:
@@ -87,4 +152,5 @@ def coarse(masks: np.ndarray, step: int) -> np.ndarray:
 
 
 def _hash(example: Example) -> str:
-    return loading.content_hash(example.image)
+    content = loading.content_hash(example.image)
+    return content if example.window is None else f"{content} {example.window}"

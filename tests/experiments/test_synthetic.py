@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from experiments import loading, synthetic
-from sgfr_jax.datasets import Example, synthesis
+from sgfr_jax.datasets import Example, images, synthesis
 from sgfr_jax.datasets.geometry import Geometry
 
 
@@ -45,9 +45,42 @@ def test_of_the_windows_of_an_image_the_one_with_the_defect_is_seen(textures):
     drawn = synthetic.draw(train, 0, 32, copies=1)
     assert len(drawn.masks) == len(drawn.seen.owners) == len(drawn.groups)
     assert drawn.seen.split.windows is None and drawn.masks.any(axis=(1, 2)).all()
-    for example in drawn.seen.split.examples:
-        top, left, bottom, right = example.window.box
-        assert example.mask[top:bottom, left:right].sum() >= 0.2 * example.mask.sum()
+    for example, mask in zip(drawn.seen.split.examples, drawn.masks, strict=True):
+        assert example.window.box == (0, 0, *example.image.shape[:2]) == (0, 0, 48, 48)
+        read = images.read_example(example, 32)
+        np.testing.assert_array_equal(read.mask, mask)
+
+
+def test_padding_stays_what_it_was(textures):
+    train = loading.with_windows(split_of(textures), Geometry("pad"))
+    drawn = synthetic.draw(train, 0, 32, copies=1)
+    np.testing.assert_allclose(drawn.seen.extents, [[1, 80 / 96]] * len(drawn.masks), rtol=1e-6)
+    assert not drawn.masks[:, :, 27:].any()
+
+
+def test_large_images_are_kept_small(rng):
+    large = [rng.integers(0, 255, (400, 520, 3)).astype(np.uint8) for _ in range(3)]
+    kept = synthetic.draw(split_of(large), 0, 64, copies=1)
+    small = synthetic.draw(split_of(large), 0, 64, copies=1, most_pixels=20_000)
+    assert {e.image.shape for e in kept.seen.split.examples} == {(400, 520, 3)}
+    # A factor of 4 were enough, but then the sides were shorter than twice what is looked at.
+    assert {e.image.shape for e in small.seen.split.examples} == {(134, 174, 3)}
+    assert {e.mask.shape for e in small.seen.split.examples} == {(134, 174)}
+    np.testing.assert_array_equal(kept.masks, small.masks)
+    for one, other in zip(kept.seen.split.examples, small.seen.split.examples, strict=True):
+        difference = images.read_image(one.image, 64) - images.read_image(other.image, 64).astype(
+            float
+        )
+        assert np.abs(difference).mean() < 4
+
+
+@pytest.mark.parametrize("grey", [0, 1])
+def test_grey_images_among_those_with_colours(textures, grey):
+    mixed = [t[..., 0] if i % 2 == grey else t for i, t in enumerate(textures)]
+    drawn = synthetic.draw(split_of(mixed), 0, 64, copies=1)
+    for example, source in zip(drawn.seen.split.examples, drawn.seen.owners, strict=True):
+        assert example.image.shape == mixed[source].shape
+    assert {g.split()[0] for g in drawn.groups} == set(synthesis.KINDS)
 
 
 def test_coarse_masks_keep_every_defect():
