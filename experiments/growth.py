@@ -13,7 +13,7 @@ fit of all images would have given it. What else a model holds was told from ima
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,6 +37,9 @@ from experiments import (
 from experiments.choices import ConfigError
 from experiments.models import Model
 from sgfr_jax import calibration, growing, pipeline, thresholds, types
+
+# Images that banks take up at a time, whatever the size of a batch: it makes a bank what it is.
+_TOGETHER = 16
 
 
 class Seen(NamedTuple):
@@ -118,16 +121,37 @@ def _take_up(
         )
     ]
     scorer, scores, known = detector.scorers[model.config.solver], [], []
+
+    def patches_of(batch: assembly.Batch) -> list[np.ndarray]:
+        scores.extend(np.asarray(scorer(model.state, batch.patches)[1])[: batch.num])
+        report(batch.num)
+        return [np.asarray(features)[: batch.num] for features in jax.tree.leaves(batch.patches)]
+
     with progress.bar(f"{model.about.category}: learning", num_images, "images") as report:
-        for batch in assembly.batches(detector, loading.views(split)):
-            of_streams, first = [], before + len(scores)
-            for i, features in enumerate(jax.tree.leaves(batch.patches)):
-                streams[i], found = _learn(streams[i], features, batch.num, first)
+        batches = assembly.batches(detector, loading.views(split))
+        for together in _regrouped(map(patches_of, batches), _TOGETHER):
+            of_streams, num, first = [], len(together[0]), before + len(known)
+            for i, features in enumerate(together):
+                padded = embedding.pad(features, _TOGETHER)
+                streams[i], found = _learn(streams[i], padded, num, first)
                 of_streams.append(found)
             known.extend(np.concatenate(of_streams, axis=1).mean(axis=1))
-            scores.extend(np.asarray(scorer(model.state, batch.patches)[1])[: batch.num])
-            report(batch.num)
     return streams, Seen(np.array(scores), np.array(known))
+
+
+def _regrouped(batches: Iterator[list[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:
+    """Arrays `[n, ...]` of the same images, `size` images at a time; the last may be fewer."""
+    waiting = None
+    for batch in batches:
+        together = (
+            batch if waiting is None else map(np.concatenate, zip(waiting, batch, strict=True))
+        )
+        waiting = list(together)
+        while len(waiting[0]) >= size:
+            yield [x[:size] for x in waiting]
+            waiting = [x[size:] for x in waiting]
+    if waiting is not None and len(waiting[0]):
+        yield waiting
 
 
 def _stream(model: Model, bank, origin, grid: int, num_images: int) -> _Stream:

@@ -243,8 +243,8 @@ def _fit_streaming(
     """Folds the patches into the bank block by block; memory does not grow with the images."""
     config = embedder.config
     patches_each, features = config.grid**2, num_features(config)
+    # Of the configuration alone: another size of batch, or number of devices, is the same bank.
     images_held = max(1, -(-max(STREAM_PATCHES, 3 * num_atoms) // patches_each))
-    images_held = -(-images_held // embedder.batch_size) * embedder.batch_size
     held = images_held * patches_each
 
     fold = jax.jit(streaming.fold, donate_argnums=1)
@@ -252,8 +252,8 @@ def _fit_streaming(
     block, filled = jnp.zeros((held, features), jnp.float32), 0
     waiting = weights.reshape(-1)  # of the patches that have not been folded in
     start, sample_seconds = time.perf_counter(), 0.0
-    batches = embedder.batches(split)
-    for batch in itertools.chain(batches, [None]):
+    parts = _cut(embedder.batches(split), images_held)
+    for batch in itertools.chain(parts, [None]):
         if batch is not None:
             block = _put(block, batch.reshape(-1, features), filled)
             filled += len(batch) * patches_each
@@ -274,6 +274,16 @@ def _fit_streaming(
     ]
     spent = time.perf_counter() - start
     return streaming.to_bank(core), notes, detectors.Seconds(spent - sample_seconds, sample_seconds)
+
+
+def _cut(batches: Iterator[np.ndarray], every: int) -> Iterator[np.ndarray]:
+    """Batches `[n, ...]` in parts of which none goes over a multiple of `every` images."""
+    done = 0
+    for batch in batches:
+        while len(batch):
+            part = batch[: every - done % every]
+            yield part
+            done, batch = done + len(part), batch[len(part) :]
 
 
 def _covered(

@@ -42,6 +42,16 @@ def test_fitting_in_steps_is_fit(images, name, whole, monkeypatch):
     assert notes == []
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 7, 10])
+def test_streaming_does_not_depend_on_the_size_of_a_batch(images, monkeypatch, batch_size):
+    monkeypatch.setattr(sampling, "STREAM_PATCHES", 1)  # blocks of 5 images: 18 patches and more
+    settings, train = dataclasses.replace(SETTINGS, sampler=choices.STREAMING), split_of(images)
+    found = sampling.fit(embedder(settings, batch_size), loading.views(train), silent, silent)
+    expected = sampling.fit(embedder(settings, 5), loading.views(train), silent, silent)
+    np.testing.assert_array_equal(found[0].indices, expected[0].indices)
+    assert found[1] == expected[1]
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_streaming_covers_every_patch_as_it_says(images, monkeypatch, tmp_path, cached):
     monkeypatch.setattr(sampling, "STREAM_PATCHES", 1)

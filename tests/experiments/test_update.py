@@ -197,6 +197,18 @@ def test_its_own_images_are_known_and_the_outcome_is_the_same_twice(fitted, phot
     assert seen.known.mean() > 0.8
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 16])
+def test_banks_take_up_the_same_images_together_whatever_the_batch(rng, batch_size):
+    features, others = rng.normal(size=(11, 4, 2)), rng.normal(size=(11, 3))
+    batches = (
+        [x[i : i + batch_size] for x in (features, others)] for i in range(0, 11, batch_size)
+    )
+    found = list(growth._regrouped(batches, 3))
+    assert [len(x) for x, _ in found] == [len(y) for _, y in found] == [3, 3, 3, 2]
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in found]), features)
+    np.testing.assert_array_equal(np.concatenate([y for _, y in found]), others)
+
+
 def test_an_older_model_grows(one_bank, novel, tmp_path):
     older = tmp_path / "older"
     shutil.copytree(one_bank, older)
