@@ -177,13 +177,13 @@ def _kept(output, category: str, digest: str, model: Path | None) -> records.Rec
     return processes.agreed(record)
 
 
-def check_squares(settings: config.Config, checked: Sequence, num_memories: int) -> None:
+def check_squares(settings: config.Config, checked: Sequence, num_memories: int | None) -> None:
     """Checks, once images are read, that what is seen of them is enough, and not too much.
 
     Args:
       settings: of the run.
       checked: the categories, from `loading.check`.
-      num_memories: as of `memory.check`.
+      num_memories: as of `memory.check`; None where the patches lie in memory already.
 
     Raises:
       ConfigError: as `config.check_sizes`, `memory.check`.
@@ -193,7 +193,8 @@ def check_squares(settings: config.Config, checked: Sequence, num_memories: int)
     seen = {category.name: loading.views(category.train) for category in checked}
     grid = config.coarsest_grid(settings)
     config.check_patches(settings, {n: sampling.num_patches(v, grid) for n, v in seen.items()})
-    memory.check(settings, {name: len(v.owners) for name, v in seen.items()}, num_memories)
+    if num_memories is not None:
+        memory.check(settings, {name: len(v.owners) for name, v in seen.items()}, num_memories)
 
 
 def check_data(settings: config.Config, *, accept_license: bool = False) -> bool:

@@ -84,7 +84,11 @@ class Worker:
         """
         settings = group[0].config
         category = self._read(settings)
-        run.check_squares(settings, [category], 1)
+        of_group = tasks.embedding_of(settings)
+        # What lies there already need not be foreseen; what the last group left gives way first.
+        there = self._points.only(of_group)
+        self._tested.only(of_group)
+        run.check_squares(settings, [category], None if there else 1)
         num_test = len(category.test.examples)
         # What a task would do alone: together they may have more pixels than are kept.
         exact = pixels.keep_all(num_test, settings.image_size, 1, settings.counting)
@@ -229,6 +233,12 @@ class _Latest:
             self._value = make()
             self._key = key
         return self._value
+
+    def only(self, key: Hashable) -> bool:
+        """Whether what was made for this key is there; lets go of anything else."""
+        if self._key != key:
+            self._key = self._value = None
+        return self._key is not None
 
 
 def _parts(group: Sequence[tasks.Task], limit: int) -> Iterator[list[Axis]]:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from etils import epath
 
-from experiments import collection, embedding, pixels, run, sampling, sharing, tasks
+from experiments import collection, embedding, memory, pixels, run, sampling, sharing, tasks
 from tests.experiments.small_sweep import go, points, two_samplers
 
 
@@ -79,6 +79,34 @@ def test_several_solvers_of_a_bank(folder, tmp_path, monkeypatch):
     compare(points(folder), tmp_path, same)
     # Each bank once for its two solvers; then every run its own.
     assert made[:4] == ["k_center", "random"] * 2 and len(made) == 12
+
+
+def test_memory_is_not_asked_for_what_it_holds_already(folder, tmp_path, monkeypatch):
+    """Patches of one group serve the next: there is no room for them twice."""
+
+    def grid(add):
+        for seed in range(3):
+            add(seed=seed, sampler="random")
+
+    found, asked = points(folder, grid), []
+    gather = sampling.gather
+
+    def gathered(*args):
+        monkeypatch.setattr(memory, "available", lambda: 0)
+        return gather(*args)
+
+    def available():
+        asked.append(True)
+        return 10**9
+
+    monkeypatch.setattr(memory, "available", available)
+    monkeypatch.setattr(sampling, "gather", gathered)
+    alone = [
+        point._replace(config=dataclasses.replace(point.config, categories=("cap",)))
+        for point in found
+    ]
+    assert go(alone, tmp_path / "out") == []
+    assert len(swept(tmp_path / "out")) == 3 and len(asked) == 1
 
 
 def test_penalties_of_a_tuple_are_one_program(folder, tmp_path):
