@@ -190,6 +190,9 @@ def _check_ranges(config: Config) -> None:
              config.bank_ratio, "in (0, 1]: the bank's share of the nominal patches")  # fmt: skip
     _require(config.bank_size is None or config.bank_size > 0, "bank_size", config.bank_size,
              "a positive number of atoms")  # fmt: skip
+    _require(config.bank_size is None or config.bank_ratio is None, "bank_size", config.bank_size,
+             f"left out with --bank_ratio={config.bank_ratio}: both say how many atoms"
+             )  # fmt: skip
     _require(config.shots is None or config.shots > 0, "shots", config.shots,
              "a positive number of training images")  # fmt: skip
     _require(config.num_neighbors > 0, "num_neighbors", config.num_neighbors, "at least 1")

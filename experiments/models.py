@@ -25,6 +25,7 @@ from experiments import assembly, detectors, devices, fused, loading, nulls, str
 from experiments.choices import ConfigError
 from experiments.config import Config, num_features
 from sgfr_jax import backbones, calibration, saving, thresholds, types
+from sgfr_jax.backbones import hub
 from sgfr_jax.datasets import Example
 from sgfr_jax.datasets.geometry import assemble
 from sgfr_jax.saving import SavingError
@@ -156,6 +157,8 @@ def load(path: str | os.PathLike, weights: str | None = None) -> Model:
     try:
         config, about = _config(description["config"]), _about(description)
         if weights is not None:
+            if not hub.is_address(weights):
+                weights = os.path.expanduser(weights)
             config = dataclasses.replace(config, weights=weights)
         seen = layout(config)
     except (KeyError, TypeError, ValueError) as error:

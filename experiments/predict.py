@@ -84,10 +84,11 @@ def predict() -> int:
     model = models.load(Path(MODEL.value).expanduser(), options.WEIGHTS.value)
     if EXPLAIN.value:
         models.require_squares(model.config, "explained (--explain)")
-    sources = prediction.find(IMAGES.value)
+    output_dir = Path(OUTPUT_DIR.value).expanduser()
+    sources = prediction.find(IMAGES.value, output_dir)
     decisions, about = _decide(model)
     writer = predictions.Writer(
-        Path(OUTPUT_DIR.value).expanduser(), model.nulls, decisions,
+        output_dir, model.nulls, decisions,
         maps=MAPS.value, overlays=OVERLAYS.value, outlines=CONTOURS.value,
     )  # fmt: skip
     interruption.exit_at_once(
@@ -133,6 +134,10 @@ def _check_flags() -> None:
         raise ConfigError("--explain_top says how many images --explain explains: add --explain")
     if THRESHOLD.value is not None and flags.FLAGS["false_alarm_rate"].present:
         raise ConfigError("--threshold and --false_alarm_rate both say what is anomalous; give one")
+    if PIXEL_THRESHOLD.value is not None and flags.FLAGS["pixel_false_alarm_rate"].present:
+        raise ConfigError(
+            "--pixel_threshold and --pixel_false_alarm_rate both say what is anomalous; give one"
+        )
 
 
 def _is_finite(text: str) -> bool:

@@ -43,24 +43,26 @@ class Unread(NamedTuple):
     problem: str
 
 
-def find(text: str) -> list[Source]:
+def find(text: str, output: Path | None = None) -> list[Source]:
     """The images that `--images` names, sorted; those of a list in its order.
 
     Args:
       text: an image; a directory, of which all images count; a pattern with `*`, `?`, `[]` and
         `**`; or a text file with a path in each line, relative to the file's directory.
+      output: a directory that results are written to; what lies there is no image of a directory
+        or pattern, but what an earlier call has drawn.
 
     Raises:
       ConfigError: if there is no image.
     """
     path = Path(text).expanduser()
     if path.is_dir():
-        paths, root = listing.image_files(path), path
+        paths, root = _outside(output, listing.image_files(path)), path
     elif path.is_file():
         paths = [path] if listing.is_image(path) else _listed(path)
         root = _common(paths)
     elif _WILD & set(text):
-        paths, root = _matched(path), None
+        paths = _outside(output, _matched(path))
         root = _common(paths)
     else:
         raise ConfigError(
@@ -139,6 +141,13 @@ def _num_pixels(source: Source) -> int:
             return image.width * image.height
     except Exception:  # Pillow raises all kinds on damaged files
         return 0
+
+
+def _outside(directory: Path | None, paths: list[Path]) -> list[Path]:
+    if directory is None:
+        return paths
+    inside = Path(os.path.abspath(directory))
+    return [path for path in paths if not Path(os.path.abspath(path)).is_relative_to(inside)]
 
 
 def _matched(pattern: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments import choices, config, options, records, run
+from experiments import choices, config, devices, options, records, run
 from sgfr_jax.datasets import Category, Example, images
 from sgfr_jax.datasets.defects import DEFECTS
 
@@ -51,6 +51,8 @@ def parse_grid(text: str, base: config.Config) -> list[tuple[str, config.Config]
     Raises:
       ConfigError: names the part that is wrong, and what it may be.
     """
+    from experiments import tasks
+
     axes = []
     known = {field.name: field for field in dataclasses.fields(config.Config)}
     for part in filter(None, (part.strip() for part in text.split(";"))):
@@ -58,6 +60,12 @@ def parse_grid(text: str, base: config.Config) -> list[tuple[str, config.Config]
         if not found or not values:
             raise choices.ConfigError(f"--candidates: '{part}' must be flag=value|value")
         choices.check_known("candidates", "flag", name, known)
+        if name in (*tasks.DATA, "baselines"):
+            flag = {"categories": "category", "baselines": "baseline"}.get(name, name)
+            raise choices.ConfigError(
+                f"--candidates: all candidates have the same images and no baselines: give --{flag}"
+                " on the command line"
+            )
         axes.append([(name, value) for value in values.split("|")])
     points = []
     for point in itertools.product(*axes):
@@ -130,11 +138,13 @@ def evaluate(
     from experiments import category as one_category
     from experiments import loading
 
+    num_memories = devices.num_memories(settings, devices.lay_out(resources.mesh, settings))
     detector, _ = run.make_detector(settings, resources)
     hashes = {category.name: loading.hash_images(category.train) for category in categories}
     output = one_category.Output(resources.workdir, 0, False)
     found = {}
     for checked in loading.check(categories, settings, hashes, (), workers=resources.workers):
+        run.check_squares(settings, [checked], num_memories)
         results = one_category.run(checked, detector, settings, output)["results"]
         found[checked.name] = {name: results[name] for name in CRITERION}
     return found

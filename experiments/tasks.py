@@ -13,7 +13,7 @@ from sgfr_jax import backbones
 from sgfr_jax.datasets import Category
 
 # Of a configuration: which images there are ...
-_DATA = (
+DATA = (
     "dataset", "data_dir", "prepared_dir", "train_glob", "test_glob", "mask_glob", "manifest",
     "categories", "split", "split_seed", "shots",
 )  # fmt: skip
@@ -83,7 +83,7 @@ def plan(points: Sequence[grids.Point], *, accept_license: bool = False) -> list
 
 def data_of(settings: config.Config) -> config.Config:
     """A configuration of the same images and nothing else."""
-    kept = _only(settings, _DATA)
+    kept = _only(settings, DATA)
     return kept if settings.shots is None else dataclasses.replace(kept, seed=settings.seed)
 
 

