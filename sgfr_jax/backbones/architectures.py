@@ -164,7 +164,7 @@ _LITE_STAGES = (
     (3, 1, 6, 320, 1),
 )
 _LITE_STEM, _LITE_HEAD = 32, 1280
-_LITE_DEFAULT_STAGES = (2, 4, 5)  # strides 8, 16, 32: DESIGN section 2 measured them
+_LITE_DEFAULT_STAGES = (2, 4, 5)  # strides 8, 16, 32
 _LITE_STREAM_STAGES = (1, 2, 4, 5)  # strides 4, 8, 16, 32
 
 
