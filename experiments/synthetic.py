@@ -90,13 +90,9 @@ def draw(
 
 def _like(image: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The other image in the channels of the image, where one is grey and one has colours."""
-    if image.ndim == other.ndim:
-        return other
-    return (
-        figures.to_rgb(other)
-        if image.ndim == 3
-        else np.asarray(Image.fromarray(other).convert("L"))
-    )
+    if image.ndim == 3:
+        return figures.to_rgb(other)
+    return other if other.ndim == 2 else np.asarray(Image.fromarray(other).convert("L"))
 
 
 def _where_most_is_seen(
