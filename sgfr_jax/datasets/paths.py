@@ -1,5 +1,6 @@
 """Paths that a file names, kept within a directory."""
 
+import os
 from pathlib import Path
 
 from sgfr_jax.datasets.listing import real
@@ -29,11 +30,8 @@ def within(root: Path, text: str, problems: list[str], *, said_by: str) -> Path 
     if not is_file:
         problems.append(f"{said_by} names '{text}', but there is no file '{path}'.")
         return None
-    # Without `..`, so that two spellings of one file are one name; links keep their own.
-    parts = []
-    for part in path.parts:
-        if part == "..":
-            parts.pop()
-        else:
-            parts.append(part)
-    return Path(*parts)
+    # Without `..`, so that two spellings of one file are one name; links below keep their own.
+    below = Path(os.path.relpath(path, root))
+    if below.parts[0] == os.pardir:  # the root by another of its names
+        below = resolved.relative_to(real(root))
+    return root / below

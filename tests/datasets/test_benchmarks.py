@@ -42,6 +42,16 @@ def test_visa_follows_its_table(tmp_path):
     ]
 
 
+def test_visa_from_where_we_are(tmp_path, monkeypatch):
+    trees.visa(tmp_path / "visa")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    for root in ("../visa", f"{tmp_path}/below/../visa"):
+        found = datasets.load("visa", root)
+        assert [c.name for c in found] == ["candle", "pcb1"]
+        assert found[0].train[0].name == datasets.load("visa", tmp_path / "visa")[0].train[0].name
+
+
 def test_visa_small_codes_are_defect(tmp_path):
     (candle,) = datasets.load("visa", trees.visa(tmp_path), categories=["candle"])
     loaded = datasets.read_example(candle.test[0], trees.HEIGHT)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,18 @@ def test_json_lines_with_categories_and_kinds(root):
     assert [c.name for c in _load(path, categories=["lid"])] == ["lid"]
     with pytest.raises(DatasetError, match=r"Did you mean 'lid'\?"):
         _load(path, categories=["lids"])
+
+
+@pytest.mark.parametrize("written", ["shots/{}", "marks/../shots/{}", "{root}/shots/{}"])
+def test_paths_from_where_we_are(root, monkeypatch, written):
+    (root / "below").mkdir()
+    monkeypatch.chdir(root / "below")
+    rows = [f"{written.format(name, root=root)},train,," for name in ("a.png", "b.png")]
+    _csv(root, *rows)
+    for manifest in ("../list.csv", f"{root}/below/../list.csv"):
+        (category,) = _load(Path(manifest))
+        assert [e.name for e in category.train] == ["shots/a.png", "shots/b.png"]
+        assert all(e.image.is_file() for e in category.train)
 
 
 @pytest.mark.parametrize("column", ["category", "kind"])
