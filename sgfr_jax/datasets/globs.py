@@ -24,10 +24,11 @@ def list_globs(
 ) -> tuple[Category, ...]:
     """Returns one category, named like the data directory, of the images that patterns match.
 
-    `*` and `?` match within a name, `**` any directories. A test image in a directory called good,
-    nominal, normal or ok is nominal; any other directory is a kind of defect. Masks pair by stem
-    and by the directories that the wildcards match: `masks/crack/7_mask.png` belongs to
-    `test/crack/7.png` for `masks/*/*.png` and `test/*/*.png`.
+    `*` and `?` match within a name, `**` any directories. A test image is nominal where one of the
+    directories from the first wildcard on (or, without any, its own) is called good, nominal,
+    normal or ok; else the last that a wildcard matches is the kind of defect. Masks pair by stem
+    and by the directories from the first wildcard on: `masks/crack/7_mask.png` belongs to
+    `test/crack/7.png` for `masks/*/*.png` and `test/*/*.png`. What is a mask is no image.
 
     Args:
       data_dir: what the patterns are relative to and must not leave; `None` for where we are.
@@ -49,6 +50,13 @@ def list_globs(
     problems = []
     matched = {which: _matches(root, which, text, problems) for which, text in patterns.items()}
     train, test, masks = (matched.get(which, []) for which in ("train", "test", "mask"))
+    # Beside their images masks may match all patterns: what is a mask is no image.
+    train, test = ([p for p in paths if p not in set(masks)] for paths in (train, test))
+    problems += [
+        f"all that --{which}_glob={patterns[which]} matches, --mask_glob={mask_glob} matches too."
+        for which, paths in (("train", train), ("test", test))
+        if matched.get(which) and not paths
+    ]
     problems += [
         f"'{path}' matches --train_glob and --test_glob; it may be in one."
         for path in sorted(set(train) & set(test))
@@ -64,15 +72,20 @@ def list_globs(
         Category(
             name,
             tuple(Example(name_of(path, root), path, 0, GOOD, None) for path in train),
-            tuple(_test_example(path, root, mask_of.get(path)) for path in test),
+            tuple(_test_example(path, root, test_glob, mask_of.get(path)) for path in test),
         ),
     )
 
 
-def _test_example(path: Path, root: Path, mask: Path | None) -> Example:
-    directory = path.absolute().parent.name
-    nominal = directory.lower() in NOMINAL_DIRECTORIES
-    kind = GOOD if nominal else directory
+def _test_example(path: Path, root: Path, pattern: str, mask: Path | None) -> Example:
+    below = list(path.relative_to(_fixed(root, pattern)).parts[:-1])
+    directories = below or [path.absolute().parent.name]
+    nominal = any(directory.lower() in NOMINAL_DIRECTORIES for directory in directories)
+    for part in reversed(Path(pattern).parts[:-1]):
+        if _WILD & set(part) or len(below) == 1:
+            break
+        below = below[:-1]  # the same for all kinds, as `images` in `*/images/*.png`
+    kind = GOOD if nominal else (below or directories)[-1]
     threshold = mask_threshold(mask)
     return Example(name_of(path, root), path, int(not nominal), kind, mask, threshold)
 

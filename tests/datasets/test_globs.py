@@ -80,3 +80,28 @@ def test_links_out_and_duplicate_stems_are_reported_together(root, tmp_path):
 def test_the_category_is_the_directory(root):
     with pytest.raises(DatasetError, match="Known: cups"):
         _load(root, "fine/*", categories=["mugs"])
+
+
+def test_masks_beside_their_images_are_no_images(root):
+    trees.save(root / "probe/chip/4_mask.png", trees.mask())
+    (cups,) = _load(root, "fine/*", "probe/*/*", "probe/*/*_mask.png")
+    assert [(e.name, e.mask and e.mask.name) for e in cups.test] == [
+        ("probe/OK/3.png", None),
+        ("probe/chip/4.png", "4_mask.png"),
+    ]
+    with pytest.raises(DatasetError, match=r"--mask_glob=probe/.* matches too"):
+        _load(root, "fine/*", "probe/*/*", "probe/*/*")
+
+
+def test_directories_below_that_of_a_kind(root):
+    for name in ("good/a/1.png", "crack/a/b/2.png", "good/images/3.png", "crack/images/4.png"):
+        trees.save(root / "deep" / name, trees.image(2))
+    (cups,) = _load(root, "fine/*", "deep/**/*.png")
+    assert {e.name: (e.label, e.kind) for e in cups.test} == {
+        "deep/good/a/1.png": (0, "good"),
+        "deep/crack/a/b/2.png": (1, "b"),
+        "deep/good/images/3.png": (0, "good"),
+        "deep/crack/images/4.png": (1, "images"),
+    }
+    (cups,) = _load(root, "fine/*", "deep/*/images/*.png")
+    assert [(e.label, e.kind) for e in cups.test] == [(1, "crack"), (0, "good")]
