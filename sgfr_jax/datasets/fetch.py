@@ -5,6 +5,7 @@ import http.client
 import lzma
 import os
 import shutil
+import ssl
 import stat
 import tarfile
 import tempfile
@@ -26,8 +27,14 @@ Report = Callable[[str, int, int], None]  # what is done, and how many bytes of 
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte
 # A link that is dead stays so, but connections over which gigabytes come are cut now and then.
-_ATTEMPTS = 8
-_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_ATTEMPTS = 3  # that bring nothing
+_NETWORK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ssl.SSLError,
+    ConnectionError,
+    TimeoutError,
+)
 _ARCHIVE_ERRORS = (
     EOFError,
     lzma.LZMAError,
@@ -108,32 +115,29 @@ def download(
       path: the file to make, in an existing directory.
       report: called after each megabyte.
       help: appended to a message that the network is not there.
-      pause: seconds to wait after a cut, doubled each time.
+      pause: seconds to wait after a cut, doubled each time that nothing came.
     """
     part = path.with_name(path.name + ".part")
     free = shutil.disk_usage(path.parent).free
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     if free < archive.size - have:
         raise DatasetError(
             f"'{path}' needs {archive.size - have:,} bytes, and {free:,} are free there."
         )
-    for attempt in range(_ATTEMPTS):
-        have = part.stat().st_size if part.exists() else 0
+    failures = 0  # in a row: a slow connection that brings something each time goes on
+    while (have := _size(part)) < archive.size:
+        error: Exception | str = "it was cut off"
         try:
-            if have < archive.size:
-                _continue(archive, part, have, report)
-        except _NETWORK_ERRORS as error:
-            refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
-            gained = part.exists() and part.stat().st_size > have
-            if refused or (attempt + 1 == _ATTEMPTS) or not (gained or attempt < 2):
-                raise DatasetError(
-                    f"{archive.url} cannot be downloaded ({error}).\n{help}"
-                ) from error
-            time.sleep(pause * 2**attempt)
-            continue
-        if part.stat().st_size >= archive.size:
-            break
-        time.sleep(pause * 2**attempt)
+            _continue(archive, part, have, report)
+        except _NETWORK_ERRORS as found:
+            error = found
+        failures = 0 if _size(part) > have else failures + 1
+        refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
+        if refused or failures == _ATTEMPTS:
+            kept = f" {_size(part):,} bytes are kept, and the same goes on there." if have else ""
+            raise DatasetError(f"{archive.url} cannot be downloaded ({error}).{kept}\n{help}")
+        if _size(part) < archive.size:
+            time.sleep(pause * 2**failures)
     try:
         verify(archive, part, report=report)
     except DatasetError as error:
@@ -199,6 +203,10 @@ def _unpacked(dataset: str, data_dir: Path) -> Path | None:
         return data_dir
     below = [path for path in subdirectories(data_dir) if recognise(path) == dataset]
     return below[0] if len(below) == 1 else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _continue(archive: Archive, part: Path, have: int, report: Report) -> None:

@@ -103,6 +103,21 @@ def test_a_cut_download_goes_on(server, tmp_path, ranges, length):
     assert server.asked[:2] == [None, f"bytes={half}-"]
 
 
+def test_a_connection_that_is_cut_again_and_again_gets_there(server, tmp_path):
+    server.cuts = 20
+    download(_archive(server, CONTENT), tmp_path / "a.tar")
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT and len(server.asked) == 21
+
+
+def test_what_has_come_is_kept_when_nothing_more_does(server, tmp_path, monkeypatch):
+    part = tmp_path / "a.tar.part"
+    part.write_bytes(CONTENT[:1000])
+    monkeypatch.setattr(fetch, "_continue", lambda *args: None)
+    with pytest.raises(DatasetError, match=r"\(it was cut off\)\. 1,000 bytes are kept"):
+        download(_archive(server, CONTENT), tmp_path / "a.tar")
+    assert part.read_bytes() == CONTENT[:1000]
+
+
 def test_an_earlier_attempt_is_continued(server, tmp_path):
     (tmp_path / "a.tar.part").write_bytes(CONTENT[:1000])
     download(_archive(server, CONTENT), tmp_path / "a.tar")
