@@ -28,8 +28,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sgfr_jax.datasets.geometry import Window, filled
 from sgfr_jax.datasets.types import DatasetError, Encoded, Example
 
-# TIFF tags 258 (bits per sample), 262 (0: white is zero) and 284 (2: one plane per channel).
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 258, 262, 284
+# TIFF tags 256, 257 (as stored), 258 (bits per sample), 262 and 284 (2: one plane per channel).
+_WIDTH, _LENGTH, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 256, 257, 258, 262, 284
+_WHITE_IS_ZERO, _INKS = 0, 5  # of tag 262
 _ORIENTATION, _TRANSPOSED = 274, (5, 6, 7, 8)  # EXIF, and those that turn rows into columns
 
 
@@ -130,6 +131,10 @@ def shape_of(source: Path | Encoded | np.ndarray) -> tuple[int, int]:
         return source.shape[:2]
     try:
         with Image.open(io.BytesIO(source.read()) if isinstance(source, Encoded) else source) as im:
+            if im.format == "TIFF":  # of which versions of Pillow give the width before or after
+                height, width = im.tag_v2[_LENGTH], im.tag_v2[_WIDTH]
+                turned = im.tag_v2.get(_ORIENTATION, 1) in _TRANSPOSED
+                return (width, height) if turned else (height, width)
             turned = im.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
             return (im.width, im.height) if turned else (im.height, im.width)
     except Exception:  # what only the readers below know
@@ -254,7 +259,7 @@ def _resized_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _image_pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
     """Returns uint8 `[H, W]` or `[H, W, 3]`."""
     pixels = _pixels(source)
-    if pixels.dtype == np.uint16:
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
         # Half of 257 rounds; uint32 holds the sum.
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.dtype != np.uint8:
@@ -346,7 +351,7 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def _to_array(image: Image.Image) -> np.ndarray:
-    inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0
+    inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     wide_grey = image.mode == "I" and image.format in ("PNG", "PPM")  # Pillow widens 16 bits to 32
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
@@ -361,9 +366,16 @@ def _to_array(image: Image.Image) -> np.ndarray:
 
 
 def _needs_tifffile(image: Image.Image) -> bool:
-    """Whether Pillow would misread this file: it takes the wrong byte of 16-bit planes."""
+    """Whether Pillow would misread this file.
+
+    It takes the wrong byte of 16-bit planes, and reads grey that is not compressed in rows of the
+    wrong length where the orientation swaps the sides.
+    """
     if image.format != "TIFF":
         return False
+    grey = image.mode == "L" or image.mode.startswith("I;16")
+    if grey and image.tag_v2.get(_ORIENTATION) in _TRANSPOSED and image.tile[0][0] == "raw":
+        return True
     deep = max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
     return deep and image.tag_v2.get(_PLANAR_CONFIGURATION) == 2
 
@@ -385,10 +397,22 @@ def _decode_tiff(path: Path) -> np.ndarray:
                 pixels = np.moveaxis(pixels, 0, -1)
             tag = page.tags.get("Orientation")
             orientation = 1 if tag is None else int(tag.value)
+            photometric = int(page.photometric)
     except DatasetError:
         raise
     except Exception as error:  # as above
         raise _damaged(path, error) from error
+    if photometric in (_WHITE_IS_ZERO, _INKS):
+        if not np.issubdtype(pixels.dtype, np.unsignedinteger):
+            raise DatasetError(
+                f"'{path}' has pixels of type {pixels.dtype} of which zero is white, or inks; save"
+                " it as RGB or grey with 8 or 16 bits per channel."
+            )
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    if photometric == _INKS and pixels.ndim == 3 and pixels.shape[2] >= 4:
+        # What ink leaves of the light, in each colour and then in all.
+        light = pixels[:, :, :3].astype(np.float64) * pixels[:, :, 3:4]
+        pixels = np.round(light / np.iinfo(pixels.dtype).max).astype(pixels.dtype)
     return _upright(pixels, orientation)
 
 

@@ -223,6 +223,43 @@ def test_orientation_of_what_tifffile_reads(tmp_path):
         )
 
 
+@pytest.mark.parametrize("scale", [np.uint8(1), np.uint16(257)])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_what_is_not_square(tmp_path, scale, compression, orientation):
+    pixels = np.arange(40, dtype=scale.dtype).reshape(5, 8)
+    path = tmp_path / "x.tif"
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels * scale).save(path, exif=exif, compression=compression)
+    turned = orientation > 4
+    expected = pixels.T if turned else pixels
+    if orientation in (3, 4, 7, 8):
+        expected = expected[::-1]
+    if orientation in (2, 3, 6, 7):
+        expected = expected[:, ::-1]
+    found = images.read_native(Example("x", path, 0, "good", None)).image
+    np.testing.assert_array_equal(found, expected)
+    assert images.shape_of(path) == found.shape == ((8, 5) if turned else (5, 8))
+
+
+def test_inks_and_white_zeros_that_tifffile_reads(tmp_path):
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, 65535 - DEEP, byteorder=">", photometric="miniswhite")
+    np.testing.assert_array_equal(images.read_image(path, 24), _grey3(_scaled(DEEP)))
+    inks = np.zeros((4, 6, 6), np.uint16)
+    inks[0], inks[3, :3] = 65535, 13107  # cyan, of which the upper half is a fifth black
+    tifffile.imwrite(path, inks, photometric="separated", planarconfig="separate")
+    found = images.read_image(path, 6)
+    assert found[0, 0].tolist() == [0, 204, 204] and found[5, 5].tolist() == [0, 255, 255]
+
+
+def test_arrays_of_either_byte_order():
+    for order in "<>":
+        pixels = images.read_image(DEEP.astype(f"{order}u2"), 24)
+        np.testing.assert_array_equal(pixels, _grey3(_scaled(DEEP)))
+
+
 # Sizes
 
 
