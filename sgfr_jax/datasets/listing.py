@@ -89,11 +89,18 @@ def image_files(directory: Path, *, recursive: bool = True) -> list[Path]:
     """Returns the image files under `directory`, sorted; none if it is missing.
 
     A file counts by its suffix, in any case. Hidden files and directories (`.DS_Store`, `._x.png`)
-    do not count.
+    do not count. Links to directories are followed, into each directory once.
     """
-    found = []
-    for parent, children, files in os.walk(directory, onerror=_refuse):
-        children[:] = [child for child in children if recursive and not child.startswith(".")]
+    found, seen = [], set()
+    for parent, children, files in os.walk(directory, onerror=_refuse, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        children[:] = [
+            child
+            for child in sorted(children)
+            if recursive
+            and not child.startswith(".")
+            and os.path.realpath(os.path.join(parent, child)) not in seen
+        ]
         for file in files:
             path = Path(parent, file)
             if is_image(path):

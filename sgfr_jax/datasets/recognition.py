@@ -32,6 +32,10 @@ def _is_mvtec2(directory: Path) -> bool:
     )
 
 
+def _has_public_test(data_dir: Path) -> bool:
+    return any((d / "test_public").is_dir() for d in (data_dir, *subdirectories(data_dir)))
+
+
 def refuse_other(data_dir: Path, *, dataset: str, layout: str) -> None:
     """Raises if `data_dir` holds another data set than `dataset`, or one a level further down.
 
@@ -49,6 +53,8 @@ def refuse_other(data_dir: Path, *, dataset: str, layout: str) -> None:
                 f"'{below[0]}': use --data_dir={below[0]}."
             )
         return
+    if dataset == "folder" and found == "mvtec2" and not _has_public_test(data_dir):
+        return  # anyone's own images, with validation and without a test
     if found != dataset and {found, dataset} != {"mvtec", "folder"}:
         raise DatasetError(
             f"'{data_dir}' (--data_dir) looks like data set '{found}', not '{dataset}'; use "

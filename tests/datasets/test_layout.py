@@ -9,6 +9,7 @@ from PIL import Image
 
 from sgfr_jax import datasets
 from sgfr_jax.datasets import DatasetError
+from tests.datasets import trees
 
 MVTEC = [
     "train/good/000.png",
@@ -208,6 +209,23 @@ def test_links_within_the_data_directory_are_followed(mvtec_dir, tmp_path):
     link.symlink_to(mvtec_dir)
     _, copy, tile = _load("mvtec", link)
     assert len(tile.train) == len(copy.train) == 3
+
+
+def test_linked_directories_of_images_are_followed_once(mvtec_dir):
+    before = len(_load("mvtec", mvtec_dir)[-1].train)
+    trees.save(mvtec_dir / "tile/more/a.png", trees.image(7))
+    (mvtec_dir / "tile/train/good/more").symlink_to("../../more")
+    (mvtec_dir / "tile/train/good/again").symlink_to("../good")  # a circle
+    assert len(_load("mvtec", mvtec_dir)[-1].train) == before + 1
+
+
+def test_validation_without_a_test_is_a_folder_too(tmp_path):
+    _write(tmp_path, ["train/good/a.png", "train/good/b.png", "validation/good/c.png"])
+    (found,) = _load("folder", tmp_path)
+    assert len(found.train) == 2
+    (tmp_path / "test_public").mkdir()
+    with pytest.raises(DatasetError, match="looks like data set 'mvtec2'"):
+        _load("folder", tmp_path)
 
 
 def test_only_mvtec_needs_masks(tmp_path):
