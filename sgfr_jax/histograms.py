@@ -48,6 +48,9 @@ def add(histogram: Histogram, maps: np.ndarray, masks: np.ndarray) -> Histogram:
     Raises:
       ValueError: on shapes that differ, or scores that are not finite.
     """
+    maps, masks = np.asarray(maps), np.asarray(masks, bool)
+    if maps.dtype.itemsize < 4:  # whose quotients would overflow
+        maps = maps.astype(np.float32)
     if maps.shape != masks.shape:
         raise ValueError(f"maps {maps.shape} and masks {masks.shape} must have one shape")
     lowest, highest = float(maps.min(initial=0.0)), float(maps.max(initial=0.0))

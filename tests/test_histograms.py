@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -92,3 +93,12 @@ def test_mistakes_are_refused():
             histograms.add(histograms.empty(), np.full((1, 2, 2), bad), np.ones((1, 2, 2), bool))
     with pytest.raises(ValueError, match="no positives"):
         histograms.rankings(histograms.empty())
+
+
+def test_maps_of_jax_and_of_half_precision(rng):
+    masks = np.zeros((2, 20, 20), bool)
+    masks[:, 4:9, 5:11] = True
+    maps = (rng.normal(size=masks.shape) + masks).astype(np.float16)
+    expected = measured(fill(maps.astype(np.float32), masks))
+    assert measured(fill(maps, masks)) == expected
+    assert measured(fill(jnp.asarray(maps), jnp.asarray(masks))) == expected
