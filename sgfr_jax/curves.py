@@ -18,6 +18,11 @@ class Points(NamedTuple):
     true_positives: np.ndarray  # [P]
     false_positives: np.ndarray  # [P]
     region_recall: np.ndarray  # [P] the mean share found of a region; PRO
+    # The same of what is above each threshold, without what lies at it: from there the curves run
+    # straight to the point.
+    true_positives_above: np.ndarray
+    false_positives_above: np.ndarray
+    region_recall_above: np.ndarray
     num_positives: int
     num_negatives: int
     best: int  # which of them has the best F1 of all thresholds
@@ -47,11 +52,18 @@ def thin(items: Ranking, regions: Ranking | None = None, *, num: int = 200) -> P
     _, threshold = metrics.f1_max(items)
     best = np.flatnonzero(items.thresholds == threshold)
     kept = np.union1d(even, best)
+
+    def above(values: np.ndarray) -> np.ndarray:
+        return np.append(0, values[:-1])[kept]
+
     return Points(
         thresholds=items.thresholds[kept],
         true_positives=items.true_positives[kept],
         false_positives=items.false_positives[kept],
         region_recall=regions.recall[kept],
+        true_positives_above=above(items.true_positives),
+        false_positives_above=items.false_positives_above[kept],
+        region_recall_above=above(regions.recall),
         num_positives=int(items.true_positives[-1]),
         num_negatives=items.num_negatives,
         best=int(np.searchsorted(kept, best[0])),

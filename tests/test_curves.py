@@ -29,6 +29,11 @@ def test_every_count_is_that_of_its_threshold(case):
         assert points.false_positives[i] == (above & ~masks).sum()
         wanted = weights[above[masks]].sum() / weights.sum()
         assert points.region_recall[i] == pytest.approx(wanted)
+        beyond = maps > threshold
+        assert points.true_positives_above[i] == (beyond & masks).sum()
+        assert points.false_positives_above[i] == (beyond & ~masks).sum()
+        wanted = weights[beyond[masks]].sum() / weights.sum()
+        assert points.region_recall_above[i] == pytest.approx(wanted)
 
 
 def test_the_best_f1_of_all_thresholds_is_among_them(case):

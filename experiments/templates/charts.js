@@ -10,9 +10,9 @@ function ticksOf([low, high], about = 5) {
   const raw = (high - low) / about || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
-  const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) ticks.push(i * step);
-  return ticks;
+  const first = Math.ceil(low / step - 1e-9);
+  const number = Math.min(Math.floor(high / step + 1e-9) - first + 1, 3 * about);
+  return Array.from({ length: Math.max(number, 0) }, (_, i) => (first + i) * step);
 }
 
 function logTicksOf([low, high]) {

@@ -56,7 +56,7 @@ function makeControls(category) {
   return {
     update(counts, level) {
       slider.value = state.image;
-      typed.value = Number(state.image.toPrecision(6));
+      typed.value = shortest(category, state.image);
       const said = `${plural(counts.fn, "miss", "misses")}, ${plural(counts.fp, "false alarm")}`;
       slider.setAttribute("aria-valuetext", `${score(state.image)}: ${said}`);
       summary.textContent = said;

@@ -2,9 +2,16 @@
 
 const ends = (points) => [[0, 0], ...points, [1, 1]];
 
+// Of each threshold what lies above it, then what is at it too: between them the curve is straight.
+function rises(c, above, recall) {
+  return ends(recall.flatMap((y, i) => [
+    [c.false_positives_above[i] / c.num_negatives, above[i]], [c.false_positives[i] / c.num_negatives, y],
+  ]));
+}
+
 function rocOf(c) {
-  const rates = c.false_positives.map((fp) => fp / c.num_negatives);
-  return ends(c.true_positives.map((tp, i) => [rates[i], tp / c.num_positives]));
+  const shares = (counts) => counts.map((tp) => tp / c.num_positives);
+  return rises(c, shares(c.true_positives_above), shares(c.true_positives));
 }
 
 function prOf(c) {
@@ -13,7 +20,7 @@ function prOf(c) {
 }
 
 function proOf(c) {
-  return ends(c.region_recall.map((recall, i) => [c.false_positives[i] / c.num_negatives, recall]));
+  return rises(c, c.region_recall_above, c.region_recall);
 }
 
 // Each: its title, what to draw of a method's points, the area, the axes, and where its dot is.
@@ -50,7 +57,8 @@ function curveCharts(category) {
 function padded(values, log = false) {
   const way = log ? Math.log10 : Number;
   const [low, high] = [way(Math.min(...values)), way(Math.max(...values))];
-  const pad = (high - low) * 0.06 || 0.5;
+  // What differs by rounding alone has no range to show.
+  const pad = high - low > 1e-9 * Math.max(1, Math.abs(high)) ? (high - low) * 0.06 : 0.5;
   return [low - pad, high + pad].map((value) => (log ? 10 ** value : value));
 }
 

@@ -53,16 +53,32 @@ function rates({ tp, fp, fn, tn }) {
   };
 }
 
-// Image thresholds that have a name.
+// Image thresholds that have a name: half-way down to the next score, so that they hold with > as well.
 function presets({ images, nominal, defective, domain }) {
+  const step = (domain[1] - domain[0] || 1) / STEPS;
+  const below = (value) => {
+    const lower = Math.max(...[...nominal, ...defective].filter((one) => one < value));
+    return Number.isFinite(lower) ? lower + (value - lower) / 2 : value - step;
+  };
   const found = {};
-  if (images) found["Best F1"] = images.thresholds[images.best];
-  if (defective.length) found["No misses"] = defective[0];
+  if (images) found["Best F1"] = below(images.thresholds[images.best]);
+  if (defective.length) found["No misses"] = below(defective[0]);
   if (nominal.length) {
     const beyond = defective.find((value) => value > nominal.at(-1));
-    found["No false alarms"] = beyond ?? nominal.at(-1) + (domain[1] - domain[0] || 1) / STEPS;
+    found["No false alarms"] = beyond === undefined ? nominal.at(-1) + step : below(beyond);
   }
   return found;
+}
+
+// The shortest number at which as much is anomalous as at the threshold.
+function shortest(category, threshold) {
+  const wanted = countsAt(category, threshold);
+  for (let digits = 6; digits < 17; digits++) {
+    const value = Number(threshold.toPrecision(digits));
+    const { tp, fp } = countsAt(category, value);
+    if (tp === wanted.tp && fp === wanted.fp) return value;
+  }
+  return threshold;
 }
 
 function pixelRates({ tp, fp, pro, positives, negatives }) {
