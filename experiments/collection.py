@@ -93,10 +93,12 @@ def load(path: epath.Path) -> Record:
 
 
 def load_all(workdir: epath.Path) -> tuple[list[Record], dict[epath.Path, str]]:
-    """All records of a work directory in the order of their names, and what damaged files have."""
-    paths = sorted(p for p in _listed(workdir) if _is_record(p.name))
+    """All records of a work directory, the oldest first, and what damaged files have."""
+    paths = [p for p in _listed(workdir) if _is_record(p.name)]
     records, damaged = [], {}
     with ThreadPoolExecutor(_READERS) as pool:
+        made = dict(zip(paths, pool.map(_made, paths), strict=True))
+        paths.sort(key=lambda path: (made[path], path.name))
         for path, found in zip(paths, pool.map(_load_or_error, paths), strict=True):
             if isinstance(found, Damaged):
                 damaged[path] = str(found)
@@ -140,11 +142,15 @@ def _is_record(name: str) -> bool:
     return name.endswith(_SUFFIX) and not name.startswith(".")
 
 
-def _age(path: epath.Path) -> float:
+def _made(path: epath.Path) -> float:
     try:
-        return time.time() - path.stat().mtime
+        return path.stat().mtime
     except FileNotFoundError:  # another worker was faster
-        return 0.0
+        return time.time()
+
+
+def _age(path: epath.Path) -> float:
+    return time.time() - _made(path)
 
 
 def _path(workdir: epath.Path, name: str) -> epath.Path:

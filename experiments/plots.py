@@ -86,12 +86,20 @@ def draw(made: Sequence[Curve], axis: Axis, metric: str) -> bytes:
                     x, mean, std, marker="o", markersize=4, capsize=2, label=curve.solver,
                     color=colours[curve.solver],
                 )  # fmt: skip
-        place.set(title=panel, xlabel=axis.label, ylabel=f"{metric} (%)", xscale=axis.scale)
+        place.set(
+            title=panel.replace("$", r"\$"),
+            xlabel=axis.label,
+            ylabel=f"{metric} (%)",
+            xscale=axis.scale,
+        )
         place.title.set_fontsize(8)
         place.grid(alpha=0.3)
     for place in list(drawn):  # those left over in the last line
         place.set_visible(False)
-    figure.axes[0].legend(fontsize=8)
+    named = {label: handle for place in figure.axes for handle, label in zip(
+        *place.get_legend_handles_labels(), strict=True
+    )}  # fmt: skip
+    figure.axes[0].legend(named.values(), named.keys(), fontsize=8)  # of all panels
     written = io.BytesIO()
     figure.savefig(written, format="png", dpi=150, metadata={"Software": None})
     return written.getvalue()

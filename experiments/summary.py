@@ -17,6 +17,7 @@ SEEDS = ("seed", "split_seed")
 _NO_PARAMETERS = (
     *SEEDS, "categories", "data_dir", "prepared_dir", "baselines", "metrics", "skip_bad_images",
 )  # fmt: skip
+_OWN = ("data_dir", "manifest", "train_glob", "test_glob", "mask_glob")
 # Shown even where all rows agree.
 _ALWAYS = ("dataset", "solver")
 _PLAIN = "{mean:.1f} ± {std:.1f}"
@@ -52,7 +53,7 @@ def summarize(found: Iterable[Record], *, by_category: bool = False) -> Table:
     them, are there: a mean over the easy ones would flatter.
 
     Args:
-      found: the records; those of one name count once.
+      found: the records, the oldest first; those of one name count once.
       by_category: a row for every category instead of their mean.
     """
     unique = list({record.digest: record for record in found}.values())
@@ -67,7 +68,7 @@ def summarize(found: Iterable[Record], *, by_category: bool = False) -> Table:
         if record.category in of_seed:
             notes.append(
                 f"{record.category}, {_described(record.config, varying)}: two records, of other"
-                " images or weights; the last by name counts"
+                " images or weights; the newest counts"
             )
         of_seed[record.category] = record
     rows = []
@@ -114,7 +115,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def to_markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """Parameters, and metrics in percent with their deviation over seeds."""
-    cells = _cells(rows, metrics, _PLAIN)
+    cells = [[one.replace("|", r"\|") for one in row] for row in _cells(rows, metrics, _PLAIN)]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     lines.insert(1, "|---" * len(cells[0]) + "|")
     return "\n".join(lines) + "\n"
@@ -123,14 +124,23 @@ def to_markdown(rows: Sequence[Row], metrics: Sequence[str]) -> str:
 def to_latex(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     r"""The same as a `tabular` of the package booktabs."""
     cells = _cells(rows, metrics, r"${mean:.1f} \pm {std:.1f}$")
-    escaped = [[one.replace("_", r"\_").replace("%", r"\%") for one in row] for row in cells]
-    head, *body = [" & ".join(row) + r" \\" for row in escaped]
     num_named = len(cells[0]) - len(metrics)
+    escaped = [
+        [_in_latex(one) for one in (row[:num_named] if i else row)] + (row[num_named:] if i else [])
+        for i, row in enumerate(cells)
+    ]
+    head, *body = [" & ".join(row) + r" \\" for row in escaped]
     columns = "l" * num_named + "r" * len(metrics)
     return "\n".join(
         [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
          r"\end{tabular}", ""]
     )  # fmt: skip
+
+
+def _in_latex(text: str) -> str:
+    """Text as LaTeX sets it."""
+    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(named.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
 def cell(row: Row, name: str, both: str = _PLAIN) -> str:
@@ -191,17 +201,23 @@ def _neighbors(settings: dict[str, Any]) -> int | None:
 
 def _varying(configs: Sequence[dict[str, Any]]) -> list[str]:
     # Those of another version may have other names.
-    names = dict.fromkeys(n for c in configs for n in c if n not in _NO_PARAMETERS)
+    names = dict.fromkeys(n for c in configs for n in c if _is_parameter(n, c))
     several = [n for n in names if len({text(c.get(n)) for c in configs}) > 1]
     return [name for name in names if name in several or name in _ALWAYS]
 
 
 def _point(settings: dict[str, Any]) -> tuple:
-    return tuple((n, text(v)) for n, v in settings.items() if n not in _NO_PARAMETERS)
+    return tuple((n, text(v)) for n, v in settings.items() if _is_parameter(n, settings))
+
+
+def _is_parameter(name: str, settings: dict[str, Any]) -> bool:
+    return name not in _NO_PARAMETERS or (name == "data_dir" and settings["dataset"] == "folder")
 
 
 def _data(settings: dict[str, Any]) -> tuple:
-    return settings["dataset"], settings["split"]
+    """Which images there are: of anyone's own folder, where they lie."""
+    where = _OWN if settings["dataset"] == "folder" else ()
+    return settings["dataset"], settings["split"], *(text(settings.get(name)) for name in where)
 
 
 def _seeds(settings: dict[str, Any]) -> tuple:

@@ -96,3 +96,11 @@ def test_numbers_that_no_json_has(workdir):
     with pytest.raises(ValueError, match="JSON"):
         collection.keep(workdir, record(results={"pixel_ap": float("nan")}))
     assert not os.listdir(collection.directory(workdir))
+
+
+def test_the_newest_come_last(workdir):
+    for name, age in (("a", 10), ("b", 100), ("c", 50)):
+        collection.keep(workdir, record(name))
+        (path,) = collection.directory(workdir).glob(f"{name}*")
+        os.utime(path, (1e9 - age,) * 2)
+    assert [r.digest for r in collection.load_all(workdir)[0]] == ["b", "c", "a"]

@@ -106,3 +106,31 @@ def test_records_of_an_older_version_lack_a_field():
     del old.config["shots"]
     rows = summary.summarize([old, record(shots=4)]).rows
     assert [row.parameters["shots"] for row in rows] == [4, None]
+
+
+def test_names_are_escaped():
+    found = [record(category=c, seed=s) for c in ("nuts & bolts #1", "x|y^2_{~}\\") for s in (0, 1)]
+    rows = summary.summarize(found, by_category=True).rows
+    latex = summary.to_latex(rows, ["pixel_ap"]).splitlines()
+    assert r"nuts \& bolts \#1 & 2 & $" in latex[4]
+    assert r"x|y\textasciicircum{}2\_\{\textasciitilde{}\}\textbackslash{} & 2" in latex[5]
+    assert all(line.count(" & ") == 4 for line in (latex[2], *latex[4:6]))
+    marks = summary.to_markdown(rows, ["pixel_ap"]).splitlines()
+    assert r"| x\|y^2_{~}\ |" in marks[3]
+
+
+def test_two_folders_are_two_data_sets():
+    """Of one product each, which are no categories of one set."""
+    found = [
+        record(dataset="folder", data_dir=f"/data/{name}", category=name, value=value)
+        for name, value in (("screws", 0.9), ("bottles", 0.5))
+    ]
+    table = summary.summarize(found)
+    assert {row.parameters["data_dir"]: row.mean["pixel_ap"] for row in table.rows} == {
+        "/data/screws": 0.9, "/data/bottles": 0.5
+    }  # fmt: skip
+    assert not table.notes and all(row.num_categories == 1 for row in table.rows)
+    # Elsewhere a place says nothing: two workers may have the same set in two of them.
+    found = [record(dataset="mtd", data_dir=f"/disk{i}/mtd", seed=i) for i in range(2)]
+    (row,) = summary.summarize(found).rows
+    assert row.num_seeds == 2
