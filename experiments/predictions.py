@@ -5,6 +5,7 @@ file: `finish` writes it, however far the work has come.
 """
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,23 @@ class Decisions(NamedTuple):
 
     image: float
     pixel: float
+
+
+def _remove_earlier(directory: Path) -> None:
+    """Removes what an earlier call has written there, which would be taken for part of this one.
+
+    Its `scores.csv` tells that the rest is of a prediction, too.
+    """
+    try:
+        with open(directory / "scores.csv", encoding="utf-8") as file:
+            if next(csv.reader(file), None) != list(COLUMNS):
+                return
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return
+    for name in ("contours.json", "predictions.json", "explanations.json"):
+        (directory / name).unlink(missing_ok=True)
+    for name in ("maps", "overlays", "explanations"):
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 class Writer:
@@ -62,6 +80,7 @@ class Writer:
         self.high = 2 * thresholds.pixel_threshold(nulls.pixels, 0.0) - self.low
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            _remove_earlier(directory)
             self.file = open(directory / "scores.csv", "w", newline="", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise ConfigError(

@@ -107,6 +107,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     check_squares(settings, checked, devices.num_memories(settings, layout))
 
     made_with = environment.describe()
+    code = _code()
     output = one_category.Output(
         workdir, resources.num_figures, resources.save_maps, resources.num_review
     )
@@ -121,6 +122,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             data=category.fingerprint(),
             weights=embedders[0].digest,
             version=made_with,
+            code=code,
             output=[resources.num_figures, resources.save_maps, resources.num_review],
         )
         path = model_paths[category.name]
@@ -157,6 +159,14 @@ def _embedded(found, train_hashes, embedders, settings) -> set[str]:
         if all(embedder.known(seen) for embedder in embedders):
             names.add(category.name)
     return names
+
+
+def _code() -> str:
+    """A hash of the code that results depend on; the commit does not tell two edits apart."""
+    import experiments
+    import sgfr_jax
+
+    return cache.source_digest(sgfr_jax, experiments)
 
 
 def _kept(output, category: str, digest: str, model: Path | None) -> records.Record | None:
@@ -339,7 +349,7 @@ def resources_from_flags(workdir: Path) -> Resources:
         save_maps=options.SAVE_MAPS.value,
         save_model=options.SAVE_MODEL.value,
         cache_dir=cache_dir,
-        cache_bytes=int(options.CACHE_GB.value * 1e9),
+        cache_bytes=int(min(options.CACHE_GB.value, 1e9) * 1e9),
         accept_license=options.ACCEPT_LICENSE.value,
     )
 
@@ -380,7 +390,7 @@ def exit_on_mistakes() -> Iterator[None]:
 def main(argv: Sequence[str]) -> None:
     """Runs, and turns every foreseen mistake into one line and an exit status."""
     start(argv)
-    workdir = Path(options.WORKDIR.value or f"runs/{options.DATASET.value}")
+    workdir = Path(options.WORKDIR.value or f"runs/{options.DATASET.value}").expanduser()
     with exit_on_mistakes():
         settings = options.config_from_flags()
         if options.CHECK_DATA.value:

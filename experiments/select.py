@@ -200,7 +200,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str]) -> None:
     """Selects, and turns every foreseen mistake into one line and an exit status."""
     run.start(argv)
-    workdir = Path(options.WORKDIR.value or f"runs/select_{options.DATASET.value}")
+    workdir = Path(options.WORKDIR.value or f"runs/select_{options.DATASET.value}").expanduser()
     with run.exit_on_mistakes():
         if options.cluster_from_flags() is not None:
             raise choices.ConfigError(

@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
         worker = tasks.parse_slice(SLICE.value)
         where = options.WORKDIR.value or f"runs/{GRID.value}_{options.DATASET.value}"
         workdir = epath.Path(where).expanduser()
-        resources = run.resources_from_flags(Path(where))
+        resources = run.resources_from_flags(Path(where).expanduser())
         failed = campaign.run_missing(
             points, resources, workdir, execute=_executor(), worker=worker,
             tensorboard=TENSORBOARD.value,

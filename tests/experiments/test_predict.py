@@ -339,6 +339,26 @@ class TestFind:
             prediction.find(str(tmp_path / "empty.txt"))
 
 
+def test_what_an_earlier_call_wrote_is_removed(tmp_path):
+    """But nothing that is not known to be a prediction's."""
+    tally = thresholds.tally(np.arange(5.0))
+
+    def open_writer():
+        predictions.Writer(
+            tmp_path, nulls.Nulls(tally, tally), predictions.Decisions(3.0, 2.0), maps="png",
+            overlays=True, outlines=True,
+        ).file.close()  # fmt: skip
+
+    made = ("maps/a.png", "overlays/a.jpg", "contours.json", "predictions.json", "mine.txt")
+    for name in made:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    open_writer()
+    assert all((tmp_path / name).exists() for name in made)  # it was no prediction before
+    open_writer()
+    assert [name for name in made if (tmp_path / name).exists()] == ["mine.txt"]
+
+
 def test_few_large_images_are_held_at_a_time(monkeypatch, tmp_path):
     sources = [prediction.Source(tmp_path / str(i), str(i)) for i in range(7)]
     sizes = {"0": 5, "1": 5, "2": 30, "3": 1, "4": 1, "5": 9, "6": 1}
