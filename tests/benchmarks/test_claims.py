@@ -33,6 +33,14 @@ def test_small_trial(capsys, tmp_path):
     assert by_code["affine ridge, linear"]["pixel AP"] == one["AP affine"]
 
 
+def test_every_sampler_is_tried_at_every_size(tmp_path):
+    argv = ["--small", "--claims=2", "--seeds=1", f"--cache_dir={tmp_path}"]
+    full, *rows = claims.main(argv)[2]
+    assert full["sampler"] == "all of the pool"
+    tried = [(row["sampler"], row["atoms"]) for row in rows]
+    assert tried == [(name, size) for name in judging.SAMPLERS for size in (20, 40, 80)]
+
+
 def test_summary_groups_by_what_was_done_and_not_by_seed():
     records = [{"code": "a", "atoms": 2, "AP": 1.0}, {"code": "a", "atoms": 2, "AP": 3.0},
                {"code": "b", "atoms": 2, "AP": 5.0}]  # fmt: skip
