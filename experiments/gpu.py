@@ -1,7 +1,6 @@
 """What XLA must know of GPUs before it starts."""
 
 import os
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -30,8 +29,8 @@ def known(version: str) -> bool:
     return least <= tuple(int(part) for part in version.split(".")[:2]) < below
 
 
-def any_gpu(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> bool:
+def any_gpu(root: Path = Path("/")) -> bool:
     """Whether there is a GPU of NVIDIA's that JAX may use."""
-    platforms = environment.get("JAX_PLATFORMS", "")
+    platforms = os.environ.get("JAX_PLATFORMS", "")
     wanted = not platforms or any(name in platforms for name in ("cuda", "gpu"))
     return wanted and any(True for pattern in _DEVICES for _ in root.glob(pattern))

@@ -125,10 +125,8 @@ def to_latex(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     r"""The same as a `tabular` of the package booktabs."""
     cells = _cells(rows, metrics, r"${mean:.1f} \pm {std:.1f}$")
     num_named = len(cells[0]) - len(metrics)
-    escaped = [
-        [_in_latex(one) for one in (row[:num_named] if i else row)] + (row[num_named:] if i else [])
-        for i, row in enumerate(cells)
-    ]
+    escaped = [list(map(_in_latex, cells[0]))]
+    escaped += [[*map(_in_latex, row[:num_named]), *row[num_named:]] for row in cells[1:]]
     head, *body = [" & ".join(row) + r" \\" for row in escaped]
     columns = "l" * num_named + "r" * len(metrics)
     return "\n".join(

@@ -114,12 +114,7 @@ def _alone(example: Example) -> Example:
     if example.window is None:
         return example
     part = images.read_native(example)
-    box = (0, 0, *part.image.shape[:2])
-    return example._replace(
-        image=part.image.copy(),
-        mask=part.mask.astype(np.uint8),
-        window=example.window._replace(box=box),
-    )
+    return _of_pixels(example, part.image.copy(), part.mask)
 
 
 def _shrunk(example: Example, most_pixels: int, least_side: int) -> Example:
@@ -131,6 +126,11 @@ def _shrunk(example: Example, most_pixels: int, least_side: int) -> Example:
         return example
     image = np.asarray(Image.fromarray(example.image).reduce(factor))
     mask = np.asarray(Image.fromarray(255 * example.mask).reduce(factor)) > 0
+    return _of_pixels(example, image, mask)
+
+
+def _of_pixels(example: Example, image: np.ndarray, mask: np.ndarray) -> Example:
+    """The example with other pixels, all of which its window shows."""
     box = (0, 0, *image.shape[:2])
     window = None if example.window is None else example.window._replace(box=box)
     return example._replace(image=image, mask=mask.astype(np.uint8), window=window)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sgfr_jax import linalg
+
 
 class Selection(NamedTuple):
     """Which of `N` points a sampler chose; also the state it resumes from.
@@ -61,8 +63,7 @@ def make_bank(patches: jax.Array, selection: Selection) -> Bank:
     Returns:
       A `Bank` of `M` atoms; unfilled slots are zero atoms of weight 0.
     """
-    chosen = jnp.asarray(patches)[selection.indices]
-    chosen = chosen.astype(jnp.promote_types(chosen.dtype, jnp.float32))
+    chosen = linalg.at_least_float32(jnp.asarray(patches)[selection.indices])
     atoms = jnp.where(selection.weights[:, None] > 0, chosen, 0)
     return Bank(atoms, selection.weights, selection.indices)
 
