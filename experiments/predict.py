@@ -85,7 +85,7 @@ def predict() -> int:
     if EXPLAIN.value:
         models.require_squares(model.config, "explained (--explain)")
     output_dir = Path(OUTPUT_DIR.value).expanduser()
-    sources = prediction.find(IMAGES.value, output_dir)
+    sources = prediction.find(IMAGES.value, predictions.drawn(output_dir))
     decisions, about = _decide(model)
     writer = predictions.Writer(
         output_dir, model.nulls, decisions,

@@ -43,26 +43,26 @@ class Unread(NamedTuple):
     problem: str
 
 
-def find(text: str, output: Path | None = None) -> list[Source]:
+def find(text: str, without: Sequence[Path] = ()) -> list[Source]:
     """The images that `--images` names, sorted; those of a list in its order.
 
     Args:
       text: an image; a directory, of which all images count; a pattern with `*`, `?`, `[]` and
         `**`; or a text file with a path in each line, relative to the file's directory.
-      output: a directory that results are written to; what lies there is no image of a directory
-        or pattern, but what an earlier call has drawn.
+      without: directories of which nothing counts for a directory or a pattern, such as what an
+        earlier call has drawn (`predictions.drawn`).
 
     Raises:
       ConfigError: if there is no image.
     """
     path = Path(text).expanduser()
     if path.is_dir():
-        paths, root = _outside(output, listing.image_files(path)), path
+        paths, root = _outside(without, listing.image_files(path)), path
     elif path.is_file():
         paths = [path] if listing.is_image(path) else _listed(path)
         root = _common(paths)
     elif _WILD & set(text):
-        paths = _outside(output, _matched(path))
+        paths = _outside(without, _matched(path))
         root = _common(paths)
     else:
         raise ConfigError(
@@ -143,11 +143,9 @@ def _num_pixels(source: Source) -> int:
         return 0
 
 
-def _outside(directory: Path | None, paths: list[Path]) -> list[Path]:
-    if directory is None:
-        return paths
-    inside = Path(os.path.abspath(directory))
-    return [path for path in paths if not Path(os.path.abspath(path)).is_relative_to(inside)]
+def _outside(directories: Sequence[Path], paths: list[Path]) -> list[Path]:
+    inside = [os.path.abspath(directory) for directory in directories]
+    return [p for p in paths if not any(Path(os.path.abspath(p)).is_relative_to(d) for d in inside)]
 
 
 def _matched(pattern: Path) -> list[Path]:

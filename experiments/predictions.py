@@ -32,21 +32,27 @@ class Decisions(NamedTuple):
     pixel: float
 
 
-def _remove_earlier(directory: Path) -> None:
-    """Removes what an earlier call has written there, which would be taken for part of this one.
+def drawn(directory: Path) -> list[Path]:
+    """The directories of pictures that an earlier call has filled there.
 
-    Its `scores.csv` tells that the rest is of a prediction, too.
+    Its `scores.csv` tells that they are a prediction's; without it there are none.
     """
     try:
         with open(directory / "scores.csv", encoding="utf-8") as file:
-            if next(csv.reader(file), None) != list(COLUMNS):
-                return
+            own = next(csv.reader(file), None) == list(COLUMNS)
     except (OSError, UnicodeDecodeError, csv.Error):
-        return
-    for name in ("contours.json", "predictions.json", "explanations.json"):
-        (directory / name).unlink(missing_ok=True)
-    for name in ("maps", "overlays", "explanations"):
-        shutil.rmtree(directory / name, ignore_errors=True)
+        own = False
+    return [directory / name for name in ("maps", "overlays", "explanations")] if own else []
+
+
+def _remove_earlier(directory: Path) -> None:
+    """Removes what an earlier call has written there, which would be taken for part of this one."""
+    pictures = drawn(directory)
+    for path in pictures:
+        shutil.rmtree(path, ignore_errors=True)
+    if pictures:
+        for name in ("contours.json", "predictions.json", "explanations.json"):
+            (directory / name).unlink(missing_ok=True)
 
 
 class Writer:

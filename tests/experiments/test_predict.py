@@ -314,7 +314,7 @@ class TestFind:
         monkeypatch.chdir(tmp_path)
         for name in ("a.png", "predictions/overlays/a.png", "predictions.png"):
             trees.save(tmp_path / name, trees.image(0))
-        output, wanted = Path("predictions"), ["a.png", "predictions.png"]
+        output, wanted = [Path("predictions/overlays")], ["a.png", "predictions.png"]
         for text in (".", str(tmp_path), "**/*.png"):
             assert [one.name for one in prediction.find(text, output)] == wanted
         (named,) = prediction.find("predictions/overlays/a.png", output)  # who asks for it gets it
@@ -355,6 +355,12 @@ def test_what_an_earlier_call_wrote_is_removed(tmp_path):
         (tmp_path / name).touch()
     open_writer()
     assert all((tmp_path / name).exists() for name in made)  # it was no prediction before
+    assert prediction.find(str(tmp_path), predictions.drawn(tmp_path / "elsewhere"))
+    with pytest.raises(config.ConfigError, match="names no image"):  # but what was drawn
+        prediction.find(str(tmp_path), predictions.drawn(tmp_path))
+    trees.save(tmp_path / "b.png", trees.image(0))  # results beside their images
+    (found,) = prediction.find(str(tmp_path), predictions.drawn(tmp_path))
+    assert found.name == "b.png"
     open_writer()
     assert [name for name in made if (tmp_path / name).exists()] == ["mine.txt"]
 
