@@ -73,7 +73,7 @@ def covering_radius(
     points, atoms = linalg.at_least_float32(points), linalg.at_least_float32(bank.atoms)
     _, distances = linalg.nearest_distances(points, atoms, bank.weights, chunk_size=chunk_size)
     distances = jnp.where(weights > 0, distances, 0)
-    radius = jnp.max(distances, initial=0)
+    radius = jnp.maximum(linalg.max_or_nan(distances), 0)
     reached = jnp.any(bank.weights > 0) | ~jnp.any(weights > 0)
     return jnp.where(reached, radius, jnp.inf)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from sgfr_jax import extents as of_squares
-from sgfr_jax import filters
+from sgfr_jax import filters, linalg
 
 
 def anomaly_map(
@@ -50,9 +50,8 @@ def image_score(maps: jax.Array, extents: jax.Array | None = None) -> jax.Array:
       extents: as of `anomaly_map`; what is padded does not count.
 
     Returns:
-      `[B]`.
+      `[B]`; NaN for a map that holds NaN.
     """
-    if extents is None:
-        return jnp.max(maps, axis=(1, 2))
-    shown = of_squares.inside(extents, maps.shape[1:])
-    return jnp.max(maps, axis=(1, 2), initial=-jnp.inf, where=shown)
+    if extents is not None:
+        maps = jnp.where(of_squares.inside(extents, maps.shape[1:]), maps, -jnp.inf)
+    return linalg.max_or_nan(maps, axis=(1, 2))

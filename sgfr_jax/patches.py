@@ -56,4 +56,5 @@ def unit_norm(patches: jax.Array) -> jax.Array:
     scaled = patches / jnp.where(largest > 0, largest, 1)
     squared = jnp.sum(scaled**2, axis=-1, keepdims=True)
     scaled = scaled * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1))
-    return jnp.where(jnp.isfinite(largest), scaled, jnp.nan)
+    # Of the sum, which NaN and inf / inf survive; a long maximum may pass over NaN on a CPU.
+    return jnp.where(jnp.isfinite(squared), scaled, jnp.nan)

@@ -81,9 +81,13 @@ class TestCoveringRadius:
         found = diagnostics.covering_radius(jnp.float32(points), jnp.ones(20), bank_of(points))
         assert found == 0
 
-    def test_nan_is_seen(self):
-        points = jnp.float32([[0.0], [jnp.nan]])
-        assert np.isnan(diagnostics.covering_radius(points, jnp.ones(2), bank_of([[0.0]])))
+    @pytest.mark.parametrize("num_points", [2, 5000])
+    def test_nan_is_seen(self, num_points):
+        points = jnp.ones((num_points, 1)).at[num_points // 2].set(jnp.nan)
+        weights = jnp.ones(num_points)
+        assert np.isnan(diagnostics.covering_radius(points, weights, bank_of([[0.0]])))
+        padded = weights.at[num_points // 2].set(0)
+        assert diagnostics.covering_radius(points, padded, bank_of([[0.0]])) == 1
 
 
 def test_atoms_used_and_effective_atoms_by_hand():

@@ -9,6 +9,15 @@ from scipy.spatial.distance import cdist
 from sgfr_jax import linalg
 
 
+@pytest.mark.parametrize("axis", [None, 1, (1, 2)])
+def test_a_maximum_keeps_nan(rng, axis):
+    values = rng.normal(size=(3, 64, 80)).astype(np.float32)
+    values[1, 10, 7], values[2, 3, 4] = np.nan, np.inf
+    found = jax.jit(partial(linalg.max_or_nan, axis=axis))(values)
+    np.testing.assert_array_equal(found, np.max(values, axis=axis))
+    np.testing.assert_array_equal(linalg.max_or_nan(jnp.zeros((2, 0)), axis=1), [-np.inf] * 2)
+
+
 def test_distances_agree_with_scipy(rng):
     targets, atoms = rng.normal(size=(7, 5)), rng.normal(size=(11, 5))
     found = linalg.squared_distances(jnp.float32(targets), jnp.float32(atoms))

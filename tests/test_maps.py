@@ -37,6 +37,20 @@ def test_image_score_is_the_maximum():
     np.testing.assert_array_equal(found, [5, 0])
 
 
+@pytest.mark.parametrize("extents", [None, [[0.5, 1.0]] * 3])
+def test_a_map_that_holds_nan_scores_nan(extents):
+    """Of many pixels, where XLA's own maximum passes over NaN on a CPU."""
+    found = np.ones((3, 64, 64), np.float32)
+    found[0], found[1, 9, 40] = np.nan, np.nan
+    extents = None if extents is None else jnp.float32(extents)
+    np.testing.assert_array_equal(maps.image_score(jnp.asarray(found), extents), [np.nan] * 2 + [1])
+
+
+def test_nan_in_padding_does_not_count():
+    found = jnp.ones((1, 64, 64)).at[0, 40].set(jnp.nan)
+    np.testing.assert_array_equal(maps.image_score(found, jnp.float32([[0.5, 1.0]])), [1])
+
+
 def test_mistakes_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 4\)"):
         maps.anomaly_map(jnp.ones((4, 4)), (8, 8), sigma=1.0)

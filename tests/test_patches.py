@@ -79,6 +79,15 @@ def test_what_is_not_finite_makes_its_patch_nan(value):
     np.testing.assert_allclose(found, [[np.nan] * 3, [0.6, 0.0, 0.8]])
 
 
+@pytest.mark.parametrize("num_features", [768, 1024, 1536])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nor_does_a_wide_patch_hide_it(rng, num_features, value):
+    features = rng.normal(size=(3, num_features)).astype(np.float32)
+    features[1, 3] = value
+    found = np.isnan(jax.jit(patches.unit_norm)(features))
+    np.testing.assert_array_equal(found.mean(axis=-1), [0, 1, 0])
+
+
 def test_a_zero_patch_stays_zero_and_has_a_gradient():
     np.testing.assert_array_equal(patches.unit_norm(jnp.zeros((2, 3))), 0)
     gradient = jax.grad(lambda x: jnp.sum(patches.unit_norm(x)))(jnp.zeros((2, 3)))
