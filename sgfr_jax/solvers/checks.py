@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgfr_jax import types
 
@@ -50,15 +51,20 @@ def number_of_atoms(name: str, value: int, bank: types.Bank) -> None:
         )
 
 
-def positive(remedy: str, **values: float) -> None:
-    """Raises ValueError for a value that is known and not positive."""
+def positive(remedy: str, **values: float | jax.Array) -> None:
+    """Raises ValueError for a value that is known and not positive, or infinite."""
     for name, value in values.items():
-        if not isinstance(value, jax.core.Tracer) and not value > 0:
-            raise ValueError(f"{name}={value}; it must be positive, {remedy}")
+        if not all(0 < known < np.inf for known in _known(value)):
+            raise ValueError(f"{name}={value}; it must be positive and finite, {remedy}")
 
 
-def not_negative(remedy: str, **values: float) -> None:
-    """Raises ValueError for a value that is known and negative."""
+def not_negative(remedy: str, **values: float | jax.Array) -> None:
+    """Raises ValueError for a value that is known and negative, or infinite."""
     for name, value in values.items():
-        if not isinstance(value, jax.core.Tracer) and not value >= 0:
-            raise ValueError(f"{name}={value}; it must not be negative, {remedy}")
+        if not all(0 <= known < np.inf for known in _known(value)):
+            raise ValueError(f"{name}={value}; it must not be negative or infinite, {remedy}")
+
+
+def _known(value: float | jax.Array) -> list[float]:
+    """The value, if it can be known while tracing: comparing JAX's own arrays is traced too."""
+    return [] if isinstance(value, jax.core.Tracer) else [float(np.asarray(value))]

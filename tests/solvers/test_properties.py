@@ -1,5 +1,7 @@
 """What holds for every coder; a new one joins by a row in `cases`."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,15 @@ every_coder = pytest.mark.parametrize("name", CASES)
 
 def code_of(name, targets, atoms, weights=None):
     return JITTED[name](jnp.float32(targets), bank_of(atoms, weights))
+
+
+def with_arrays(code):
+    """The coder with JAX's scalars for its numbers, those of its penalty too."""
+    bound = {}
+    for key, value in code.keywords.items():
+        value = with_arrays(value) if isinstance(value, partial) else value
+        bound[key] = jnp.float32(value) if isinstance(value, float) else value
+    return partial(code.func, **bound)
 
 
 def left_of(name, targets, atoms, weights=None):
@@ -134,6 +145,11 @@ class TestEveryCoder:
         for last in (1, 0):
             code_of(name, *draw(rng, name), np.append(np.ones(M - 1), last))
         assert JITTED[name]._cache_size() == before
+
+    def test_hyperparameters_may_be_arrays(self, name):
+        arguments = jnp.ones((N, D)), bank_of(np.ones((M, D)))
+        found = jax.eval_shape(with_arrays(CASES[name].code), *arguments)
+        assert found == jax.eval_shape(CASES[name].code, *arguments)
 
     @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
     def test_half_precision_is_computed_in_float32(self, name, dtype):
