@@ -23,33 +23,17 @@ from experiments import (
     processes,
     progress,
     sampling,
-    stages,
     synthetic,
 )
 from experiments.config import Config
+from experiments.fused_scorer import COARSE, LEAST_SPREAD, Found, Fused, Scorer
 from experiments.streams import Stream
-from sgfr_jax import calibration, fusion, linalg, maps, pipeline, types
-from sgfr_jax import extents as of_squares
+from sgfr_jax import calibration, fusion
 
 # Patches that one bank is chosen from: at most so many, as many from every image.
 SAMPLED_PATCHES = 100_000
 # Nominal images that calibrate the streams; the scale of an atom needs about a hundred.
 CALIBRATION_IMAGES = 100
-# Precision is counted on every so many pixels of a map, which is smooth.
-_COARSE = 4
-# Nominal and synthetic images scored at a time.
-_BATCH = 16
-
-
-class Fused(NamedTuple):
-    """The fitted state."""
-
-    banks: tuple[types.Bank, ...]  # one for each of `S` streams
-    calibrations: tuple[calibration.Calibration, ...]
-    map_weights: jax.Array  # [S]: what each stream's map counts in the anomaly map
-    image_weights: jax.Array  # [S]: and its largest value in the image score
-    image_mean: jax.Array  # [S]: of the largest values of nominal maps
-    image_spread: jax.Array  # [S]: their standard deviation
 
 
 class Squares(NamedTuple):
@@ -57,14 +41,6 @@ class Squares(NamedTuple):
 
     features: list[np.ndarray]  # [B, P, D] of every stream
     seen: loading.Views  # whose owners are the training images they show, or are made from
-
-
-class Found(NamedTuple):
-    """What one stream makes of some images."""
-
-    maps: np.ndarray  # [B, H, W], every `_COARSE`-th pixel
-    largest: np.ndarray  # [B], of all pixels
-    shown: np.ndarray  # [B, H, W] bool: False in padding
 
 
 def make_detector(
@@ -121,117 +97,6 @@ def _all_batches(readers: Sequence[Callable], split: loading.Split) -> Iterator[
     """The same of all streams."""
     for batch in zip(*(read(split) for read in readers), strict=True):
         yield tuple(itertools.chain.from_iterable(batch))
-
-
-class Scorer:
-    """The compiled functions of one solver.
-
-    A stream's is compiled and called alone: programs that factorise for several banks at once can
-    lock XLA's CPU threads against each other.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        streams: Sequence[Stream],
-        solver: str,
-        coding: stages.Coding | None = None,
-        layout: devices.Layout | None = None,
-    ):
-        """Of the arguments of `stages.make_scorer`."""
-        code, chunk_size = coding or stages.usual_coding(config, solver)
-        size = (config.image_size, config.image_size)
-        self.streams = streams
-
-        def held_out(fitted, images, *, grid):
-            (bank, sources), (features, own) = fitted, images
-            found = pipeline.score_held_out(
-                bank, sources, features, own, code=code, chunk_size=chunk_size
-            )
-            return jax.tree.map(lambda x: x.reshape(-1, grid, grid), found)
-
-        def maps_of(calibrated, scores, owners, extents):
-            relative = calibration.standardize(calibrated, scores, owners, extents)
-            return maps.anomaly_map(relative, size, sigma=config.sigma, extents=extents)
-
-        def coarse(found):
-            whole = config.image_size - config.image_size % _COARSE  # as `synthetic.coarse` has it
-            return found[:, _COARSE // 2 : whole : _COARSE, _COARSE // 2 : whole : _COARSE]
-
-        def glance(calibrated, batch):
-            found, extents = maps_of(calibrated, *batch), batch[-1]
-            shown = jnp.ones(found.shape, bool)
-            if extents is not None:
-                shown = of_squares.inside(extents, size)
-            return coarse(found), maps.image_score(found, extents), coarse(shown)
-
-        def of_stream(fitted, batch, *, grid):
-            (bank, calibrated), (features, extents) = fitted, batch
-            flat = features.reshape(-1, features.shape[-1])
-            found = pipeline.score_and_owner(bank, flat, code=code, chunk_size=chunk_size)
-            return maps_of(calibrated, *(x.reshape(-1, grid, grid) for x in found), extents)
-
-        def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
-            found, extents = batch
-            stacked = jnp.stack(found)
-            largest = jnp.stack([maps.image_score(of_one, extents) for of_one in found])
-            relative = (largest - state.image_mean[:, None]) / state.image_spread[:, None]
-            return (
-                jnp.tensordot(state.map_weights, stacked, axes=1, precision=linalg.HIGHEST),
-                jnp.sum(state.image_weights[:, None] * relative, axis=0),
-            )
-
-        self.calibrate = jax.jit(calibration.calibrate, static_argnums=2)
-        self._held_out = devices.spread(held_out, layout, static=("grid",))
-        self._glance = devices.spread(glance, layout)
-        self._of_stream = devices.spread(of_stream, layout, static=("grid",))
-        self._fuse = devices.spread(fuse, layout)
-
-    def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
-        """Maps `[B, S, S]` and image scores `[B]`; extents as of `stages.make_scorer`."""
-        return self._fuse(state, (self._maps(state, batch, extents), extents))
-
-    def parts(
-        self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None
-    ) -> jax.Array:
-        """What each stream adds to the maps, `[streams, B, S, S]`."""
-        found = jnp.stack(self._maps(state, batch, extents))
-        return state.map_weights[:, None, None, None] * found
-
-    def _maps(
-        self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None
-    ) -> list[jax.Array]:
-        """Of every stream its calibrated maps `[B, S, S]`."""
-        return [
-            self._of_stream((bank, calibrated), (features, extents), grid=stream.grid)
-            for bank, calibrated, features, stream in zip(
-                state.banks, state.calibrations, batch, self.streams, strict=True
-            )
-        ]
-
-    def held_out(self, bank, sources, features, own, grid) -> list[np.ndarray]:
-        """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""
-        found, mine = [], processes.share(len(features))
-        for begin in range(mine.start, mine.stop, _BATCH):
-            some = slice(begin, min(begin + _BATCH, mine.stop))
-            padded = tuple(embedding.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
-            of_some = jax.device_get(self._held_out((bank, sources), padded, grid=grid))
-            found.append([x[: some.stop - begin] for x in of_some])
-        # Out of the devices' parts, as what comes next is of all images.
-        every = zip(*processes.joined(found), strict=True)
-        return [np.concatenate(parts) for parts in every]
-
-    def glance(self, calibrated, scores, owners, extents) -> Found:
-        """What calibrated scores make of images."""
-        found = []
-        for begin in range(0, len(scores), _BATCH):
-            some = slice(begin, min(begin + _BATCH, len(scores)))
-            batch = jax.tree.map(
-                lambda x, some=some: embedding.pad(x[some], _BATCH), (scores, owners, extents)
-            )
-            of_some = jax.device_get(self._glance(calibrated, batch))
-            found.append([x[: some.stop - begin] for x in of_some])
-        return Found(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitted:
@@ -357,46 +222,56 @@ def _gather(readers: Sequence[Callable], split: loading.Split, title: str) -> li
 
 def _weigh(scorer: Scorer, banks, sources, nominal, defective, drawn, report) -> Fused:
     """Calibrates every stream on held-out nominal images, and weighs them by synthetic defects."""
-    calibrations, of_nominal, of_defects = [], [], []
+    calibrations, held, of_nominal, of_defects = [], [], [], []
+    extents = nominal.seen.extents
     for i, (stream, bank) in enumerate(zip(scorer.streams, banks, strict=True)):
         held_out = partial(scorer.held_out, bank, sources[i], grid=stream.grid)
         scores, owners = held_out(nominal.features[i], nominal.seen.owners)
-        extents = nominal.seen.extents
         calibrated = scorer.calibrate(scores, owners, len(bank.atoms), extents=extents)
         seen = scorer.glance(calibrated, scores, owners, extents)
-        mean, spread = seen.maps[seen.shown].mean(), max(seen.maps[seen.shown].std(), 1e-6)
+        shown = seen.maps[seen.shown]
+        mean, spread = shown.mean(), max(shown.std(), LEAST_SPREAD)
         calibrated = calibration.rescale(calibrated, jnp.float32(mean), jnp.float32(spread))
         calibrations.append(calibrated)
+        held.append((scores, owners))
         # Maps are linear in the scores: the rescaled ones need not be made anew.
-        maps, largest = ((x - mean) / spread for x in (seen.maps, seen.largest))
-        of_nominal.append(Found(maps, largest, seen.shown))
+        maps, of_maps = ((x - mean) / spread for x in (seen.maps, seen.scores))
+        of_nominal.append(Found(maps, of_maps, seen.shown))
         if len(defective.seen.owners):
             found = held_out(defective.features[i], defective.seen.owners)
             of_defects.append(scorer.glance(calibrated, *found, defective.seen.extents))
         report(1)
 
-    num_streams = len(banks)
-    map_weights = image_weights = np.full(num_streams, 1 / num_streams)
-    if of_defects:
-        masks = synthetic.coarse(drawn.masks, _COARSE)
-        precision = np.stack([
-            fusion.precisions(
-                # Padding ranks last, and so counts for nothing.
-                np.where(defects.shown, defects.maps, defects.maps.min()),
-                masks, drawn.groups, ordinary.maps[ordinary.shown],
-            )
-            for defects, ordinary in zip(of_defects, of_nominal, strict=True)
-        ])  # fmt: skip
-        map_weights = fusion.map_weights(precision)
-        image_weights = fusion.image_weights(
-            np.stack([found.largest for found in of_defects]),
-            np.stack([found.largest for found in of_nominal]),
-        )
-    return Fused(
+    map_weights, image_weights = _weights(of_nominal, of_defects, drawn)
+    alone = np.stack([found.scores for found in of_nominal])
+    state = Fused(
         banks,
         tuple(calibrations),
         jnp.asarray(map_weights, jnp.float32),
         jnp.asarray(image_weights, jnp.float32),
-        jnp.asarray([found.largest.mean() for found in of_nominal], jnp.float32),
-        jnp.asarray([max(found.largest.std(), 1e-6) for found in of_nominal], jnp.float32),
+        jnp.asarray(alone.mean(axis=1), jnp.float32),
+        jnp.asarray(np.maximum(alone.std(axis=1), LEAST_SPREAD), jnp.float32),
+        jnp.zeros(2),
+        jnp.ones(2),
     )
+    return scorer.standard(state, held, extents)
+
+
+def _weights(
+    of_nominal: Sequence[Found], of_defects: Sequence[Found], drawn: synthetic.Drawn
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each stream counts in the map and in the streams' score; alike without defects."""
+    if not of_defects:
+        alike = np.full(len(of_nominal), 1 / len(of_nominal))
+        return alike, alike
+    masks = synthetic.coarse(drawn.masks, COARSE)
+    precision = np.stack([
+        fusion.precisions(
+            # Padding ranks last, and so counts for nothing.
+            np.where(defects.shown, defects.maps, defects.maps.min()),
+            masks, drawn.groups, ordinary.maps[ordinary.shown],
+        )
+        for defects, ordinary in zip(of_defects, of_nominal, strict=True)
+    ])  # fmt: skip
+    of_images = (np.stack([found.scores for found in of]) for of in (of_defects, of_nominal))
+    return fusion.map_weights(precision), fusion.image_weights(*of_images)

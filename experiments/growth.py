@@ -28,6 +28,7 @@ from experiments import (
     embedding,
     environment,
     fused,
+    fused_scorer,
     loading,
     models,
     nulls,
@@ -95,7 +96,7 @@ def grow(model: Model, detector: detectors.Detector, split: loading.Split) -> tu
     streams, seen = _take_up(model, detector, split)
     state = nulls.with_banks(model.state, [stream.bank for stream in streams])
     origins = tuple(stream.origin for stream in streams)
-    if isinstance(state, fused.Fused):
+    if isinstance(state, fused_scorer.Fused):
         state = _calibrate(model, detector, split, state, origins)
 
     before, solver = len(model.about.train), model.config.solver
@@ -208,9 +209,9 @@ def _calibrate(
     model: Model,
     detector: detectors.Detector,
     split: loading.Split,
-    state: fused.Fused,
+    state: fused_scorer.Fused,
     origins: Sequence[detectors.Origins],
-) -> fused.Fused:
+) -> fused_scorer.Fused:
     """The state with scales for the atoms that have come."""
     config, before = model.config, len(model.about.train)
     code, chunk_size = choices.make_coder(config.solver, config), stages.chunk_size(config.solver)

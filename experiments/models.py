@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import assembly, detectors, devices, fused, loading, nulls, streams
+from experiments import assembly, detectors, devices, fused_scorer, loading, nulls, streams
 from experiments.choices import ConfigError
 from experiments.config import Config, num_features
 from sgfr_jax import backbones, calibration, saving, thresholds, types
@@ -53,7 +53,7 @@ class About(NamedTuple):
 class Model:
     """A fitted detector with one solver."""
 
-    state: Any  # a `types.Bank`, or a `fused.Fused` of one for each stream
+    state: Any  # a `types.Bank`, or a `fused_scorer.Fused` of one for each stream
     origins: tuple[detectors.Origins, ...]  # of every bank
     nulls: nulls.Nulls
     config: Config = dataclasses.field(metadata={"static": True})
@@ -317,7 +317,7 @@ def _like(config: Config, num_banks: int) -> tuple:
 
     state = blank(types.Bank)
     if config.automatic:
-        state = blank(fused.Fused)._replace(
+        state = blank(fused_scorer.Fused)._replace(
             banks=(blank(types.Bank),) * num_banks,
             calibrations=(blank(calibration.Calibration),) * num_banks,
         )

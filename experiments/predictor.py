@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import choices, devices, fused, models, run, stages, streams
+from experiments import choices, devices, fused, fused_scorer, models, run, stages, streams
 from experiments.choices import ConfigError
 from experiments.config import Config
 from sgfr_jax import linalg
@@ -113,5 +113,5 @@ def _scorer(config: Config, planned, *, unroll: bool) -> Callable:
     grid = max((stream.grid for stream in planned), default=config.grid)
     coding = stages.Coding(code, grid**2)
     if planned:
-        return fused.Scorer(config, planned, config.solver, coding).score
+        return fused_scorer.Scorer(config, planned, config.solver, coding).score
     return stages.make_scorer(config, config.solver, coding)

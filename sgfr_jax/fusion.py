@@ -2,8 +2,9 @@
 
 No one level of a network serves every product, and which one serves cannot be read off nominal
 images alone. Synthetic defects of many kinds and sizes say how well each detector sees each of
-them. Picking the best would bet on the defects to come being like the synthetic ones; so every
-detector keeps a weight, by how close it comes to the best one, averaged over kinds and sizes.
+them. Picking the best would bet on the defects to come being like the synthetic ones; so every kind
+and size has one vote, and shares it among the detectors by how close each comes to the best one.
+What sees something that the others miss keeps a weight, however narrow it is.
 """
 
 from collections.abc import Sequence
@@ -48,12 +49,15 @@ def precisions(
     return np.array(found)
 
 
-def map_weights(precision: np.ndarray, *, power: float = 2.0) -> np.ndarray:
-    """Weights of detectors: their precision relative to the best one, averaged over the groups.
+def map_weights(precision: np.ndarray, *, power: float = 4.0) -> np.ndarray:
+    """Weights of detectors: the votes of the groups of defects, each shared by precision.
+
+    `w_i = mean_g (q_ig / max_j q_jg)^power / sum_k (q_kg / max_j q_jg)^power`, a rule of this
+    project (`docs/results.md` has what it was compared with).
 
     Args:
       precision: `[S, G]` of `S` detectors, from `precisions`; a group that is NaN does not count.
-      power: 0 weighs all alike; the larger, the nearer to picking the best.
+      power: 0 weighs all alike; the larger, the more of its vote a group gives to the best.
 
     Returns:
       `[S]` float64, not negative, sum 1.
@@ -62,8 +66,8 @@ def map_weights(precision: np.ndarray, *, power: float = 2.0) -> np.ndarray:
     counted = best > 0  # NaN is not
     if not counted.any():
         return np.full(len(precision), 1 / len(precision))
-    relative = np.mean(precision[:, counted] / best[counted], axis=1)
-    return relative**power / np.sum(relative**power)
+    relative = (precision[:, counted] / best[counted]) ** power
+    return np.mean(relative / np.sum(relative, axis=0), axis=1)
 
 
 def image_weights(synthetic: np.ndarray, nominal: np.ndarray, *, power: float = 2.0) -> np.ndarray:

@@ -42,16 +42,33 @@ def anomaly_map(
     return filters.apply(rows, columns, scores[..., None])[..., 0]
 
 
-def image_score(maps: jax.Array, extents: jax.Array | None = None) -> jax.Array:
-    """The largest value of every map.
+def image_score(
+    maps: jax.Array, extents: jax.Array | None = None, *, share: float = 0.0
+) -> jax.Array:
+    """The largest value of every map, or the mean of its largest values.
 
     Args:
       maps: `[B, H, W]`.
       extents: as of `anomaly_map`; what is padded does not count.
+      share: of the square's pixels whose values are averaged, one at least: several are less noisy
+        than one. Where padding leaves fewer, these.
 
     Returns:
       `[B]`; NaN for a map that holds NaN.
+
+    Raises:
+      ValueError: if share is not in [0, 1].
     """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share}; it must be in [0, 1]")
     if extents is not None:
         maps = jnp.where(of_squares.inside(extents, maps.shape[1:]), maps, -jnp.inf)
-    return linalg.max_or_nan(maps, axis=(1, 2))
+    flat = maps.reshape(len(maps), -1)
+    largest = linalg.max_or_nan(flat, axis=1)
+    num = round(share * flat.shape[1])
+    if num < 2:
+        return largest
+    highest, _ = jax.lax.top_k(flat, num)
+    shown = highest > -jnp.inf
+    mean = jnp.sum(jnp.where(shown, highest, 0), axis=1) / jnp.sum(shown, axis=1)
+    return jnp.where(jnp.isnan(largest), jnp.nan, mean)

@@ -1,5 +1,8 @@
+import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sgfr_jax import fusion
@@ -30,16 +33,37 @@ def test_a_group_without_defective_pixels_is_not_counted(made):
     found = fusion.precisions(maps, masks, groups, nominal)
     assert np.isnan(found[2]) and np.isfinite(found[:2]).all()
     weights = fusion.map_weights(np.stack([found, found / 2]))
-    np.testing.assert_allclose(weights, [0.8, 0.2])
+    np.testing.assert_allclose(weights, [16 / 17, 1 / 17])
 
 
-def test_weights_follow_the_relative_precision():
+def test_every_group_shares_its_vote_by_relative_precision():
     precision = np.array([[0.9, 0.2], [0.45, 0.4], [0.0, 0.0]])
     # Relative to the best: (1, 0.5), (0.5, 1), (0, 0).
     np.testing.assert_allclose(fusion.map_weights(precision, power=1.0), [0.5, 0.5, 0])
     np.testing.assert_allclose(fusion.map_weights(precision, power=0.0), np.full(3, 1 / 3))
     better = np.array([[0.8, 0.8], [0.4, 0.4]])
     np.testing.assert_allclose(fusion.map_weights(better, power=2.0), [0.8, 0.2])
+    # A group that is hard for all has the vote of one that is easy.
+    hard = np.array([[0.8, 0.01], [0.4, 0.02]])
+    np.testing.assert_allclose(fusion.map_weights(hard), [0.5, 0.5])
+
+
+def test_what_alone_sees_a_group_keeps_its_vote():
+    precision = np.array([[0.8, 0.8, 0.8, 0.0], [0.0, 0.0, 0.0, 0.3]])
+    np.testing.assert_allclose(fusion.map_weights(precision), [0.75, 0.25])
+
+
+@given(
+    hnp.arrays(float, (4, 6), elements=st.floats(0, 1)),
+    st.floats(0, 16),
+    st.permutations(range(4)),
+    st.permutations(range(6)),
+)
+def test_weights_share_one_whatever_the_order(precision, power, detectors, groups):
+    weights = fusion.map_weights(precision, power=power)
+    assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
+    moved = fusion.map_weights(precision[detectors][:, groups], power=power)
+    np.testing.assert_allclose(moved, weights[detectors], atol=1e-12)
 
 
 def test_hopeless_defects_leave_all_alike():

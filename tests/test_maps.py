@@ -37,13 +37,30 @@ def test_image_score_is_the_maximum():
     np.testing.assert_array_equal(found, [5, 0])
 
 
+@pytest.mark.parametrize("share,num", [(0.0, 1), (0.01, 1), (0.1, 10), (0.104, 10), (1.0, 100)])
+def test_image_score_is_the_mean_of_the_highest_share(rng, share, num):
+    made = rng.normal(size=(3, 10, 10)).astype(np.float32)
+    expected = np.sort(made.reshape(3, -1).astype(np.float64), axis=1)[:, -num:].mean(axis=1)
+    np.testing.assert_allclose(
+        maps.image_score(jnp.asarray(made), share=share), expected, rtol=1e-6, atol=1e-6
+    )
+
+
+def test_where_padding_leaves_fewer_they_are_averaged(rng):
+    made = rng.normal(size=(1, 10, 10)).astype(np.float32)
+    found = maps.image_score(jnp.asarray(made), jnp.float32([[0.2, 0.3]]), share=0.5)
+    np.testing.assert_allclose(found, [made[0, :2, :3].mean()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01])
 @pytest.mark.parametrize("extents", [None, [[0.5, 1.0]] * 3])
-def test_a_map_that_holds_nan_scores_nan(extents):
+def test_a_map_that_holds_nan_scores_nan(extents, share):
     """Of many pixels, where XLA's own maximum passes over NaN on a CPU."""
     found = np.ones((3, 64, 64), np.float32)
     found[0], found[1, 9, 40] = np.nan, np.nan
     extents = None if extents is None else jnp.float32(extents)
-    np.testing.assert_array_equal(maps.image_score(jnp.asarray(found), extents), [np.nan] * 2 + [1])
+    scores = maps.image_score(jnp.asarray(found), extents, share=share)
+    np.testing.assert_array_equal(scores, [np.nan] * 2 + [1])
 
 
 def test_nan_in_padding_does_not_count():
@@ -56,3 +73,5 @@ def test_mistakes_are_refused():
         maps.anomaly_map(jnp.ones((4, 4)), (8, 8), sigma=1.0)
     with pytest.raises(ValueError, match="sigma=-1"):
         maps.anomaly_map(jnp.ones((1, 4, 4)), (8, 8), sigma=-1)
+    with pytest.raises(ValueError, match=r"share=1\.5"):
+        maps.image_score(jnp.ones((1, 4, 4)), share=1.5)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from experiments import config, detectors, fused, models, nulls, streams
+from experiments import config, detectors, fused_scorer, models, nulls, streams
 from sgfr_jax import backbones, calibration, thresholds, types
 
 NUM_ATOMS = 12
@@ -15,10 +15,10 @@ def make(settings: config.Config) -> models.Model:
     if settings.automatic:
         planned = streams.plan(settings)
         num = len(planned)
-        state = fused.Fused(
+        state = fused_scorer.Fused(
             tuple(_bank(rng, stream.width) for stream in planned),
             tuple(_calibration(rng) for _ in planned),
-            *(rng.uniform(0.1, 1, num).astype(np.float32) for _ in range(4)),
+            *(rng.uniform(0.1, 1, n).astype(np.float32) for n in (num, num, num, num, 2, 2)),
         )
     else:
         state = _bank(rng, config.num_features(settings))

@@ -2,6 +2,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -79,6 +80,34 @@ def test_weights_and_scores_are_finite_and_the_same_each_time(detector, data, fi
     again = score(detector, detector.fit(data), data.test)
     np.testing.assert_array_equal(maps, again[0])
     np.testing.assert_array_equal(scores, again[1])
+
+
+def test_image_scores_are_those_of_the_map_and_of_the_streams(detector, data, fitted):
+    maps, scores = score(detector, fitted, data.test)
+    parts = detector.parts["nearest"](fitted.states["nearest"], next(detector.batches(data.test)))
+    state = jax.device_get(fitted.states["nearest"])
+    streams = np.asarray(parts, np.float64) / state.map_weights[:, None, None, None]
+
+    def highest(found):  # four of 64 x 64 pixels
+        return np.sort(found.reshape(*found.shape[:-2], -1))[..., -4:].mean(axis=-1)
+
+    relative = (highest(streams).T - state.image_mean) / state.image_spread
+    both = np.stack([highest(maps), relative @ state.image_weights], axis=1)
+    expected = ((both - state.score_mean) / state.score_spread).mean(axis=1)
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_nominal_images_score_zero_in_the_mean(detector, data, fitted):
+    """Here the test images are taken for nominal ones that no bank has seen."""
+    state, batch = fitted.states["nearest"], next(detector.batches(data.test))
+    scorer, apart = detector.scorers["nearest"].__self__, np.full(len(batch[0]), -2)
+    held = [
+        scorer.held_out(bank, jnp.full(len(bank.atoms), -1), features, apart, stream.grid)
+        for bank, features, stream in zip(state.banks, batch, scorer.streams, strict=True)
+    ]
+    maps, scores = scorer.score(scorer.standard(state, held, None), batch)
+    assert np.mean(scores) == pytest.approx(0, abs=1e-3) and np.std(scores) > 0.1
+    np.testing.assert_allclose(maps, scorer.score(state, batch)[0], rtol=1e-6)
 
 
 def test_no_test_image_is_looked_at(detector, data, fitted):

@@ -1,0 +1,194 @@
+"""What several streams make of embedded images: a calibrated map of each, and one of them all.
+
+The compiled half of `--layers=auto`; `experiments.fused` fits what it scores with.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import devices, embedding, processes, stages
+from experiments.config import Config
+from experiments.streams import Stream
+from sgfr_jax import calibration, linalg, maps, pipeline, types
+from sgfr_jax import extents as of_squares
+
+# Precision is counted on every so many pixels of a map, which is smooth.
+COARSE = 4
+# Below this a spread of standardized scores is taken for rounding.
+LEAST_SPREAD = 1e-6
+# Nominal and synthetic images scored at a time.
+_BATCH = 16
+# A map's score is the mean of so large a share of its pixels, the highest.
+_SCORED_SHARE = 0.001
+
+
+class Fused(NamedTuple):
+    """The fitted state."""
+
+    banks: tuple[types.Bank, ...]  # one for each of `S` streams
+    calibrations: tuple[calibration.Calibration, ...]
+    map_weights: jax.Array  # [S]: what each stream's map counts in the anomaly map
+    image_weights: jax.Array  # [S]: and its score among the streams'
+    image_mean: jax.Array  # [S]: of the scores of nominal maps
+    image_spread: jax.Array  # [S]: their standard deviation
+    # Of nominal images, the scores of the anomaly map and of the streams together.
+    score_mean: jax.Array  # [2]
+    score_spread: jax.Array  # [2]
+
+
+class Found(NamedTuple):
+    """What one stream makes of some images."""
+
+    maps: np.ndarray  # [B, H, W], every `COARSE`-th pixel
+    scores: np.ndarray  # [B], of all pixels
+    shown: np.ndarray  # [B, H, W] bool: False in padding
+
+
+class Scorer:
+    """The compiled functions of one solver.
+
+    A stream's is compiled and called alone: programs that factorise for several banks at once can
+    lock XLA's CPU threads against each other.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        streams: Sequence[Stream],
+        solver: str,
+        coding: stages.Coding | None = None,
+        layout: devices.Layout | None = None,
+    ):
+        """Of the arguments of `stages.make_scorer`."""
+        code, chunk_size = coding or stages.usual_coding(config, solver)
+        size = (config.image_size, config.image_size)
+        self.streams = streams
+
+        def held_out(fitted, images, *, grid):
+            (bank, sources), (features, own) = fitted, images
+            found = pipeline.score_held_out(
+                bank, sources, features, own, code=code, chunk_size=chunk_size
+            )
+            return jax.tree.map(lambda x: x.reshape(-1, grid, grid), found)
+
+        def maps_of(calibrated, scores, owners, extents):
+            relative = calibration.standardize(calibrated, scores, owners, extents)
+            return maps.anomaly_map(relative, size, sigma=config.sigma, extents=extents)
+
+        score_of = partial(maps.image_score, share=_SCORED_SHARE)
+
+        def coarse(found):
+            whole = config.image_size - config.image_size % COARSE  # as `synthetic.coarse` has it
+            return found[:, COARSE // 2 : whole : COARSE, COARSE // 2 : whole : COARSE]
+
+        def glance(calibrated, batch):
+            found, extents = maps_of(calibrated, *batch), batch[-1]
+            shown = jnp.ones(found.shape, bool)
+            if extents is not None:
+                shown = of_squares.inside(extents, size)
+            return coarse(found), score_of(found, extents), coarse(shown)
+
+        def of_stream(fitted, batch, *, grid):
+            (bank, calibrated), (features, extents) = fitted, batch
+            flat = features.reshape(-1, features.shape[-1])
+            found = pipeline.score_and_owner(bank, flat, code=code, chunk_size=chunk_size)
+            return maps_of(calibrated, *(x.reshape(-1, grid, grid) for x in found), extents)
+
+        def views(state: Fused, found: Sequence[jax.Array], extents: jax.Array | None):
+            """The anomaly map, and two scores of each image: the map's, and the streams'."""
+            weighed = jnp.tensordot(
+                state.map_weights, jnp.stack(found), axes=1, precision=linalg.HIGHEST
+            )
+            alone = jnp.stack([score_of(of_one, extents) for of_one in found])
+            relative = (alone - state.image_mean[:, None]) / state.image_spread[:, None]
+            together = jnp.sum(state.image_weights[:, None] * relative, axis=0)
+            return weighed, jnp.stack([score_of(weighed, extents), together], axis=1)
+
+        def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
+            weighed, scores = views(state, *batch)
+            relative = (scores - state.score_mean[None]) / state.score_spread[None]
+            return weighed, jnp.mean(relative, axis=1)
+
+        def nominal(state: Fused, batch):
+            """The two scores `[B, 2]` of nominal images, from every stream's patches' scores."""
+            of_streams, extents = batch
+            found = [
+                maps_of(calibrated, *of_one, extents)
+                for calibrated, of_one in zip(state.calibrations, of_streams, strict=True)
+            ]
+            return views(state, found, extents)[1]
+
+        self.calibrate = jax.jit(calibration.calibrate, static_argnums=2)
+        self._held_out = devices.spread(held_out, layout, static=("grid",))
+        self._glance = devices.spread(glance, layout)
+        self._of_stream = devices.spread(of_stream, layout, static=("grid",))
+        self._fuse = devices.spread(fuse, layout)
+        self._nominal = devices.spread(nominal, layout)
+
+    def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
+        """Maps `[B, S, S]` and image scores `[B]`; extents as of `stages.make_scorer`."""
+        return self._fuse(state, (self._maps(state, batch, extents), extents))
+
+    def parts(
+        self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None
+    ) -> jax.Array:
+        """What each stream adds to the maps, `[streams, B, S, S]`."""
+        found = jnp.stack(self._maps(state, batch, extents))
+        return state.map_weights[:, None, None, None] * found
+
+    def _maps(
+        self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None
+    ) -> list[jax.Array]:
+        """Of every stream its calibrated maps `[B, S, S]`."""
+        return [
+            self._of_stream((bank, calibrated), (features, extents), grid=stream.grid)
+            for bank, calibrated, features, stream in zip(
+                state.banks, state.calibrations, batch, self.streams, strict=True
+            )
+        ]
+
+    def held_out(self, bank, sources, features, own, grid) -> list[np.ndarray]:
+        """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""
+        found, mine = [], processes.share(len(features))
+        for begin in range(mine.start, mine.stop, _BATCH):
+            some = slice(begin, min(begin + _BATCH, mine.stop))
+            padded = tuple(embedding.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
+            of_some = jax.device_get(self._held_out((bank, sources), padded, grid=grid))
+            found.append([x[: some.stop - begin] for x in of_some])
+        # Out of the devices' parts, as what comes next is of all images.
+        every = zip(*processes.joined(found), strict=True)
+        return [np.concatenate(parts) for parts in every]
+
+    def glance(self, calibrated, scores, owners, extents) -> Found:
+        """What calibrated scores make of images."""
+        return Found(*_in_batches(self._glance, calibrated, (scores, owners, extents)))
+
+    def standard(self, state: Fused, found, extents) -> Fused:
+        """The state whose image scores have mean 0 and spread 1 on nominal images.
+
+        Args:
+          state: calibrated and weighed.
+          found: scores and owners `[B, h, w]` of nominal images, of every stream.
+          extents: theirs.
+        """
+        (scores,) = _in_batches(lambda *of: (self._nominal(*of),), state, (found, extents))
+        spread = np.maximum(scores.std(axis=0), LEAST_SPREAD)
+        return state._replace(
+            score_mean=jnp.asarray(scores.mean(axis=0)), score_spread=jnp.asarray(spread)
+        )
+
+
+def _in_batches(compiled: Callable, state, batch) -> list[np.ndarray]:
+    """What a compiled function of a state and a batch makes of many images, some at a time."""
+    found, num_images = [], len(jax.tree.leaves(batch)[0])
+    for begin in range(0, num_images, _BATCH):
+        some = slice(begin, min(begin + _BATCH, num_images))
+        padded = jax.tree.map(lambda x, some=some: embedding.pad(x[some], _BATCH), batch)
+        of_some = jax.device_get(compiled(state, padded))
+        found.append([x[: some.stop - begin] for x in of_some])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
