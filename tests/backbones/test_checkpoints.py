@@ -121,6 +121,52 @@ def test_big_endian_values_are_turned_round(write):
     np.testing.assert_array_equal(checkpoints.read(write(data)).arrays["a"], values)
 
 
+def test_values_turned_round_are_as_many_as_the_file_has(write):
+    values = np.arange(7, dtype=np.float32)
+    tensors = {str(i): tensor("0", (6,), offset=1, count=7) for i in range(50)}
+    data = pth_writer.zip_file(tensors, {"0": (7, values.astype(">f4").tobytes())}, byteorder="big")
+    arrays = checkpoints.read(write(data)).arrays
+    for array in arrays.values():
+        np.testing.assert_array_equal(array, values[1:])
+        assert np.shares_memory(array, arrays["0"])
+
+
+def test_values_of_two_sizes_are_not_turned_round(write):
+    untyped = Persistent(("storage", Name("torch.storage UntypedStorage"), "0", "cpu", 8))
+    tensors = {
+        dtype: Call(
+            Name("torch._utils _rebuild_tensor_v3"),
+            (untyped, 0, (2,), (1,), False, {}, Name(f"torch {dtype}")),
+        )
+        for dtype in ("uint16", "uint32")
+    }
+    data = pth_writer.zip_file(tensors, {"0": (8, bytes(8))}, byteorder="big")
+    with pytest.raises(WeightsError, match="one storage has two types"):
+        checkpoints.read(write(data))
+
+
+def test_a_part_of_a_storage_counts_from_its_own_start(write):
+    values = np.arange(8, dtype=np.float32)
+    part = Persistent(("storage", Name("torch FloatStorage"), "0", "cpu", 8, ("0.part", 2, 4)))
+    hooks = Call(Name("collections OrderedDict"), ())
+    rebuild = Name("torch._utils _rebuild_tensor_v2")
+    value = {"a": Call(rebuild, (part, 1, (3,), (1,), False, hooks))}
+    data = pth_writer.legacy_file(value, {"0": (8, values.tobytes())})
+    np.testing.assert_array_equal(checkpoints.read(write(data)).arrays["a"], values[3:6])
+
+
+def test_what_torch_of_python_2_wrote_is_read(write):
+    """Dictionaries with their items as an argument, tensors by the first function for them."""
+    values = np.arange(6, dtype=np.float32)
+    storage = Persistent(("storage", Name("torch FloatStorage"), "0", "cuda:0", 6, None))
+    first = Call(Name("torch._utils _rebuild_tensor"), (storage, 0, (2, 3), (3, 1)))
+    items = [["a", first], ["b", tensor("0", (2,), offset=4, count=6)]]
+    value = {"state_dict": Call(Name("collections OrderedDict"), (items,))}
+    read = checkpoints.read(write(pth_writer.legacy_file(value, {"0": (6, values.tobytes())})))
+    np.testing.assert_array_equal(read.arrays["a"], values.reshape(2, 3))
+    np.testing.assert_array_equal(read.arrays["b"], [4, 5])
+
+
 HOSTILE_CALLS = {
     "os.system": Call(Name("os system"), ("touch {canary}",)),
     "posix.system": Call(Name("posix system"), ("touch {canary}",)),
@@ -163,7 +209,6 @@ HOSTILE_TENSORS = {
     "offset": tensor("0", (2, 2), offset=1, count=4),
     "negative offset": tensor("0", (2,), offset=-4, count=4),
     "negative stride": tensor("0", (2,), strides=(-1,), offset=1, count=4),
-    "repeated": tensor("0", (10**6, 10**6), strides=(0, 0), count=4),
     "count beyond the file": tensor("0", (10**11,), count=10**11),
     "negative size": tensor("0", (-1,), count=4),
     "text for a size": tensor("0", ("4",), strides=(1,), count=4),
@@ -185,6 +230,13 @@ def test_no_tensor_reaches_beyond_the_file(layout, kind, write):
     data = LAYOUTS[layout]({"a": HOSTILE_TENSORS[kind]}, {"0": (4, b"\0" * 16)})
     with pytest.raises(WeightsError, match=r"weights\.pth.*damaged"):
         checkpoints.read(write(data))
+
+
+@pytest.mark.parametrize(("shape", "strides"), [((2, 3), (0, 1)), ((10**6, 10**6), (0, 0))])
+def test_a_tensor_that_repeats_values_is_named_as_such(shape, strides, write):
+    value = {"a": tensor("0", shape, strides=strides, count=4)}
+    with pytest.raises(WeightsError, match=r"repeats values: call \.contiguous\(\) before saving"):
+        checkpoints.read(write(pth_writer.zip_file(value, {"0": (4, b"\0" * 16)})))
 
 
 @pytest.mark.parametrize("count", [10**15, -1, 2**62])
