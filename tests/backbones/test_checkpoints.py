@@ -275,8 +275,24 @@ def test_deep_nesting_is_harmless(write):
 
 def test_keys_that_take_for_ever_to_hash_are_refused(write):
     bomb = b"N" + b"2\x86" * 60  # 2 ** 60 leaves
-    with pytest.raises(WeightsError, match="neither text nor a number"):
+    with pytest.raises(WeightsError, match="neither text nor a whole number"):
         checkpoints.read(write(zip_with_pickle(b"\x80\x02}" + bomb + b"Ns.")))
+
+
+@pytest.mark.parametrize("number", [b"%d" % (2**61 - 1), b"-%d" % 2**61])
+def test_numbers_that_share_a_hash_are_refused(number, write):
+    for key in (b"I%s\n" % number, b"F%s\n" % number):
+        with pytest.raises(WeightsError, match="neither text nor a whole number"):
+            checkpoints.read(write(zip_with_pickle(b"\x80\x02}" + key + b"Ns.")))
+    with pytest.raises(WeightsError, match="an impossible number"):
+        checkpoints.read(write(zip_with_pickle(b"\x80\x02Np" + number + b"\n.")))
+
+
+def test_ordinary_keys_are_read_beside_the_weights(write):
+    tensors, storages = pth_writer.state_dict({"a": np.float32([1, 2])})
+    value = {"state_dict": tensors, "optimizer": {0: None, 140_234_866_534_752: None, True: "b"}}
+    read = checkpoints.read(write(pth_writer.zip_file(value, storages))).arrays
+    assert list(read) == ["a"]
 
 
 def test_names_that_are_no_text_are_refused(write):
