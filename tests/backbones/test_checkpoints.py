@@ -17,6 +17,7 @@ from tests.backbones import pth_writer
 from tests.backbones.pth_writer import Built, Call, Name, Persistent, tensor
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+WRAPPERS = ["state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", None]
 LAYOUTS = {"legacy": pth_writer.legacy_file, "zip": pth_writer.zip_file}
 
 
@@ -96,8 +97,8 @@ def zip_with_pickle(body):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "state_dict_ema", None])
-@pytest.mark.parametrize("prefix", ["module.", ""])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.module.", ""])
 def test_weights_are_unwrapped(layout, wrapper, prefix, write):
     arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.float32([1, 2])}
     tensors, storages = pth_writer.state_dict({prefix + k: v for k, v in arrays.items()})
@@ -110,8 +111,34 @@ def test_weights_are_unwrapped(layout, wrapper, prefix, write):
 
 def test_smoothed_weights_come_first(write):
     storages = {"0": (1, b"\0" * 4), "1": (1, struct.pack("<f", 2))}
-    value = {"state_dict": {"a": tensor("0", (1,))}, "state_dict_ema": {"a": tensor("1", (1,))}}
+    plain, smoothed = ({"a": tensor(key, (1,))} for key in "01")
+    for names in (("state_dict", "state_dict_ema"), ("model", "model_ema")):
+        value = dict(zip(names, (plain, smoothed), strict=True))
+        assert checkpoints.read(write(pth_writer.zip_file(value, storages))).arrays["a"] == 2
+    value = {"state_dict_ema": {}, "model": smoothed}
     assert checkpoints.read(write(pth_writer.zip_file(value, storages))).arrays["a"] == 2
+
+
+def test_an_averaged_model_is_counted_beside_its_weights(write):
+    arrays = {"module.a": np.float32([1, 2]), "n_averaged": np.int64(5), "module.b": np.ones(3)}
+    for prefix in ("", "_orig_mod."):
+        named = {prefix + name: array for name, array in arrays.items()}
+        tensors, storages = pth_writer.state_dict(named)
+        read = checkpoints.read(write(pth_writer.zip_file({"model_ema": tensors}, storages)))
+        assert list(read.arrays) == ["a", "b"]
+
+
+def test_a_prefix_of_some_names_is_a_part_of_them(write):
+    for names in (["module.a", "b"], ["module.a", "_orig_mod.b"], ["n_averaged", "module"]):
+        tensors, storages = pth_writer.state_dict({name: np.ones(1) for name in names})
+        assert list(checkpoints.read(write(pth_writer.zip_file(tensors, storages))).arrays) == names
+
+
+def test_names_of_nothing_but_prefixes_take_no_time(write):
+    name = "module." * 100_000
+    tensors, storages = pth_writer.state_dict({name: np.ones(1)})
+    (read,) = checkpoints.read(write(pth_writer.zip_file(tensors, storages))).arrays
+    assert len(name) - len(read) < 100
 
 
 def test_big_endian_values_are_turned_round(write):
@@ -317,12 +344,22 @@ def test_memo_of_a_huge_index_allocates_nothing(write):
 def test_plain_pickles_and_programs_are_named(write):
     with pytest.raises(WeightsError, match="not one that torch"):
         checkpoints.read(write(pickle.dumps({"a": 1}, protocol=2)))
-    with pytest.raises(WeightsError, match="holds no weights"):
+    with pytest.raises(WeightsError, match=r"holds no weights, .* model_ema, state_dict,"):
         checkpoints.read(write(pth_writer.zip_file({"epoch": 1}, {})))
     path = write(pth_writer.zip_file({}, {}))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/constants.pkl", b"")
     with pytest.raises(WeightsError, match="TorchScript"):
+        checkpoints.read(path)
+
+
+def test_a_file_larger_than_any_network_is_not_read(write, monkeypatch):
+    path = write(safetensors.numpy.save({"a": np.ones(3, np.float32)}))
+    size = path.stat().st_size
+    monkeypatch.setattr(checkpoints, "_MAX_BYTES", size)
+    assert list(checkpoints.read(path).arrays) == ["a"]
+    monkeypatch.setattr(checkpoints, "_MAX_BYTES", size - 1)
+    with pytest.raises(WeightsError, match=r"weights\.pth' is larger than any network"):
         checkpoints.read(path)
 
 
@@ -357,6 +394,15 @@ def test_safetensors(dtype, header_size, write):
     values = np.float32([1, -2, 0.5]).astype({"F32": np.float32, "BF16": ml_dtypes.bfloat16}[dtype])
     path = write(safetensors_file(dtype, values, header_size=header_size))
     np.testing.assert_array_equal(checkpoints.read(path).arrays["a"], values)
+
+
+@pytest.mark.parametrize("shape", [[1] * 70, [2**63 - 1, 0], [2**64 - 1, 0]])
+def test_safetensors_of_impossible_shapes(shape, write):
+    size = 0 if 0 in shape else 4
+    header = f'{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{size}]}}}}'.encode()
+    data = struct.pack("<Q", len(header)) + header + bytes(size)
+    with pytest.raises(WeightsError, match=r"weights\.pth' holds 'a' in an impossible shape"):
+        checkpoints.read(write(data))
 
 
 def test_damaged_safetensors(write):
