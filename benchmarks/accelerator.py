@@ -501,7 +501,8 @@ def main(argv: Sequence[str]) -> list[Row]:
     parser.add_argument("--small", action="store_true", help="sizes that a CPU does in a minute")
     parser.add_argument("--stages", nargs="+", default=tuple(STAGES), choices=tuple(STAGES))
     parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="where every figure is written")
+    parser.add_argument("--json", metavar="FILE", type=report.new_file,
+                        help="where every figure is written")  # fmt: skip
     options = parser.parse_args(argv)
     problem = SMALL if options.small else FULL
 
@@ -527,7 +528,7 @@ def main(argv: Sequence[str]) -> list[Row]:
                 "rates": rates._asdict(),
                 "rows": [_as_json(row, rates) for row in found],
             }
-            Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
+            options.json.write_text(json.dumps(record, indent=1) + "\n")
     print(table(found, rates))
     return found
 

@@ -28,6 +28,7 @@ import numpy as np
 import sgfr_jax as sgfr
 from benchmarks import claims_data as data
 from benchmarks import claims_judging as judging
+from benchmarks import report
 from sgfr_jax import subspaces, types
 
 Record = dict[str, Any]  # of one seed: text and integers say what was done, floats are results
@@ -238,7 +239,7 @@ def claim_4(trial: Trial) -> Iterator[Record]:
         )(key, points, weights)
         yield _stored(problem, "dictionary, OMP 5", many * rank, learned, pursue)
         for sampler in ("uniform", "k_center"):
-            for size in (wide, many * rank, many * (rank + 1)):
+            for size in sorted({wide, many * rank, many * (rank + 1)}):
                 chosen = judging.choose("uniform", seed, points, size)
                 chosen = order[:size] if sampler == "k_center" else chosen
                 bank = judging.bank_of(points, chosen)
@@ -354,13 +355,21 @@ def main(argv: list[str] | None = None) -> dict[int, list[Record]]:
                         help="of MTD; claims 2 to 5 use the last")  # fmt: skip
     parser.add_argument("--mtd", default=None, help="MTD's directory")
     parser.add_argument("--cache_dir", default=None, help="keeps features here")
-    parser.add_argument("--json", default=None, help="file for the rows and the records")
+    parser.add_argument("--json", default=None, type=report.new_file,
+                        help="file for the rows and the records")  # fmt: skip
     parser.add_argument("--small", action="store_true", help="a trial of seconds on the demo")
     options = parser.parse_args(argv)
+    numbers, splits = options.claims.split(","), options.splits.split(",")
+    if not set(numbers) <= set(map(str, CLAIMS)):
+        parser.error(f"--claims={options.claims}: they are 1 to {max(CLAIMS)}, commas between")
+    if not set(splits) <= set(_SPLITS):
+        parser.error(f"--splits={options.splits}: they are {' and '.join(_SPLITS)}, commas between")
+    if options.seeds < 1:
+        parser.error(f"--seeds={options.seeds}: there must be one at least")
     trial = Trial(options)
     results: dict[int, list[Record]] = {}
     kept = {}
-    for number in (int(word) for word in options.claims.split(",")):
+    for number in map(int, numbers):
         start, claim = time.perf_counter(), CLAIMS[number]
         records: list[Record] = []
         for record in claim(trial):
@@ -370,7 +379,7 @@ def main(argv: list[str] | None = None) -> dict[int, list[Record]]:
             kept[number] = {"rows": results[number], "seconds": time.perf_counter() - start,
                             "records": records}  # fmt: skip
             if options.json:  # at once: whoever stops the script keeps what there is
-                Path(options.json).write_text(json.dumps(kept, indent=1))
+                options.json.write_text(json.dumps(kept, indent=1))
             print(".", end="", file=sys.stderr, flush=True)
         print(f"\n## Claim {number}: {claim.__doc__}\n\n{table(results[number])}")
         print(f"\n({time.perf_counter() - start:.0f} s)", flush=True)

@@ -1,6 +1,8 @@
 """The material of `benchmarks.claims`: features of MTD and of the demo, made once and kept."""
 
 import functools
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -10,9 +12,13 @@ import jax
 import numpy as np
 
 import sgfr_jax as sgfr
-from sgfr_jax import backbones, datasets
+from experiments import cache
+from experiments.loading import content_hash
+from sgfr_jax import backbones, datasets, filters, linalg, patches
 
+_NETWORK = "efficientnet_lite0"
 LEVELS = ("block4", "block10", "block14")
+_EMBEDDING = (backbones, datasets, filters, linalg, patches)  # what features follow from
 _BATCH = 16
 PRODUCTS = ("brick", "grass", "gravel")  # of the demo
 # What a mode of the demo does to an image; a defect's mask turns with it.
@@ -69,11 +75,8 @@ class Mtd:
         (category,) = datasets.load("mtd", data_dir)
         self._examples = sorted(category.train + category.test, key=lambda example: example.name)
         self._rows = {example.name: row for row, example in enumerate(self._examples)}
-        self._images = _stored("mtd", setting, self._read)
-
-    def _read(self) -> Images:
         modes = [PurePosixPath(x.name).stem.partition("_")[0] for x in self._examples]
-        return embed(self._examples, modes, self._setting)
+        self._images = _embedded("mtd", self._examples, modes, setting)
 
     def problem(self, seed: int, split: str) -> Problem:
         """The problem of one split; of its test a random part, all kinds of defect alike."""
@@ -100,8 +103,7 @@ def demo(setting: Setting, seed: int, modes: Iterable[str] = ("as shot",)) -> li
             read = []
             for mode in modes:
                 name = f"demo-{category.name}-{seed}-{part}-{mode.replace(' ', '_')}"
-                make = partial(embed, examples, [mode] * len(examples), setting)
-                read.append(_stored(name, setting, make))
+                read.append(_embedded(name, examples, [mode] * len(examples), setting))
             parts.append(Images(*(np.concatenate(fields) for fields in zip(*read, strict=True))))
         keep = np.arange(len(parts[1].kinds))
         keep = _balanced(keep, parts[1].kinds, setting, seed)
@@ -141,7 +143,7 @@ def embed(examples: Sequence[datasets.Example], modes: Sequence[str], setting: S
 
 @functools.cache
 def _network(grid: int) -> Callable[[np.ndarray], jax.Array]:
-    backbone = backbones.load("efficientnet_lite0", levels=LEVELS)
+    backbone = backbones.load(_NETWORK, levels=LEVELS)
 
     @jax.jit
     def features(state, images):
@@ -162,15 +164,36 @@ def _balanced(rows, kinds, setting, seed):
     return np.sort(np.concatenate(kept))
 
 
-def _stored(name: str, setting: Setting, make: Callable[[], Images]) -> Images:
+def _embedded(
+    name: str, examples: Sequence[datasets.Example], modes: Sequence[str], setting: Setting
+) -> Images:
+    """As `embed`, from the cache where it has what would be made."""
     if setting.cache is None:
-        return make()
+        return embed(examples, modes, setting)
     setting.cache.mkdir(parents=True, exist_ok=True)
-    sizes = f"{setting.image_size}-{setting.grid}-{setting.map_size}-{setting.num_train}"
-    path = setting.cache / f"{name}-{sizes}.npz"
+    path = setting.cache / f"{name}-{_key(examples, modes, setting)[:16]}.npz"
     if path.exists():
         with np.load(path) as stored:
             return Images(*(stored[field] for field in Images._fields))
-    images = make()
-    np.savez(path, **images._asdict())
+    images = embed(examples, modes, setting)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **images._asdict())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return images
+
+
+def _key(examples, modes, setting):
+    hashes = [[x.kind, x.label, content_hash(x.image), content_hash(x.mask)] for x in examples]
+    return cache.key(
+        examples=hashes,
+        modes=list(modes),
+        sizes=[setting.image_size, setting.grid, setting.map_size],
+        weights=backbones.weights_digest(_NETWORK),
+        levels=LEVELS,
+        code=cache.source_digest(*_EMBEDDING, sys.modules[__name__]),
+        platform=jax.default_backend(),
+    )

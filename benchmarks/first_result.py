@@ -5,7 +5,9 @@
 CACHE is a directory for JAX's persistent compilation cache; without it everything is compiled.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -17,8 +19,15 @@ from sgfr_jax import backbones, types
 _ATOMS, _GRID, _SIZE = 1950, 16, 256
 
 
-def main(cache: str | None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Loads, compiles and scores."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.first_result",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cache", nargs="?", metavar="CACHE")
+    cache = parser.parse_args(argv).cache
     if cache is not None:
         jax.config.update("jax_compilation_cache_dir", cache)
         # Everything is kept, also what compiles quickly.
@@ -42,4 +51,4 @@ def main(cache: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main(sys.argv[1:])

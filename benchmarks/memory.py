@@ -1,7 +1,7 @@
 """Peak resident memory of whole runs, `python -m experiments.run`, by the number of images.
 
 The images are made (--counts of them to train on, a third as many to test, half of those with a
-defect) unless --dataset and --data_dir name a data set. Nothing is taken from a cache. Rows hold
+defect) unless --dataset (and --data_dir) name a data set. Nothing is taken from a cache. Rows hold
 seconds and, as note and value, the peak; the size of the fitted state (the bank) stands beside it.
 With --peers, anomalib's Patchcore is fitted to the same images in a process of its own (ResNet-18,
 the same share).
@@ -42,7 +42,8 @@ def measure(options: argparse.Namespace, peers: workers.Peers) -> list[report.Ro
     """Measures one run for each number of images, or one of a data set."""
     with tempfile.TemporaryDirectory() as folder:
         if options.dataset:
-            flags = [f"--dataset={options.dataset}", f"--data_dir={options.data_dir}"]
+            flags = [f"--dataset={options.dataset}"]
+            flags += [f"--data_dir={options.data_dir}"] if options.data_dir else []
             return [_run(options.dataset, flags, Path(folder), options)]
         found = []
         for count in options.counts:
@@ -117,4 +118,4 @@ def _anomalib(stage, data, folder, options):
 
 
 if __name__ == "__main__":
-    report.run(measure, __doc__, add_flags=add_flags, repeats=1)
+    report.run(measure, __doc__, add_flags=add_flags, repeats=None)

@@ -72,7 +72,7 @@ def run(
     description: str,
     *,
     add_flags: Callable[[argparse.ArgumentParser], None],
-    repeats: int = 5,
+    repeats: int | None = 5,
     argv: Sequence[str] | None = None,
 ) -> list[Row]:
     """Parses the flags, measures, prints the table and writes the JSON.
@@ -81,7 +81,7 @@ def run(
       measure: what the script measures.
       description: its docstring.
       add_flags: adds its own flags to a parser.
-      repeats: the default of --repeats.
+      repeats: the default of --repeats; None: whole runs, each made once, without such a flag.
       argv: the command line; None is this process's.
     """
     parser = argparse.ArgumentParser(
@@ -89,8 +89,10 @@ def run(
     )
     parser.add_argument("--peers", metavar="PYTHON", help="the peers' interpreter, such as "
                         ".venv-peers/bin/python; without it ours is measured alone")  # fmt: skip
-    parser.add_argument("--repeats", type=int, default=repeats, help="(default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="where every figure is written")
+    if repeats is not None:
+        parser.add_argument("--repeats", type=int, default=repeats, help="(default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", type=new_file,
+                        help="where every figure is written")  # fmt: skip
     parser.add_argument("--skip_floors", action="store_true", help="do not measure the floors")
     add_flags(parser)
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -116,8 +118,22 @@ def run(
             "floors": floors and floors._asdict(),
             "rows": [_as_json(row, floors) for row in found],
         }
-        Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
     return found
+
+
+def new_file(text: str) -> Path:
+    """The type of a flag that names a file to write: refused before anything is measured.
+
+    Raises:
+      argparse.ArgumentTypeError: it is a directory, or its own does not exist.
+    """
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a directory: name a file")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no directory {path.parent} to write it to")
+    return path
 
 
 def heading(made_on: Mapping[str, Any], floors: machine.Floors | None) -> str:

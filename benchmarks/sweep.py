@@ -66,4 +66,4 @@ def measure(options: argparse.Namespace, peers: workers.Peers) -> list[report.Ro
 
 
 if __name__ == "__main__":
-    report.run(measure, __doc__, add_flags=add_flags)
+    report.run(measure, __doc__, add_flags=add_flags, repeats=None)

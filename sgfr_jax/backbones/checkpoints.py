@@ -14,9 +14,11 @@ from sgfr_jax.backbones import torch_files
 # The largest network here has 1.2 gigabytes of weights.
 _MAX_BYTES = 4 << 30
 # Where training scripts put the weights in a larger dictionary, the smoothed ones first.
-_WRAPPERS = ("state_dict_ema", "state_dict", "model")
-# What torch's DataParallel puts before every name.
-_PREFIX = "module."
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+# What torch's DataParallel and AveragedModel, and its compile, put before every name.
+_PREFIXES = ("module.", "_orig_mod.")
+_MAX_PREFIXES = 4  # a name can be nothing but prefixes
+_COUNTER = "n_averaged"  # which AveragedModel has beside its model
 _SAFETENSORS_DTYPES = {
     **{"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16},
     **{"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8},
@@ -91,7 +93,7 @@ def _read_bytes(path):
 def _arrays(data):
     # First, since the header's length, which comes first, can look like any of the other starts.
     if data[8:9] == b"{" and data[5:8] == bytes(3):
-        return _strip_prefix(_safetensors(data))
+        return _strip_prefixes(_safetensors(data))
     for start, message in _STARTS.items():
         if data.startswith(start):
             raise torch_files.FormatError(message)
@@ -111,29 +113,38 @@ def _safetensors(data):
         if part["dtype"] not in _SAFETENSORS_DTYPES:
             raise torch_files.FormatError(f"holds {name!r} in the unknown type {part['dtype']}")
         flat = np.frombuffer(part["data"], _SAFETENSORS_DTYPES[part["dtype"]])
-        arrays[name] = flat.reshape(part["shape"])
+        try:
+            arrays[name] = flat.reshape(part["shape"])
+        except ValueError as error:  # of more dimensions than NumPy has, or huge and empty
+            message = f"holds {name!r} in an impossible shape: {error}"
+            raise torch_files.FormatError(message) from error
     return arrays
 
 
 def _tensors(value, materialize):
     """Finds the weights in what a torch file holds and makes arrays of them."""
-    for wrapper in _WRAPPERS:
-        if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
-            value = value[wrapper]
-            break
     if not isinstance(value, dict):
         raise torch_files.FormatError("holds no dictionary of weights: save model.state_dict()")
-    tensors = {
-        name: tensor
-        for name, tensor in value.items()
-        if isinstance(name, str) and isinstance(tensor, torch_files.Tensor)
-    }
-    if not tensors:
-        raise torch_files.FormatError("holds no weights: save model.state_dict()")
-    return _strip_prefix({name: materialize(tensor) for name, tensor in tensors.items()})
+    places = [*(value.get(wrapper) for wrapper in _WRAPPERS), value]
+    for place in (place for place in places if isinstance(place, dict)):
+        tensors = {
+            name: tensor
+            for name, tensor in place.items()
+            if isinstance(name, str) and isinstance(tensor, torch_files.Tensor)
+        }
+        if tensors:
+            return _strip_prefixes({name: materialize(t) for name, t in tensors.items()})
+    raise torch_files.FormatError(
+        f"holds no weights, neither by themselves nor under {', '.join(_WRAPPERS)}: save"
+        " model.state_dict()"
+    )
 
 
-def _strip_prefix(arrays):
-    if arrays and all(name.startswith(_PREFIX) for name in arrays):
-        return {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
+def _strip_prefixes(arrays):
+    for _ in range(_MAX_PREFIXES):
+        names = [name for name in arrays if name != _COUNTER]
+        for prefix in _PREFIXES:
+            if names and all(name.startswith(prefix) for name in names):
+                arrays = {name.removeprefix(prefix): arrays[name] for name in names}
+                break
     return arrays

@@ -15,7 +15,7 @@ _SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://([^/@\s]+/[^/@\s]+)(?:@([^/@\s]+))?(?:/([^@\s]*[^/@\s]))?")
 _ENDINGS = ((".safetensors",), (".pth", ".bin", ".pt"))  # what is taken, the first kind first
 _USUAL = "model.safetensors"  # what Hugging Face and timm call it
-# By the name of an error of the client or of what it is derived from.
+# By the name of an error of the client or of what it is derived from, the closest first.
 _EXPLANATIONS = {
     "GatedRepoError": "{repository} asks for its terms to be accepted: do so on its page, then"
     " `hf auth login`",
@@ -25,9 +25,11 @@ _EXPLANATIONS = {
     "LocalEntryNotFoundError": "the hub cannot be reached, and its cache here has no copy",
     "EntryNotFoundError": "{repository} has no file {file}",
     "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set, and the cache here has no copy",
+    # Most of the others are derived from it: by itself an expired token or a hub in trouble.
+    "HfHubHTTPError": "the hub answers: {error}",
 }
 # Errors that a cached copy may cure.
-_OFFLINE = (None, "LocalEntryNotFoundError", "OfflineModeIsEnabled")
+_OFFLINE = (None, "LocalEntryNotFoundError", "OfflineModeIsEnabled", "HfHubHTTPError")
 
 
 class Address(NamedTuple):
@@ -97,8 +99,13 @@ def _fetch(client, address):
     except Exception as error:
         if _known(error) not in _OFFLINE:
             raise
-        # Without a network only the cache can help, and it does not say what the hub has.
-        return client.hf_hub_download(filename=_USUAL, local_files_only=True, **place)
+        try:
+            # Without a network only the cache can help, and it does not say what the hub has.
+            return client.hf_hub_download(filename=_USUAL, local_files_only=True, **place)
+        except Exception:
+            if _known(error) == "HfHubHTTPError":
+                raise error from None
+            raise
     return client.hf_hub_download(filename=_only_weights(address, files), **place)
 
 
@@ -118,12 +125,12 @@ def _only_weights(address, files):
 
 def _known(error):
     """The name under which an error is explained, if it is."""
-    names = (kind.__name__ for kind in type(error).__mro__)
-    return next((name for name in names if name in _EXPLANATIONS), None)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return next((name for name in _EXPLANATIONS if name in names), None)
 
 
 def _explain(address, error):
-    name = _known(error)
+    name, text = _known(error), " ".join(str(error).split())
     if name is None:
-        return f"{type(error).__name__}: {error}"
-    return _EXPLANATIONS[name].format(**address._asdict())
+        return f"{type(error).__name__}: {text}"
+    return _EXPLANATIONS[name].format(**address._asdict(), error=text)

@@ -28,6 +28,7 @@ class Function:
 _MARK = object()
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
+_LARGEST_KEY = 2**60  # beyond, any number of integers can be made to share a hash
 _FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # Instructions that push the argument they carry.
 _LITERALS = {
@@ -108,6 +109,8 @@ def _step(name, argument, stack, memo, names, persistent):
         items = _pop_to_mark(stack)
         _set_items(_top(stack, dict), items)
     elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+        if not 0 <= argument <= _LARGEST_KEY:
+            raise FormatError("is damaged: it remembers something under an impossible number")
         memo[argument] = stack[-1]
     elif name == "MEMOIZE":
         memo[len(memo)] = stack[-1]
@@ -154,9 +157,13 @@ def _top(stack, kind):
 
 def _set_items(target, items):
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # Tuples that hold each other many times over would take for ever to hash.
-        if not isinstance(key, str | int | float | bytes | None):
-            raise FormatError("holds a dictionary with a key that is neither text nor a number")
+        # Tuples that hold each other many times over would take for ever to hash, and numbers that
+        # are chosen to share a hash for ever to tell apart.
+        known = isinstance(key, str | bytes | None)
+        if not known and not (isinstance(key, int) and abs(key) <= _LARGEST_KEY):
+            raise FormatError(
+                "holds a dictionary with a key that is neither text nor a whole number to 2**60"
+            )
         target[key] = value
     return target
 

@@ -7,7 +7,8 @@ storage as a count and its bytes, always little-endian. Zip (since 1.6): the obj
 `NAME/byteorder` names.
 
 Every size is checked against the bytes that are there before anything of that size is made, and
-tensors are views of the file's bytes: a file cannot ask for more memory than it has itself.
+tensors are views of the file's bytes, or of one copy of them in the machine's order: a file cannot
+ask for more memory than it has itself.
 """
 
 import io
@@ -136,7 +137,9 @@ def read_zip(data: bytes) -> Contents:
         order = bytes(_member(data, members, f"{root}/byteorder")).decode("ascii", "replace")
     if order not in ("little", "big"):
         raise FormatError("is damaged: it names neither of the two orders of bytes")
-    return value, lambda tensor: _materialize(tensor, buffers, swap=order == "big")
+    if order == "big":
+        return value, _materialize_turned(buffers)
+    return value, lambda tensor: _materialize(tensor, buffers)
 
 
 def _member(data, members, name):
@@ -209,9 +212,11 @@ def _tensor(storage, dtype, offset, size, stride):
         raise FormatError("is damaged: the shape and the strides of a tensor do not fit")
     room = storage.count * storage.dtype.itemsize // dtype.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    # A tensor may repeat values by strides of zero; no weights do, and the copy could be any size.
-    if 0 not in shape and (last >= room or math.prod(shape) > room):
+    if 0 not in shape and last >= room:
         raise FormatError("is damaged: a tensor reaches beyond its storage")
+    # By strides of zero; a copy could be of any size.
+    if math.prod(shape) > room:
+        raise FormatError("holds a tensor that repeats values: call .contiguous() before saving")
     if math.prod(max(n, 1) for n in shape) > _MAX_COUNT:  # NumPy refuses even empty ones
         raise FormatError("is damaged: the shape of a tensor is larger than any memory")
     return Tensor(storage, dtype, offset, shape, strides)
@@ -225,8 +230,8 @@ def _counts(values):
     return tuple(values)
 
 
-def _materialize(tensor, buffers, swap=False):
-    """Returns a tensor as an array: a view of the file's bytes, unless they need swapping."""
+def _materialize(tensor, buffers):
+    """Returns a tensor as an array: a view of its storage's bytes."""
     if 0 in tensor.shape:
         return np.zeros(tensor.shape, tensor.dtype)
     storage, size = tensor.storage, tensor.dtype.itemsize
@@ -236,10 +241,24 @@ def _materialize(tensor, buffers, swap=False):
     if stop > len(buffer):
         raise FormatError("is damaged: a storage is shorter than its tensors need")
     strides = [step * size for step in tensor.strides]
-    array = np.ndarray(
-        tensor.shape, tensor.dtype, buffer[start:stop], tensor.offset * size, strides
-    )
-    return array.byteswap() if swap else array
+    return np.ndarray(tensor.shape, tensor.dtype, buffer[start:stop], tensor.offset * size, strides)
+
+
+def _materialize_turned(buffers):
+    """Returns `_materialize` of buffers whose values have their bytes in the other order."""
+    turned, widths = {}, {}
+
+    def materialize(tensor):
+        key, width = tensor.storage.key, tensor.dtype.itemsize
+        if widths.setdefault(key, width) != width:
+            raise FormatError("is damaged: one storage has two types")
+        if key not in turned:  # once a storage: any number of tensors may be views of it
+            copy = np.array(buffers[key])
+            copy[: len(copy) - len(copy) % width].view(f"u{width}").byteswap(inplace=True)
+            turned[key] = copy
+        return _materialize(tensor, turned)
+
+    return materialize
 
 
 def _ordered_dict(items=None):

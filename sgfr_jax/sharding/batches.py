@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -21,8 +22,8 @@ def data_parallel(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[
       mesh: from `make_mesh`.
 
     Returns:
-      A function of a replicated pytree and of a pytree of `[B, ...]`. It raises ValueError if the
-      devices do not divide `B`; see `pad_rows`.
+      A function of a replicated pytree and of a pytree of `[B, ...]`. It raises ValueError if a
+      leaf of the latter has no axis, or the devices do not divide `B`; see `pad_rows`.
     """
     parts = mesh.shape[DATA]
     mapped = jax.shard_map(
@@ -30,7 +31,12 @@ def data_parallel(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[
     )
 
     def split(state: Any, batch: Any) -> Any:
-        sizes = sorted({leaf.shape[0] for leaf in jax.tree.leaves(batch)})
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]
+        if () in shapes:
+            raise ValueError(
+                f"a batch's arrays must be [B, ...], got {shapes}; what all rows share is state"
+            )
+        sizes = sorted({shape[0] for shape in shapes})
         if any(size % parts for size in sizes):
             raise ValueError(
                 f"batches of {sizes} rows cannot be split over {parts} devices; pad them with"

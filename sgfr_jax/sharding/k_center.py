@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from sgfr_jax import linalg, types
 from sgfr_jax.samplers import eligibility, k_center
 from sgfr_jax.sharding.mesh import DATA
+from sgfr_jax.solvers import checks
 
 
 class Traversal(NamedTuple):
@@ -55,7 +56,8 @@ def k_center_over_patches(
       A replicated `Bank` of `M` atoms whose indices count all `N` points, and the covering radius.
 
     Raises:
-      ValueError: if `num` is not in `1..N`, shapes do not fit, or the devices do not divide `N`.
+      ValueError: if `num` is not in `1..N`, shapes do not fit, the devices do not divide `N`, or
+        `pool_size` or `block_size` is not positive.
     """
     state = k_center_start_over_patches(key, points, weights, num, mesh=mesh)
     state = k_center_advance_over_patches(
@@ -103,7 +105,17 @@ def k_center_advance_over_patches(
       mesh: from `make_mesh`.
       pool_size: points that each device offers.
       block_size: choices that one matrix product covers.
+
+    Raises:
+      ValueError: if the points are not those of the state, or a size is not positive.
     """
+    checks.positive("such as 128", pool_size=pool_size, block_size=block_size)
+    expected = (len(state.distances), state.atoms.shape[1])
+    if points.shape != expected:
+        raise ValueError(
+            f"the traversal is over points {expected}, got {points.shape}; give those it was"
+            " started with"
+        )
     points, num = linalg.at_least_float32(points), state.indices.shape[0]
     upto = jnp.minimum(jnp.asarray(upto, jnp.int32), num)
 

@@ -17,6 +17,7 @@ from tests.backbones import pth_writer
 from tests.backbones.pth_writer import Built, Call, Name, Persistent, tensor
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
+WRAPPERS = ["state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", None]
 LAYOUTS = {"legacy": pth_writer.legacy_file, "zip": pth_writer.zip_file}
 
 
@@ -96,8 +97,8 @@ def zip_with_pickle(body):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "state_dict_ema", None])
-@pytest.mark.parametrize("prefix", ["module.", ""])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.module.", ""])
 def test_weights_are_unwrapped(layout, wrapper, prefix, write):
     arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.float32([1, 2])}
     tensors, storages = pth_writer.state_dict({prefix + k: v for k, v in arrays.items()})
@@ -110,8 +111,34 @@ def test_weights_are_unwrapped(layout, wrapper, prefix, write):
 
 def test_smoothed_weights_come_first(write):
     storages = {"0": (1, b"\0" * 4), "1": (1, struct.pack("<f", 2))}
-    value = {"state_dict": {"a": tensor("0", (1,))}, "state_dict_ema": {"a": tensor("1", (1,))}}
+    plain, smoothed = ({"a": tensor(key, (1,))} for key in "01")
+    for names in (("state_dict", "state_dict_ema"), ("model", "model_ema")):
+        value = dict(zip(names, (plain, smoothed), strict=True))
+        assert checkpoints.read(write(pth_writer.zip_file(value, storages))).arrays["a"] == 2
+    value = {"state_dict_ema": {}, "model": smoothed}
     assert checkpoints.read(write(pth_writer.zip_file(value, storages))).arrays["a"] == 2
+
+
+def test_an_averaged_model_is_counted_beside_its_weights(write):
+    arrays = {"module.a": np.float32([1, 2]), "n_averaged": np.int64(5), "module.b": np.ones(3)}
+    for prefix in ("", "_orig_mod."):
+        named = {prefix + name: array for name, array in arrays.items()}
+        tensors, storages = pth_writer.state_dict(named)
+        read = checkpoints.read(write(pth_writer.zip_file({"model_ema": tensors}, storages)))
+        assert list(read.arrays) == ["a", "b"]
+
+
+def test_a_prefix_of_some_names_is_a_part_of_them(write):
+    for names in (["module.a", "b"], ["module.a", "_orig_mod.b"], ["n_averaged", "module"]):
+        tensors, storages = pth_writer.state_dict({name: np.ones(1) for name in names})
+        assert list(checkpoints.read(write(pth_writer.zip_file(tensors, storages))).arrays) == names
+
+
+def test_names_of_nothing_but_prefixes_take_no_time(write):
+    name = "module." * 100_000
+    tensors, storages = pth_writer.state_dict({name: np.ones(1)})
+    (read,) = checkpoints.read(write(pth_writer.zip_file(tensors, storages))).arrays
+    assert len(name) - len(read) < 100
 
 
 def test_big_endian_values_are_turned_round(write):
@@ -119,6 +146,52 @@ def test_big_endian_values_are_turned_round(write):
     tensors, _ = pth_writer.state_dict({"a": values})
     data = pth_writer.zip_file(tensors, {"0": (3, values.astype(">f4").tobytes())}, byteorder="big")
     np.testing.assert_array_equal(checkpoints.read(write(data)).arrays["a"], values)
+
+
+def test_values_turned_round_are_as_many_as_the_file_has(write):
+    values = np.arange(7, dtype=np.float32)
+    tensors = {str(i): tensor("0", (6,), offset=1, count=7) for i in range(50)}
+    data = pth_writer.zip_file(tensors, {"0": (7, values.astype(">f4").tobytes())}, byteorder="big")
+    arrays = checkpoints.read(write(data)).arrays
+    for array in arrays.values():
+        np.testing.assert_array_equal(array, values[1:])
+        assert np.shares_memory(array, arrays["0"])
+
+
+def test_values_of_two_sizes_are_not_turned_round(write):
+    untyped = Persistent(("storage", Name("torch.storage UntypedStorage"), "0", "cpu", 8))
+    tensors = {
+        dtype: Call(
+            Name("torch._utils _rebuild_tensor_v3"),
+            (untyped, 0, (2,), (1,), False, {}, Name(f"torch {dtype}")),
+        )
+        for dtype in ("uint16", "uint32")
+    }
+    data = pth_writer.zip_file(tensors, {"0": (8, bytes(8))}, byteorder="big")
+    with pytest.raises(WeightsError, match="one storage has two types"):
+        checkpoints.read(write(data))
+
+
+def test_a_part_of_a_storage_counts_from_its_own_start(write):
+    values = np.arange(8, dtype=np.float32)
+    part = Persistent(("storage", Name("torch FloatStorage"), "0", "cpu", 8, ("0.part", 2, 4)))
+    hooks = Call(Name("collections OrderedDict"), ())
+    rebuild = Name("torch._utils _rebuild_tensor_v2")
+    value = {"a": Call(rebuild, (part, 1, (3,), (1,), False, hooks))}
+    data = pth_writer.legacy_file(value, {"0": (8, values.tobytes())})
+    np.testing.assert_array_equal(checkpoints.read(write(data)).arrays["a"], values[3:6])
+
+
+def test_what_torch_of_python_2_wrote_is_read(write):
+    """Dictionaries with their items as an argument, tensors by the first function for them."""
+    values = np.arange(6, dtype=np.float32)
+    storage = Persistent(("storage", Name("torch FloatStorage"), "0", "cuda:0", 6, None))
+    first = Call(Name("torch._utils _rebuild_tensor"), (storage, 0, (2, 3), (3, 1)))
+    items = [["a", first], ["b", tensor("0", (2,), offset=4, count=6)]]
+    value = {"state_dict": Call(Name("collections OrderedDict"), (items,))}
+    read = checkpoints.read(write(pth_writer.legacy_file(value, {"0": (6, values.tobytes())})))
+    np.testing.assert_array_equal(read.arrays["a"], values.reshape(2, 3))
+    np.testing.assert_array_equal(read.arrays["b"], [4, 5])
 
 
 HOSTILE_CALLS = {
@@ -163,7 +236,6 @@ HOSTILE_TENSORS = {
     "offset": tensor("0", (2, 2), offset=1, count=4),
     "negative offset": tensor("0", (2,), offset=-4, count=4),
     "negative stride": tensor("0", (2,), strides=(-1,), offset=1, count=4),
-    "repeated": tensor("0", (10**6, 10**6), strides=(0, 0), count=4),
     "count beyond the file": tensor("0", (10**11,), count=10**11),
     "negative size": tensor("0", (-1,), count=4),
     "text for a size": tensor("0", ("4",), strides=(1,), count=4),
@@ -185,6 +257,13 @@ def test_no_tensor_reaches_beyond_the_file(layout, kind, write):
     data = LAYOUTS[layout]({"a": HOSTILE_TENSORS[kind]}, {"0": (4, b"\0" * 16)})
     with pytest.raises(WeightsError, match=r"weights\.pth.*damaged"):
         checkpoints.read(write(data))
+
+
+@pytest.mark.parametrize(("shape", "strides"), [((2, 3), (0, 1)), ((10**6, 10**6), (0, 0))])
+def test_a_tensor_that_repeats_values_is_named_as_such(shape, strides, write):
+    value = {"a": tensor("0", shape, strides=strides, count=4)}
+    with pytest.raises(WeightsError, match=r"repeats values: call \.contiguous\(\) before saving"):
+        checkpoints.read(write(pth_writer.zip_file(value, {"0": (4, b"\0" * 16)})))
 
 
 @pytest.mark.parametrize("count", [10**15, -1, 2**62])
@@ -223,8 +302,24 @@ def test_deep_nesting_is_harmless(write):
 
 def test_keys_that_take_for_ever_to_hash_are_refused(write):
     bomb = b"N" + b"2\x86" * 60  # 2 ** 60 leaves
-    with pytest.raises(WeightsError, match="neither text nor a number"):
+    with pytest.raises(WeightsError, match="neither text nor a whole number"):
         checkpoints.read(write(zip_with_pickle(b"\x80\x02}" + bomb + b"Ns.")))
+
+
+@pytest.mark.parametrize("number", [b"%d" % (2**61 - 1), b"-%d" % 2**61])
+def test_numbers_that_share_a_hash_are_refused(number, write):
+    for key in (b"I%s\n" % number, b"F%s\n" % number):
+        with pytest.raises(WeightsError, match="neither text nor a whole number"):
+            checkpoints.read(write(zip_with_pickle(b"\x80\x02}" + key + b"Ns.")))
+    with pytest.raises(WeightsError, match="an impossible number"):
+        checkpoints.read(write(zip_with_pickle(b"\x80\x02Np" + number + b"\n.")))
+
+
+def test_ordinary_keys_are_read_beside_the_weights(write):
+    tensors, storages = pth_writer.state_dict({"a": np.float32([1, 2])})
+    value = {"state_dict": tensors, "optimizer": {0: None, 140_234_866_534_752: None, True: "b"}}
+    read = checkpoints.read(write(pth_writer.zip_file(value, storages))).arrays
+    assert list(read) == ["a"]
 
 
 def test_names_that_are_no_text_are_refused(write):
@@ -249,12 +344,22 @@ def test_memo_of_a_huge_index_allocates_nothing(write):
 def test_plain_pickles_and_programs_are_named(write):
     with pytest.raises(WeightsError, match="not one that torch"):
         checkpoints.read(write(pickle.dumps({"a": 1}, protocol=2)))
-    with pytest.raises(WeightsError, match="holds no weights"):
+    with pytest.raises(WeightsError, match=r"holds no weights, .* model_ema, state_dict,"):
         checkpoints.read(write(pth_writer.zip_file({"epoch": 1}, {})))
     path = write(pth_writer.zip_file({}, {}))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/constants.pkl", b"")
     with pytest.raises(WeightsError, match="TorchScript"):
+        checkpoints.read(path)
+
+
+def test_a_file_larger_than_any_network_is_not_read(write, monkeypatch):
+    path = write(safetensors.numpy.save({"a": np.ones(3, np.float32)}))
+    size = path.stat().st_size
+    monkeypatch.setattr(checkpoints, "_MAX_BYTES", size)
+    assert list(checkpoints.read(path).arrays) == ["a"]
+    monkeypatch.setattr(checkpoints, "_MAX_BYTES", size - 1)
+    with pytest.raises(WeightsError, match=r"weights\.pth' is larger than any network"):
         checkpoints.read(path)
 
 
@@ -289,6 +394,15 @@ def test_safetensors(dtype, header_size, write):
     values = np.float32([1, -2, 0.5]).astype({"F32": np.float32, "BF16": ml_dtypes.bfloat16}[dtype])
     path = write(safetensors_file(dtype, values, header_size=header_size))
     np.testing.assert_array_equal(checkpoints.read(path).arrays["a"], values)
+
+
+@pytest.mark.parametrize("shape", [[1] * 70, [2**63 - 1, 0], [2**64 - 1, 0]])
+def test_safetensors_of_impossible_shapes(shape, write):
+    size = 0 if 0 in shape else 4
+    header = f'{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{size}]}}}}'.encode()
+    data = struct.pack("<Q", len(header)) + header + bytes(size)
+    with pytest.raises(WeightsError, match=r"weights\.pth' holds 'a' in an impossible shape"):
+        checkpoints.read(write(data))
 
 
 def test_damaged_safetensors(write):

@@ -27,7 +27,7 @@ def client(monkeypatch):
     return client
 
 
-def fail(kind, text="the reason"):
+def fail(kind, text="the\nreason"):
     def raising(**_):
         raise kind(text)
 
@@ -87,7 +87,8 @@ def test_several_files_or_none(client):
         hub.fetch("hf://a/b")
 
 
-MISSING = error("RepositoryNotFoundError", OSError)
+HTTP_ERROR = error("HfHubHTTPError", OSError)
+MISSING = error("RepositoryNotFoundError", HTTP_ERROR)
 NO_ENTRY = error("EntryNotFoundError")
 
 
@@ -96,10 +97,11 @@ NO_ENTRY = error("EntryNotFoundError")
     [
         (error("GatedRepoError", MISSING), "a/b asks for its terms to be accepted"),
         (MISSING, "there is no a/b, or it is private"),
-        (error("RevisionNotFoundError", OSError), "a/b has no branch, tag or commit v2"),
-        (error("RemoteEntryNotFoundError", OSError, NO_ENTRY), r"a/b has no file c\.pth"),
+        (error("RevisionNotFoundError", HTTP_ERROR), "a/b has no branch, tag or commit v2"),
+        (error("RemoteEntryNotFoundError", HTTP_ERROR, NO_ENTRY), r"a/b has no file c\.pth"),
         (error("LocalEntryNotFoundError", OSError, NO_ENTRY), "hub cannot be reached, and its"),
         (error("OfflineModeIsEnabled", ConnectionError), "HF_HUB_OFFLINE is set"),
+        (HTTP_ERROR, "the hub answers: the reason"),
         (error("HFValidationError", ValueError), "HFValidationError: the reason"),
     ],
 )
@@ -121,6 +123,15 @@ def test_without_a_network_the_cache_serves(client):
     assert asked[0]["local_files_only"] and asked[0]["filename"] == "model.safetensors"
     client.hf_hub_download = fail(error("LocalEntryNotFoundError", OSError))
     with pytest.raises(WeightsError, match="the hub cannot be reached"):
+        hub.fetch("hf://a/b")
+
+
+def test_a_hub_that_refuses_is_not_out_of_reach(client):
+    client.list_repo_files = fail(HTTP_ERROR, "401 Client Error:\n\nInvalid user token.")
+    client.hf_hub_download = lambda **place: "/cache/file"
+    assert hub.fetch("hf://a/b") == "/cache/file"
+    client.hf_hub_download = fail(error("LocalEntryNotFoundError", OSError))
+    with pytest.raises(WeightsError, match="the hub answers: 401 Client Error: Invalid user"):
         hub.fetch("hf://a/b")
 
 

@@ -1,6 +1,8 @@
 """Every benchmark runs at a tiny size and prints its table; no time is asserted."""
 
+import argparse
 import json
+import runpy
 import sys
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from benchmarks import (
     backbone,
+    first_result,
     fit,
     install_peers,
     loading,
@@ -17,7 +20,9 @@ from benchmarks import (
     predict,
     report,
     startup,
+    sweep,
     timing,
+    workers,
 )
 
 TINY = {
@@ -42,8 +47,11 @@ STAGES = {
 
 def run(script, capsys, tmp_path, *more):
     path = tmp_path / "figures.json"
-    argv = [*TINY[script].split(), "--repeats=1", "--skip_floors", f"--json={path}", *more]
-    rows = report.run(script.measure, script.__doc__, add_flags=script.add_flags, argv=argv)
+    repeats = None if script is memory else 1
+    argv = [*TINY[script].split(), "--skip_floors", f"--json={path}", *more]
+    rows = report.run(
+        script.measure, script.__doc__, add_flags=script.add_flags, repeats=repeats, argv=argv
+    )
     return rows, json.loads(path.read_text()), capsys.readouterr().out
 
 
@@ -57,6 +65,40 @@ def test_script_without_peers(script, capsys, tmp_path):
     assert all(row.stage in printed for row in rows)
     assert [row["stage"] for row in record["rows"]] == [row.stage for row in rows]
     assert record["command"].startswith(f"python -m {script.__name__}")
+
+
+@pytest.mark.parametrize("script", [memory, sweep], ids=lambda script: script.__name__)
+def test_whole_runs_are_not_repeated(script, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [script.__name__, "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(script.__file__, run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "--json" in printed and "--repeats" not in printed
+
+
+def test_memory_of_a_data_set_that_needs_no_directory(monkeypatch):
+    parser = argparse.ArgumentParser()
+    memory.add_flags(parser)
+    monkeypatch.setattr(memory, "_run", lambda stage, flags, workdir, options: flags)
+    for given in (["--dataset=demo"], ["--dataset=mtd", "--data_dir=there"]):
+        with workers.start(None) as peers:
+            assert memory.measure(parser.parse_args(given), peers) == [given]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"), [("absent/f.json", "there is no directory"), (".", "is a directory")]
+)
+def test_a_file_that_cannot_be_written_is_refused_at_once(file, message, capsys, tmp_path):
+    argv = [f"--json={tmp_path / file}"]
+    with pytest.raises(SystemExit):
+        report.run(pytest.fail, "", add_flags=lambda parser: None, argv=argv)
+    assert message in capsys.readouterr().err
+
+
+def test_help_of_the_first_result(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        first_result.main(["--help"])
+    assert "CACHE" in capsys.readouterr().out
 
 
 def test_peers_that_are_missing_are_skipped_and_others_agree(capsys, tmp_path):

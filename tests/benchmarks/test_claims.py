@@ -11,7 +11,7 @@ import sgfr_jax as sgfr
 from benchmarks import claims, kernel_codes
 from benchmarks import claims_data as data
 from benchmarks import claims_judging as judging
-from sgfr_jax import types
+from sgfr_jax import datasets, types
 
 
 def test_small_trial(capsys, tmp_path):
@@ -39,6 +39,95 @@ def test_every_sampler_is_tried_at_every_size(tmp_path):
     assert full["sampler"] == "all of the pool"
     tried = [(row["sampler"], row["atoms"]) for row in rows]
     assert tried == [(name, size) for name in judging.SAMPLERS for size in (20, 40, 80)]
+
+
+@pytest.mark.slow
+def test_bases_of_equal_memory_are_a_row_each():
+    rows = claims.main(["--small", "--claims=4", "--seeds=1"])[4]
+    assert [row["runs"] for row in rows] == [1] * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--claims=7", "--claims=7: they are 1 to 6"),
+        ("--claims=1;2", "--claims=1;2: they are 1 to 6"),
+        ("--seeds=0", "--seeds=0: there must be one at least"),
+        ("--splits=half", "--splits=half: they are random and grouped"),
+        ("--json=absent/claims.json", "there is no directory absent"),
+    ],
+)
+def test_mistaken_flags_are_named(flag, message, capsys):
+    with pytest.raises(SystemExit):
+        claims.main(["--small", flag])
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """The examples that were embedded, one list a call: the network is a stand-in."""
+    calls = []
+
+    def embed(examples, modes, setting):
+        calls.append(list(examples))
+        features = np.stack([x.image.astype(np.float32).reshape(1, -1) for x in examples])
+        kinds = np.array([x.kind for x in examples])
+        return data.Images(features, np.zeros((len(kinds), 2, 2), bool), kinds, np.array(modes))
+
+    monkeypatch.setattr(data, "embed", embed)
+    return calls
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Features of some images, from a cache in `tmp_path`."""
+    setting = data.Setting(2, 1, 2, 1, 1, None, tmp_path)
+    images = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+
+    def get(images=images, **changes):
+        examples = [datasets.Example(str(i), x, 0, "good", None) for i, x in enumerate(images)]
+        return data._embedded("some", examples, ["a", "b"], setting._replace(**changes))
+
+    return get
+
+
+def test_features_are_made_once(embedded, kept):
+    made, again = kept(), kept()
+    assert len(embedded) == 1
+    for field in data.Images._fields:
+        np.testing.assert_array_equal(getattr(made, field), getattr(again, field))
+
+
+def test_features_of_anything_else_are_others(embedded, kept, monkeypatch):
+    kept()
+    kept(np.ones((2, 2, 2), np.uint8))
+    kept(map_size=1)
+    changes = [
+        (data, "LEVELS", ("block4",)),
+        (data.backbones, "weights_digest", lambda name: "other weights"),
+        (data.cache, "source_digest", lambda *parts: "other code"),
+    ]
+    for place, name, value in changes:
+        monkeypatch.setattr(place, name, value)
+        kept()
+    assert len(embedded) == 3 + len(changes)
+    kept()
+    assert len(embedded) == 3 + len(changes)
+
+
+def test_features_are_kept_whole_or_not_at_all(embedded, kept, monkeypatch, tmp_path):
+    def cut_off(file, **arrays):
+        np.save(file, arrays["features"])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            kept()
+    assert not list(tmp_path.iterdir())
+    kept()
+    kept()
+    assert len(embedded) == 2
 
 
 def test_summary_groups_by_what_was_done_and_not_by_seed():

@@ -38,6 +38,14 @@ def difference(a, b):
     return float(jnp.max(jnp.abs(a - b)))
 
 
+def refusal(function, *args, **more):
+    """What the ValueError says that a call ends in."""
+    try:
+        function(*args, **more)
+    except ValueError as error:
+        return str(error)
+
+
 def main():
     rng = np.random.default_rng(0)
     points = jnp.float32(rng.normal(size=(3001, 12)))
@@ -45,7 +53,10 @@ def main():
     weights = jnp.ones(3001).at[5].set(0)
     targets = jnp.float32(rng.normal(size=(64, 12))).at[9].set(jnp.nan)
     mesh = sharding.make_mesh(jax.devices())
-    report = {"devices": len(jax.devices())}
+    report = {
+        "devices": len(jax.devices()),
+        "again": sharding.make_mesh(mesh.devices.ravel()) == mesh,
+    }
 
     # k-center, with padding, against one device.
     alone = jax.jit(samplers.greedy_k_center, static_argnums=3)(KEY, points, weights, 120)
@@ -88,12 +99,26 @@ def main():
         reference = jax.jit(partial(pipeline.score, code=CODE))(
             jax.tree.map(lambda x: x[:8], bank), targets
         )
+        chunked = jax.jit(partial(over, chunk_size=3))(bank, targets)
         report[f"atoms {parts}"] = {
             "error": float(jnp.nanmax(jnp.abs(found - expected))),
             "tight": float(jnp.nanmax(jnp.abs(tight - reference))),
+            "chunked": float(jnp.nanmax(jnp.abs(chunked - expected))),
             "nan": np.flatnonzero(np.isnan(found)).tolist(),
             "collectives": counted,
         }
+
+    report["undivided"] = {
+        "atoms": refusal(over, jax.tree.map(lambda x: x[:-1], bank), targets),
+        "targets": refusal(
+            sharding.score_over_atoms, bank, targets[:63],
+            mesh=mesh, num_neighbors=5, solve=SOLVE,
+        ),
+        "points": refusal(
+            sharding.k_center_start_over_patches, KEY, points, weights, 120, mesh=mesh
+        ),
+        "batch": refusal(split, bank, targets[:63]),
+    }  # fmt: skip
     print(json.dumps(report))
 
 

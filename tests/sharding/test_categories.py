@@ -28,5 +28,8 @@ def test_categories_together_are_what_they_are_alone(rng):
 def test_categories_must_share_their_features():
     with pytest.raises(ValueError, match="one D"):
         sharding.stack_categories([jnp.zeros((3, 2)), jnp.zeros((3, 4))])
+    for ranks in ([jnp.zeros((3, 2, 2)), jnp.zeros((4, 2, 2))], [jnp.zeros((3, 2)), jnp.zeros(2)]):
+        with pytest.raises(ValueError, match="one D"):
+            sharding.stack_categories(ranks)
     with pytest.raises(ValueError, match="one D"):
         sharding.stack_categories([])
