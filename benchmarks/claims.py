@@ -13,6 +13,7 @@ Without `--mtd` only the demo is used. `--small` is a trial of the script, not o
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -51,6 +52,7 @@ class Trial:
             if options.small
             else data.Setting(256, 16, 128, 60, 24, None, cache)
         )
+        self._mtd_dir = options.mtd
         self.mtd = data.Mtd(options.mtd, self.setting) if options.mtd else None
         self._orders: dict[tuple[str, str, int], jax.Array] = {}
         self.pool = 400 if options.small else _POOL
@@ -62,6 +64,11 @@ class Trial:
                 yield f"mtd {split}", self.mtd.problem(seed, split)
         for i, problem in enumerate(data.demo(self.setting, seed)[: 1 if self.small else 3]):
             yield f"demo {data.PRODUCTS[i]}", problem
+
+    def validations(self, seed: int) -> Iterator[tuple[str, data.Problem]]:
+        """The same without a test image, MTD in the last of its splits."""
+        every = data.validations(self.setting, seed, self._mtd_dir, self.splits[-1])
+        yield from itertools.islice(every, 1 if self.small else None)
 
     def order(self, name: str, sampler: str, seed: int, points: jax.Array, ratio: float):
         """The choice of a share of the points, made once for all claims."""
@@ -295,20 +302,28 @@ def _limits(problem, bank):
 
 def claim_6(trial: Trial) -> Iterator[Record]:
     """Kernel codes against linear ones of the same bank, over a grid of bandwidths."""
+    for seed in trial.seeds:
+        for name, problem in trial.validations(seed):
+            for record in _kernels(trial, f"{name}, validation", problem, seed):
+                metrics = [value for value in record.values() if isinstance(value, float)]
+                yield record | {"criterion": float(np.mean(metrics))}
     for seed in trial.seeds[:2]:
         for name, problem in trial.problems(seed):
-            points = jnp.asarray(problem.train.patches)
-            bank = judging.bank_of(points, trial.order(name, "k_center", seed, points, 0.01))
-            nearest, linear = judging.both_scores(problem.test, bank)
-            what = {"data": name}
-            base = judging.judge(problem.test, linear)
-            yield what | {"code": "nearest"} | judging.judge(problem.test, nearest)
-            yield what | {"code": "affine ridge, linear"} | base
-            # The unit of the bandwidth: the typical distance of a patch to its nearest atom.
-            unit = float(np.median(nearest))
-            for times in (0.5, 1, 2, 4):
-                found = judging.kernel(problem.test, bank, times * unit, 10)
-                yield what | {"code": f"kernel, {times:g} x"} | judging.judge(problem.test, found)
+            yield from _kernels(trial, name, problem, seed)
+
+
+def _kernels(trial, name, problem, seed):
+    points = jnp.asarray(problem.train.patches)
+    bank = judging.bank_of(points, trial.order(name, "k_center", seed, points, 0.01))
+    nearest, linear = judging.both_scores(problem.test, bank)
+    what = {"data": name}
+    yield what | {"code": "nearest"} | judging.judge(problem.test, nearest)
+    yield what | {"code": "affine ridge, linear"} | judging.judge(problem.test, linear)
+    # The unit of the bandwidth: the typical distance of a patch to its nearest atom.
+    unit = float(np.median(nearest))
+    for times in (0.5, 1, 2, 4):
+        found = judging.kernel(problem.test, bank, times * unit, 10)
+        yield what | {"code": f"kernel, {times:g} x"} | judging.judge(problem.test, found)
 
 
 CLAIMS = {1: claim_1, 2: claim_2, 3: claim_3, 4: claim_4, 5: claim_5, 6: claim_6}

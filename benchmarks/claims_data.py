@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import sgfr_jax as sgfr
-from experiments import cache
+from experiments import cache, select
 from experiments.loading import content_hash
 from sgfr_jax import backbones, datasets, filters, linalg, patches
 
@@ -20,6 +20,7 @@ _NETWORK = "efficientnet_lite0"
 LEVELS = ("block4", "block10", "block14")
 _EMBEDDING = (backbones, datasets, filters, linalg, patches)  # what features follow from
 _BATCH = 16
+_VALIDATING = 0.25  # of the training images, as `experiments.select` has it
 PRODUCTS = ("brick", "grass", "gravel")  # of the demo
 # What a mode of the demo does to an image; a defect's mask turns with it.
 MODES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -109,6 +110,27 @@ def demo(setting: Setting, seed: int, modes: Iterable[str] = ("as shot",)) -> li
         keep = _balanced(keep, parts[1].kinds, setting, seed)
         found.append(Problem(parts[0], parts[1].take(keep)))
     return found
+
+
+def validations(
+    setting: Setting, seed: int, mtd: str | None, split: str
+) -> Iterable[tuple[str, Problem]]:
+    """The problems that `experiments.select` poses: of training images alone, some spoilt.
+
+    Args:
+      setting: how large everything is.
+      seed: of the data's split, of what validates and of the defects.
+      mtd: its directory, if it is there.
+      split: of MTD.
+    """
+    products = {f"demo {c.name}": c for c in datasets.load("demo", split_seed=seed)}
+    if mtd:
+        (category,) = datasets.load("mtd", mtd, split_seed=seed, split=split)
+        products = {f"mtd {split}": category} | products
+    for name, category in products.items():
+        posed = select.validation(category, _VALIDATING, seed)
+        parts = (posed.train[: setting.num_train], posed.test)
+        yield name, Problem(*(embed(part, ["as shot"] * len(part), setting) for part in parts))
 
 
 def embed(examples: Sequence[datasets.Example], modes: Sequence[str], setting: Setting) -> Images:

@@ -28,9 +28,15 @@ def test_small_trial(capsys, tmp_path):
         assert figures and np.isfinite(figures).all()
     # The nearest atom and the linear code of claim 6 are those of claim 1 at 1%.
     (one,) = (r for r in results[1] if r["sampler"] == "k_center" and r["bank"] == "1.00%")
-    by_code = {row["code"]: row for row in results[6]}
+    by_code = {row["code"]: row for row in results[6] if row["data"] == "demo brick"}
     assert by_code["nearest"]["pixel AP"] == one["AP nearest"]
     assert by_code["affine ridge, linear"]["pixel AP"] == one["AP affine"]
+    # And it is decided without a test image, by the criterion of `experiments.select`.
+    posed = [row for row in results[6] if row["data"] == "demo brick, validation"]
+    assert [row["code"] for row in posed] == list(by_code)
+    names = ("pixel AP", "pixel AUROC", "AUPRO", "image AUROC")
+    for row in posed:
+        assert row["criterion"][0] == pytest.approx(np.mean([row[name][0] for name in names]))
 
 
 def test_every_sampler_is_tried_at_every_size(tmp_path):
