@@ -86,6 +86,30 @@ def kept(workdir: Path, digest: str) -> Record | None:
         return None
 
 
+def begun(workdir: Path) -> bool:
+    """Whether results of any category lie in a work directory, of a finished run or another."""
+    return (workdir / "results.json").exists() or any(_unfinished(workdir).glob("*.json"))
+
+
+def finished(workdir: Path) -> list[Record] | None:
+    """The records of the run that came to its end in a work directory; None: none did.
+
+    As far as results.json tells: without digests, and without the images' scores.
+    """
+    try:
+        found = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return [
+        Record(
+            name, "", found["config"], found["environment"], results,
+            {method: of["categories"][name] for method, of in found["baselines"].items()},
+            [], found["notes"].get(name, []),
+        )
+        for name, results in found["categories"].items()
+    ]  # fmt: skip
+
+
 def finish(
     workdir: Path,
     records: Sequence[Record],
