@@ -105,7 +105,8 @@ UNIT_NORM = flags.DEFINE_bool(
 SAMPLER = flags.DEFINE_string(
     "sampler", DEFAULT.sampler,
     f"What chooses the bank: {', '.join(choices.SAMPLERS)}, or {choices.STREAMING}, which sees the"
-    " patches block by block and needs no more memory for more images.",
+    " patches block by block and needs no more memory for more images. support_frequency counts in"
+    " codes of --solver if that is local or omp (which takes long), else in those of affine_ridge.",
 )  # fmt: skip
 BANK_RATIO = flags.DEFINE_float(
     "bank_ratio",
