@@ -235,6 +235,12 @@ SAVE_MODEL = flags.DEFINE_bool(
     "save_model", False,
     "Write the fitted model of every category to models/CATEGORY, for experiments.predict.",
 )  # fmt: skip
+DIAGNOSE = flags.DEFINE_bool(
+    "diagnose", False,
+    "Also ask of every bank how it expresses nominal patches that it has not seen: the share of"
+    " them that is left, the covering radius, the atoms in use, the share of a code inside one"
+    " learned subspace, and the conditioning of local solvers; as diagnostics in results.json.",
+)  # fmt: skip
 
 
 def config_from_flags() -> config.Config:

@@ -25,7 +25,8 @@ class Record:
     digest: str  # of the configuration, the data and the weights it comes from
     config: dict[str, Any]
     environment: dict[str, Any]
-    results: dict[str, Any]  # the metrics, num_train, num_test, num_atoms, seconds
+    # The metrics, num_train, num_test, num_atoms, seconds, and diagnostics if they were asked for.
+    results: dict[str, Any]
     baselines: dict[str, dict[str, Any]]  # name to the same
     images: list[dict[str, Any]]  # file, label, kind, score, and a score per baseline
     notes: list[str]
@@ -184,7 +185,7 @@ def _path(workdir: Path, digest: str) -> Path:
 
 def _flat(results: dict[str, Any]) -> dict[str, Any]:
     seconds = {f"seconds_{stage}": spent for stage, spent in results["seconds"].items()}
-    return {key: value for key, value in results.items() if key != "seconds"} | seconds
+    return {k: value for k, value in results.items() if not isinstance(value, dict)} | seconds
 
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
