@@ -4,6 +4,7 @@ They are asked about a few nominal patches, each coded by the run's own solver w
 that its image gave: a bank says little of the next image by patches that it holds.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from sgfr_jax import diagnostics, types
 
 # Squares of training images that are looked at, and patches of each.
 NUM_SQUARES, NUM_PATCHES = 16, 64
-# Patches coded one by one at a time: solvers over the whole bank hold a copy of it for each.
+# Patches whose errors are found at a time: solvers over the whole bank hold a copy of it for each.
 _CHUNK = 16
 _QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
 # `(bank, patches [n, D], weights [n]) -> values by the name of the diagnostic`, `[n]` or `[]`.
@@ -79,6 +80,7 @@ def diagnose(
     return found, f"diagnostics (results.json) of up to {num} nominal patches for each bank, {how}"
 
 
+@functools.lru_cache(1)  # categories have banks of the same shapes
 def make_probe(config: Config) -> Probe:
     """What asks about some patches all that makes sense for the run's solver and its banks."""
     code = choices.make_coder(config.solver, config)
