@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import assembly, detectors, loading, pixels, processes, progress, review
+from experiments import (
+    assembly,
+    detectors,
+    diagnosis,
+    loading,
+    pixels,
+    processes,
+    progress,
+    review,
+)
 from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
@@ -30,6 +39,7 @@ class Output(NamedTuple):
     num_review: int = 0  # pictures for the page of a report, of the worst images; 0: no review
     # Takes the fitted detector and the scores `[B]` of the test images, to make a model of them.
     keep: Callable[[detectors.Fitted, np.ndarray], None] | None = None
+    diagnose: bool = False  # whether `diagnosis.diagnose` has its say
     bar: Callable = progress.bar  # what shows the progress of scoring
 
 
@@ -75,6 +85,10 @@ def start(
     """As `run`, up to the scores; what it returns computes the metrics, which needs no device."""
     num_train, test = len(category.train.examples), category.test.examples
     fitted = detector.fit(category)
+    more, noted = {}, []
+    if output.diagnose and processes.first():
+        found, note = diagnosis.diagnose(config, detector, fitted, category, output.bar)
+        more, noted = {"diagnostics": found}, [note]
     exact = pixels.keep_all(len(test), config.image_size, len(detector.scorers), config.counting)
     shown = review.Selection(output.num_review if processes.first() else 0)
     measure = _score(category, detector, fitted, config, output, exact, shown)
@@ -98,7 +112,7 @@ def start(
         if output.keep is not None:
             output.keep(fitted, own.scores)
         baselines = dict(zip(config.baselines, others, strict=True))
-        own_results = results(own)
+        own_results = results(own) | more
         if output.num_review and processes.first():
             points = {name: found.points for name, found in baselines.items()}
             points = {config.solver: own.points} | points
@@ -112,7 +126,7 @@ def start(
                 | {f"score_{name}": float(found.scores[i]) for name, found in baselines.items()}
                 for i, example in enumerate(test)
             ],
-            "notes": [*category.notes, *fitted.notes, *_notes(test, exact, config)],
+            "notes": [*category.notes, *fitted.notes, *noted, *_notes(test, exact, config)],
         }
 
     return finish

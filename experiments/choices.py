@@ -14,6 +14,9 @@ _CLUSTERING_CODE = partial(solvers.elastic_net_code, l1=0.05, l2=0.5)
 # Among how many times the wanted atoms `support_frequency` chooses: coding every patch over all
 # others would take time with the square of their number.
 _CANDIDATES = 10
+# And how many numbers OMP holds there, which copies the candidates for every patch: where these
+# fill twice a CPU's cache they take five times as long.
+_COPIES = 1 << 22
 
 
 class ConfigError(ValueError):
@@ -185,14 +188,18 @@ def _at_once(sample: pipeline.Sample) -> Sampler:
 
 
 def _support_frequency(config: Any) -> Sampler:
-    """With the run's own local coder, or affine ridge where its solver is not local."""
-    solver = config.solver if config.solver in LOCAL_SOLVERS else "affine_ridge"
-    code = make_coder(solver, config)
+    """With the run's own codes where they are local or of OMP, else with those of affine ridge."""
+    counted = (*LOCAL_SOLVERS, "omp")
+    solver = config.solver if config.solver in counted else "affine_ridge"
+    code, needed = make_coder(solver, config), SOLVERS[solver].atoms or "num_neighbors"
 
     def sample(key: jax.Array, points: jax.Array, weights: jax.Array, num: int) -> types.Selection:
-        candidates = min(points.shape[0], max(_CANDIDATES * num, config.num_neighbors))
+        candidates = min(points.shape[0], max(_CANDIDATES * num, getattr(config, needed)))
+        chunk = {}
+        if solver == "omp":
+            chunk["chunk_size"] = max(1, _COPIES // (candidates * points.shape[1]))
         return samplers.support_frequency(
-            key, points, weights, num, code=code, num_candidates=candidates
+            key, points, weights, num, code=code, num_candidates=candidates, **chunk
         )
 
     return _at_once(sample)

@@ -74,12 +74,7 @@ class Checked(NamedTuple):
     def fingerprint(self) -> list:
         """What a result depends on: the images and masks, their names, classes and order."""
         examples = (*self.train.examples, *self.test.examples)
-        hashes = (*self.train.hashes, *self.test.hashes)
-        masks = _hash_all([example.mask for example in examples])
-        return [
-            [e.name, e.label, e.kind, of_image, of_mask]
-            for e, of_image, of_mask in zip(examples, hashes, masks, strict=True)
-        ]
+        return fingerprint(examples, (*self.train.hashes, *self.test.hashes))
 
 
 def content_hash(source: Path | Encoded | np.ndarray | None) -> str:
@@ -101,6 +96,20 @@ def content_hash(source: Path | Encoded | np.ndarray | None) -> str:
 def hash_images(examples: Sequence[Example]) -> tuple[str, ...]:
     """The content hash of every image, in threads; every process reads its share."""
     return _hash_all([example.image for example in examples])
+
+
+def fingerprint(examples: Sequence[Example], hashes: Sequence[str]) -> list:
+    """The names and classes of images, and the contents of them and of their masks, in order.
+
+    Args:
+      examples: the images.
+      hashes: theirs, of `hash_images` or a split.
+    """
+    masks = _hash_all([example.mask for example in examples])
+    return [
+        [e.name, e.label, e.kind, of_image, of_mask]
+        for e, of_image, of_mask in zip(examples, hashes, masks, strict=True)
+    ]
 
 
 def _hash_all(sources: Sequence[Path | Encoded | np.ndarray | None]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from sgfr_jax import thresholds, types
 # Enough for a false-alarm rate of one in three hundred.
 NULL_IMAGES = 300
 # The number of no image: what it gave is nothing.
-_NONE = -2
+NO_IMAGE = -2
 
 
 class Nulls(NamedTuple):
@@ -81,7 +81,7 @@ def held_out(
     """
     chosen = choose(len(category.train.examples), fitted.calibrated_on, seed)
     # Without the atoms of the only image there would be none.
-    givers = chosen if len(chosen) > 1 else [_NONE]
+    givers = chosen if len(chosen) > 1 else [NO_IMAGE]
     split = category.train.take(chosen)
     state, title = fitted.states[solver], f"{category.name}: held-out scores"
     nulls = of_images(detector, solver, state, fitted.origins, split, givers, title)

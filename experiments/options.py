@@ -105,7 +105,8 @@ UNIT_NORM = flags.DEFINE_bool(
 SAMPLER = flags.DEFINE_string(
     "sampler", DEFAULT.sampler,
     f"What chooses the bank: {', '.join(choices.SAMPLERS)}, or {choices.STREAMING}, which sees the"
-    " patches block by block and needs no more memory for more images.",
+    " patches block by block and needs no more memory for more images. support_frequency counts in"
+    " codes of --solver if that is local or omp (which takes long), else in those of affine_ridge.",
 )  # fmt: skip
 BANK_RATIO = flags.DEFINE_float(
     "bank_ratio",
@@ -233,6 +234,12 @@ SAVE_MAPS = flags.DEFINE_bool(
 SAVE_MODEL = flags.DEFINE_bool(
     "save_model", False,
     "Write the fitted model of every category to models/CATEGORY, for experiments.predict.",
+)  # fmt: skip
+DIAGNOSE = flags.DEFINE_bool(
+    "diagnose", False,
+    "Also ask of every bank how it expresses nominal patches that it has not seen: the share of"
+    " them that is left, the covering radius, the atoms in use, the share of a code inside one"
+    " learned subspace, and the conditioning of local solvers; as diagnostics in results.json.",
 )  # fmt: skip
 
 

@@ -25,7 +25,8 @@ class Record:
     digest: str  # of the configuration, the data and the weights it comes from
     config: dict[str, Any]
     environment: dict[str, Any]
-    results: dict[str, Any]  # the metrics, num_train, num_test, num_atoms, seconds
+    # The metrics, num_train, num_test, num_atoms, seconds, and diagnostics if they were asked for.
+    results: dict[str, Any]
     baselines: dict[str, dict[str, Any]]  # name to the same
     images: list[dict[str, Any]]  # file, label, kind, score, and a score per baseline
     notes: list[str]
@@ -84,6 +85,30 @@ def kept(workdir: Path, digest: str) -> Record | None:
         return Record(**json.loads(text))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return None
+
+
+def begun(workdir: Path) -> bool:
+    """Whether results of any category lie in a work directory, of a finished run or another."""
+    return (workdir / "results.json").exists() or any(_unfinished(workdir).glob("*.json"))
+
+
+def finished(workdir: Path) -> list[Record] | None:
+    """The records of the run that came to its end in a work directory; None: none did.
+
+    As far as results.json tells: without digests, and without the images' scores.
+    """
+    try:
+        found = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return [
+        Record(
+            name, "", found["config"], found["environment"], results,
+            {method: of["categories"][name] for method, of in found["baselines"].items()},
+            [], found["notes"].get(name, []),
+        )
+        for name, results in found["categories"].items()
+    ]  # fmt: skip
 
 
 def finish(
@@ -160,7 +185,7 @@ def _path(workdir: Path, digest: str) -> Path:
 
 def _flat(results: dict[str, Any]) -> dict[str, Any]:
     seconds = {f"seconds_{stage}": spent for stage, spent in results["seconds"].items()}
-    return {key: value for key, value in results.items() if key != "seconds"} | seconds
+    return {k: value for k, value in results.items() if not isinstance(value, dict)} | seconds
 
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:

@@ -55,6 +55,7 @@ class Resources(NamedTuple):
     num_review: int = 16  # pictures kept for a report's page: of the worst misses, and alarms
     save_maps: bool = False
     save_model: bool = False
+    diagnose: bool = False
     cache_dir: Path | None = None  # of embeddings; None: none are kept
     cache_bytes: int = 0
     accept_license: bool = False  # what is missing may be downloaded
@@ -109,8 +110,9 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     made_with = environment.describe()
     code = _code()
     output = one_category.Output(
-        workdir, resources.num_figures, resources.save_maps, resources.num_review
-    )
+        workdir, resources.num_figures, resources.save_maps, resources.num_review,
+        diagnose=resources.diagnose,
+    )  # fmt: skip
     fitted = []  # the last category's detector and test scores
     if save_model:
         output = output._replace(keep=lambda *found: fitted.append(found))
@@ -123,7 +125,12 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             weights=embedders[0].digest,
             version=made_with,
             code=code,
-            output=[resources.num_figures, resources.save_maps, resources.num_review],
+            output=[
+                resources.num_figures,
+                resources.save_maps,
+                resources.num_review,
+                resources.diagnose,
+            ],
         )
         path = model_paths[category.name]
         record = _kept(output, category.name, digest, path if save_model else None)
@@ -348,6 +355,7 @@ def resources_from_flags(workdir: Path) -> Resources:
         num_review=options.NUM_REVIEW.value,
         save_maps=options.SAVE_MAPS.value,
         save_model=options.SAVE_MODEL.value,
+        diagnose=options.DIAGNOSE.value,
         cache_dir=cache_dir,
         cache_bytes=int(min(options.CACHE_GB.value, 1e9) * 1e9),
         accept_license=options.ACCEPT_LICENSE.value,

@@ -8,7 +8,8 @@ synthetic defects of many kinds and sizes are drawn (`experiments.synthetic`). E
 grid is fitted on the former and scored on the validation images with and without defects. The
 criterion is the mean of image AUROC, pixel AUROC, pixel AP and AUPRO, averaged over categories.
 The winner is written to chosen.json; with `--score_test` it, and nothing else, is then fitted on
-all training images and scored on the test set, once.
+all training images and scored on the test set, once: the same question asked again is answered by
+what is written there, and another one in the same work directory is refused.
 
 All other flags are those of `experiments.run` and hold for every point of the grid.
 """
@@ -16,14 +17,14 @@ All other flags are those of `experiments.run` and hold for every point of the g
 import dataclasses
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import app, flags
 
-from experiments import choices, config, devices, options, records, run
+from experiments import choices, config, devices, frozen, options, records, run
 from sgfr_jax.datasets import Category, Example, images
 from sgfr_jax.datasets.defects import DEFECTS
 
@@ -36,7 +37,11 @@ SHARE = flags.DEFINE_float(
     "validation_share", 0.2, "The share of nominal training images that validate.",
     lower_bound=0.01, upper_bound=0.9,
 )  # fmt: skip
-SCORE_TEST = flags.DEFINE_bool("score_test", False, "Score the winner on the test set, once.")
+SCORE_TEST = flags.DEFINE_bool(
+    "score_test", False,
+    "Score the winner on the test set, once: a choice or a score that is in --workdir already is"
+    " shown again.",
+)  # fmt: skip
 
 _OTHER_SEEDS = 2**32
 _COPIES, _DEMO_COPIES = 1, 5  # of each kind and size, and of each of the demo's kinds
@@ -88,13 +93,17 @@ def _value(name: str, text: str, default: Any) -> Any:
     return text
 
 
-def validation(category: Category, share: float, seed: int) -> Category:
+def validation(
+    category: Category, share: float, seed: int, *, size: int = 256, most_pixels: int | None = None
+) -> Category:
     """The category whose test set is made of training images: some as they are, some spoilt.
 
     Args:
       category: of which only `train` is looked at.
       share: of the training images that validate; at least one, and not all.
       seed: of the split and of the defects.
+      size: the side of the largest square that a candidate resizes images to.
+      most_pixels: of a spoilt image, which is kept in memory; as of `synthetic.draw`.
 
     Raises:
       ConfigError: if there are fewer than two training images.
@@ -111,24 +120,43 @@ def validation(category: Category, share: float, seed: int) -> Category:
     nominal = tuple(train[i] for i in sorted(order[:held]))
     # Drawn on the held-out images alone, and not with the seed by which a detector draws its own.
     drawn = synthetic.draw(
-        loading.Split(nominal, (), None), seed + _OTHER_SEEDS, 256, copies=_COPIES
-    )
+        loading.Split(nominal, (), None), seed + _OTHER_SEEDS, size, copies=_COPIES,
+        most_pixels=most_pixels,
+    )  # fmt: skip
     others = _with_demo_defects(nominal, seed + _OTHER_SEEDS)
+    if most_pixels is not None:
+        others = (synthetic.shrunk(example, most_pixels, 2 * size) for example in others)
     fitting = tuple(train[i] for i in sorted(order[held:]))
     return Category(category.name, fitting, (*nominal, *drawn.seen.split.examples, *others))
 
 
-def _with_demo_defects(nominal: Sequence[Example], seed: int) -> list[Example]:
+def _with_demo_defects(nominal: Sequence[Example], seed: int) -> Iterator[Example]:
     """The demo's kinds of defects, which no detector weighs its levels by."""
-    made = []
     for number, kind in enumerate(sorted(DEFECTS) * _DEMO_COPIES):
         rng = np.random.default_rng([seed, number])
         source = nominal[int(rng.integers(len(nominal)))]
         changed, mask = DEFECTS[kind](rng, images.read_native(source).image)
         if mask.any():
             name = f"demo/{kind}/{number} on {source.name}"
-            made.append(Example(name, changed, 1, kind, mask.astype(np.uint8)))
-    return made
+            yield Example(name, changed, 1, kind, mask.astype(np.uint8))
+
+
+def held_out(
+    categories: Sequence[Category], points: Sequence[tuple[str, config.Config]], share: float
+) -> list[Category]:
+    """The `validation` categories of some candidates.
+
+    Large spoilt images are shrunk, unless a candidate looks at pixels in their own size.
+    """
+    from experiments import synthetic
+
+    candidates = [settings for _, settings in points]
+    as_they_are = any(settings.geometry == "tile" or settings.native for settings in candidates)
+    bound = {
+        "size": max(settings.image_size for settings in candidates),
+        "most_pixels": None if as_they_are else synthetic.MOST_PIXELS,
+    }
+    return [validation(category, share, candidates[0].seed, **bound) for category in categories]
 
 
 def evaluate(
@@ -165,7 +193,7 @@ def select(
 
     Args:
       points: from `parse_grid`.
-      categories: from `validation`.
+      categories: from `held_out`.
       resources: what to use; results go below `workdir/validation`.
 
     Returns:
@@ -197,6 +225,49 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def choose(
+    points: Sequence[tuple[str, config.Config]],
+    categories: Sequence[Category],
+    resources: run.Resources,
+) -> frozen.Choice:
+    """The choice in the work directory, or a new one that is written there.
+
+    Raises:
+      ConfigError: if the work directory holds the test score of another choice.
+    """
+    asked = frozen.question(points, categories, SHARE.value, CRITERION)
+    choice = frozen.kept(resources.workdir, asked)
+    if choice is not None:
+        print("chosen before; not chosen anew", file=sys.stderr)
+        return choice
+    winner, rows = select(points, held_out(categories, points, SHARE.value), resources)
+    title, chosen = points[winner]
+    choice = frozen.Choice(title, dataclasses.asdict(chosen), rows, asked)
+    frozen.keep(resources.workdir, choice)
+    return choice
+
+
+def score_test(
+    settings: config.Config,
+    choice: frozen.Choice,
+    categories: Sequence[Category],
+    resources: run.Resources,
+) -> None:
+    """Scores a choice on the test set and reports it, or reports the score that there is.
+
+    Raises:
+      ConfigError: if the choice was scored on other test images.
+    """
+    frozen.begin_scoring(resources.workdir, choice, frozen.test_set(categories))
+    below = resources._replace(workdir=frozen.test_directory(resources.workdir))
+    finished = records.finished(below.workdir)
+    if finished is None:
+        finished = run.run(settings, below)
+    else:
+        print("scored before; not scored anew", file=sys.stderr)
+    run.report(finished, below.workdir)
+
+
 def main(argv: Sequence[str]) -> None:
     """Selects, and turns every foreseen mistake into one line and an exit status."""
     run.start(argv)
@@ -209,17 +280,12 @@ def main(argv: Sequence[str]) -> None:
         points = parse_grid(CANDIDATES.value, options.named_by_flags())
         resources = run.resources_from_flags(workdir)
         records.open_workdir(workdir)
-        base = points[0][1]
-        found = run.load_data(base, resources.accept_license)
-        held_out = [validation(category, SHARE.value, base.seed) for category in found]
-        winner, rows = select(points, held_out, resources)
-        title, chosen = points[winner]
-        described = {"point": title, "config": dataclasses.asdict(chosen), "rows": rows}
-        records.write_json(workdir / "chosen.json", described)
-        print(f"\n{table(rows)}\n\nchosen without labels: {title} ({workdir / 'chosen.json'})")
+        found = run.load_data(points[0][1], resources.accept_license)
+        choice = choose(points, found, resources)
+        print(f"\n{table(choice.rows)}\n\nchosen without labels: {choice.point}", end=" ")
+        print(f"({workdir / frozen.FILE})")
         if SCORE_TEST.value:
-            below = resources._replace(workdir=workdir / "test")
-            run.report(run.run(chosen, below), below.workdir)
+            score_test(dict(points)[choice.point], choice, found, resources)
 
 
 if __name__ == "__main__":

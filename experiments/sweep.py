@@ -52,8 +52,8 @@ TENSORBOARD = flags.DEFINE_bool(
 # Flags of `experiments.run` that a sweep has no use for: it keeps records alone, and a worker uses
 # one device.
 _OF_A_RUN = (
-    "baseline", "check_data", "coordinator_address", "distributed", "mesh", "num_figures",
-    "num_processes", "num_review", "process_id", "save_maps", "save_model",
+    "baseline", "check_data", "coordinator_address", "diagnose", "distributed", "mesh",
+    "num_figures", "num_processes", "num_review", "process_id", "save_maps", "save_model",
 )  # fmt: skip
 
 

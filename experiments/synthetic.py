@@ -75,7 +75,7 @@ def draw(
         name = f"synthetic/{kind}/{extent:g}_{copy} on {train.examples[source].name}"
         drawn = Example(name, changed, 1, group, mask.astype(np.uint8))
         example, mask = _where_most_is_seen(drawn, train.geometry, size)
-        seen.append(example if most_pixels is None else _shrunk(example, most_pixels, 2 * size))
+        seen.append(example if most_pixels is None else shrunk(example, most_pixels, 2 * size))
         masks.append(mask)
         groups.append(group)
         sources.append(source)
@@ -117,18 +117,6 @@ def _alone(example: Example) -> Example:
     return _of_pixels(example, part.image.copy(), part.mask)
 
 
-def _shrunk(example: Example, most_pixels: int, least_side: int) -> Example:
-    """An example of no more pixels, if its sides stay long enough; the means of squares of them."""
-    height, width = example.image.shape[:2]
-    wanted = math.ceil(math.sqrt(height * width / most_pixels))
-    factor = min(wanted, min(height, width) // least_side)
-    if factor <= 1:
-        return example
-    image = np.asarray(Image.fromarray(example.image).reduce(factor))
-    mask = np.asarray(Image.fromarray(255 * example.mask).reduce(factor)) > 0
-    return _of_pixels(example, image, mask)
-
-
 def _of_pixels(example: Example, image: np.ndarray, mask: np.ndarray) -> Example:
     """The example with other pixels, all of which its window shows."""
     box = (0, 0, *image.shape[:2])
@@ -138,6 +126,24 @@ def _of_pixels(example: Example, image: np.ndarray, mask: np.ndarray) -> Example
 
 def _extent(example: Example) -> tuple[float, float]:
     return (1.0, 1.0) if example.window is None else example.window.extent
+
+
+def shrunk(example: Example, most_pixels: int, least_side: int) -> Example:
+    """An example of no more pixels, if its sides stay long enough; the means of squares of them.
+
+    Args:
+      example: whose image and mask are arrays.
+      most_pixels: that it is to have.
+      least_side: which its shorter side is not to fall below.
+    """
+    height, width = example.image.shape[:2]
+    wanted = math.ceil(math.sqrt(height * width / most_pixels))
+    factor = min(wanted, min(height, width) // least_side)
+    if factor <= 1:
+        return example
+    image = np.asarray(Image.fromarray(example.image).reduce(factor))
+    mask = np.asarray(Image.fromarray(255 * example.mask).reduce(factor)) > 0
+    return _of_pixels(example, image, mask)
 
 
 def coarse(masks: np.ndarray, step: int) -> np.ndarray:

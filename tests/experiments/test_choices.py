@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import choices, config
-from sgfr_jax import pipeline, types
+from sgfr_jax import pipeline, samplers, solvers, types
 
 CONFIG = config.Config(num_neighbors=3, sparsity=3, num_subspaces=3, subspace_rank=2)
 ATOMS = jax.random.normal(jax.random.key(0), (12, 4))
@@ -54,6 +54,25 @@ def test_every_sampler_samples(name):
     selection = start(jax.random.key(1), points, jnp.ones(30), 7)
     selection = jax.jit(sampler.advance)(selection, points, 7)
     assert selection.count == 7 and len(set(selection.indices.tolist())) == 7
+
+
+@pytest.mark.parametrize(
+    "solver,counted",
+    [
+        ("omp", functools.partial(solvers.omp, sparsity=3)),
+        ("ridge", choices.make_coder("ridge", CONFIG)),
+        ("whole_bank_ridge", choices.make_coder("affine_ridge", CONFIG)),
+    ],
+)
+def test_support_frequency_counts_in_codes_of_the_solver(solver, counted):
+    points, weights = jax.random.normal(jax.random.key(0), (80, 4)), jnp.ones(80)
+    settings = dataclasses.replace(CONFIG, sampler="support_frequency", solver=solver)
+    start = jax.jit(choices.make_sampler(settings).start, static_argnums=3)
+    found = start(jax.random.key(1), points, weights, 7)
+    expected = samplers.support_frequency(
+        jax.random.key(1), points, weights, 7, code=counted, num_candidates=70
+    )
+    assert found.indices.tolist() == expected.indices.tolist()
 
 
 @pytest.mark.parametrize(

@@ -140,3 +140,16 @@ def test_a_work_directory_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"--workdir=.*cannot be written"):
         records.open_workdir(tmp_path / "file" / "below")
+
+
+def test_what_a_run_has_left_is_found(tmp_path):
+    assert records.finished(tmp_path) is None and not records.begun(tmp_path)
+    records.keep(tmp_path, record("cap", 0.5))
+    assert records.finished(tmp_path) is None and records.begun(tmp_path)
+    made = [record("cap", 0.75), record("nut", None)]
+    finish(tmp_path, made)
+    assert records.begun(tmp_path)
+    for found, expected in zip(records.finished(tmp_path), made, strict=True):
+        assert (found.category, found.results) == (expected.category, expected.results)
+        assert (found.baselines, found.notes) == (expected.baselines, expected.notes)
+        assert found.config["seed"] == 3 and found.environment == {"jax": "1"}

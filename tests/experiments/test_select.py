@@ -2,16 +2,19 @@ import json
 
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from experiments import config, run, select, synthetic
+from experiments import category, config, run, select, synthetic
 from experiments.choices import ConfigError
-from sgfr_jax.datasets import Category, Example, synthesis
-from tests.experiments.conftest import SMALL
+from sgfr_jax import metrics
+from sgfr_jax.datasets import Category, Example, defects, synthesis
+from tests.experiments.conftest import SMALL, write_folder
 
 
-def category_of(rng, num):
+def category_of(rng, num, shape=(80, 80, 3)):
     train = tuple(
-        Example(f"{i}", rng.integers(0, 255, (80, 80, 3)).astype(np.uint8), 0, "good", None)
+        Example(f"{i}", rng.integers(0, 255, shape).astype(np.uint8), 0, "good", None)
         for i in range(num)
     )
     return Category("nut", train, ())
@@ -51,11 +54,14 @@ def test_validation_images_are_never_fitted_on(rng):
     found = select.validation(category, 0.3, seed=1)
     nominal = [e for e in found.test if not e.label]
     defective = [e for e in found.test if e.label]
+    assert all(e.mask.any() for e in defective)
     assert len(found.train) == 7 and len(nominal) == 3
     held_out = {e.name for e in nominal}
     assert not held_out & {e.name for e in found.train}
     assert all(e.name.split(" on ")[1] in held_out for e in defective)
-    assert {e.kind.split()[0] for e in defective} > set(synthesis.KINDS)
+    of_demo = [e for e in defective if e.name.startswith("demo/")]
+    assert {e.kind for e in of_demo} == set(defects.DEFECTS)
+    assert {e.kind.split()[0] for e in defective if e not in of_demo} == set(synthesis.KINDS)
     # A detector draws its own with another seed.
     from experiments import loading
 
@@ -69,6 +75,26 @@ def test_validation_images_are_never_fitted_on(rng):
 def test_one_image_cannot_be_split(rng):
     with pytest.raises(ConfigError, match="category nut has 1 training image"):
         select.validation(category_of(rng, 1), 0.5, seed=0)
+
+
+def points_of(**fields):
+    return select.parse_grid("", config.Config(layers=("block2",), image_size=64, **fields))
+
+
+def test_large_spoilt_images_are_kept_small(rng, monkeypatch):
+    monkeypatch.setattr(synthetic, "MOST_PIXELS", 150 * 170)
+    (found,) = select.held_out([category_of(rng, 3, (300, 340, 3))], points_of(), 0.5)
+    assert {e.image.shape[:2] for e in found.test if e.label} == {(150, 170)}
+    assert {e.mask.shape for e in found.test if e.label} == {(150, 170)}
+    assert {e.image.shape[:2] for e in (*found.train, *found.test) if not e.label} == {(300, 340)}
+
+
+@pytest.mark.parametrize("fields", [{"geometry": "tile"}, {"eval_size": "native"}])
+def test_spoilt_images_keep_the_size_that_a_candidate_looks_at(rng, monkeypatch, fields):
+    monkeypatch.setattr(synthetic, "MOST_PIXELS", 150 * 170)
+    points = points_of() + points_of(**fields)
+    (found,) = select.held_out([category_of(rng, 2, (300, 340, 3))], points, 0.5)
+    assert {e.image.shape[:2] for e in found.test} == {(300, 340)}
 
 
 def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path, monkeypatch):
@@ -98,3 +124,157 @@ def test_metrics_that_are_undefined_do_not_count():
     found = {"a": {"pixel_ap": 0.5, "aupro": None}, "b": {"pixel_ap": 1.0, "aupro": None}}
     assert select.criterion(found) == 0.75
     assert select.criterion({"a": {"pixel_ap": None}}) == 0.0
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """The flags of a command that has chosen and scored, and its work directory."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["select"])
+    directory = tmp_path_factory.mktemp("scored")
+    given = {
+        "dataset": "folder", "data_dir": str(write_folder(directory)), "category": "cap",
+        "layers": ["block2"], "image_size": 64, "bank_size": 20, "num_neighbors": 5,
+        "candidates": "solver=nearest|affine_ridge", "score_test": True,
+        "cache_dir": "", "num_figures": 0, "workdir": str(directory / "out"),
+    }  # fmt: skip
+    with flagsaver.flagsaver(**given):
+        select.main(["select"])
+    return given, directory / "out"
+
+
+class TestScoringOnce:
+    """The command: its choice is frozen, and the test set is scored once."""
+
+    @pytest.fixture
+    def no_work(self, monkeypatch):
+        """Fitting or scoring anything is an error from here on."""
+
+        def never(*arguments):
+            raise AssertionError("fitted again")
+
+        monkeypatch.setattr(category, "start", never)
+
+    @staticmethod
+    def again(given, **changed):
+        with flagsaver.flagsaver(**given | changed):
+            select.main(["select"])
+
+    @staticmethod
+    def fails(given, **changed):
+        with flagsaver.flagsaver(**given | changed), pytest.raises(SystemExit) as stopped:
+            select.main(["select"])
+        message = str(stopped.value.code)
+        assert message.startswith("error: ") and "\n" not in message
+        return message
+
+    @staticmethod
+    def written(workdir):
+        files = ("chosen.json", "test/results.json", "test/scores.csv")
+        return {name: (workdir / name).read_bytes() for name in files}
+
+    def test_the_winner_alone_is_scored(self, scored):
+        _, workdir = scored
+        chosen = json.loads((workdir / "chosen.json").read_text())
+        best = max(chosen["rows"], key=lambda row: row["criterion"])
+        assert chosen["point"] == best["point"] and len(chosen["rows"]) == 2
+        results = json.loads((workdir / "test" / "results.json").read_text())
+        assert results["config"] == chosen["config"] and not results["baselines"]
+        assert results["categories"]["cap"]["num_train"] == 5
+
+    def test_the_same_question_is_answered_by_what_is_there(self, scored, no_work, capsys):
+        given, workdir = scored
+        before = self.written(workdir)
+        self.again(given)
+        shown = capsys.readouterr()
+        assert "chosen before" in shown.err and "scored before" in shown.err
+        value = json.loads(before["test/results.json"])["categories"]["cap"]["pixel_ap"]
+        assert f"{100 * value:.1f}" in shown.out.split("chosen without labels")[1]
+        self.again(given, score_test=False)
+        assert "chosen before" in capsys.readouterr().err
+        assert self.written(workdir) == before
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"candidates": "solver=nearest|ridge"},
+            {"seed": 1},
+            {"validation_share": 0.5},
+            {"image_size": 96},
+            {"category": "nut"},
+            {"shots": 4},
+            {"score_test": False, "seed": 1},
+        ],
+    )
+    def test_another_question_is_refused_before_any_work(self, scored, no_work, changed):
+        given, workdir = scored
+        before = self.written(workdir)
+        message = self.fails(given, **changed)
+        assert str(workdir / "chosen.json") in message and "give another --workdir" in message
+        assert self.written(workdir) == before
+
+    def test_a_score_without_its_choice_is_not_overwritten(self, scored, no_work):
+        given, workdir = scored
+        path = workdir / "chosen.json"
+        kept = path.read_bytes()
+        try:
+            path.unlink()
+            assert "give another --workdir" in self.fails(given)
+        finally:
+            path.write_bytes(kept)
+
+    def test_other_test_images_are_not_scored_beside_the_first(self, scored, no_work):
+        given, workdir = scored
+        path = next((workdir.parent / "photographs" / "cap" / "test" / "good").iterdir())
+        kept = path.read_bytes()
+        try:
+            path.write_bytes(kept + b"0")
+            message = self.fails(given)
+            assert "other test images" in message and "give another --workdir" in message
+            self.again(given, score_test=False)  # the choice does not depend on them
+        finally:
+            path.write_bytes(kept)
+
+    def test_data_that_has_moved_is_the_same(self, scored, no_work):
+        given, workdir = scored
+        moved = workdir.parent / "moved"
+        moved.symlink_to(given["data_dir"], target_is_directory=True)
+        before = self.written(workdir)
+        self.again(given, data_dir=str(moved))
+        assert self.written(workdir) == before
+
+    def test_a_choice_that_was_not_scored_may_be_made_anew(self, scored, tmp_path, monkeypatch):
+        given, _ = scored
+        worth = iter([0.2, 0.9, 0.9, 0.2])
+        monkeypatch.setattr(
+            select, "evaluate", lambda *of: {"cap": dict.fromkeys(select.CRITERION, next(worth))}
+        )
+        for seed, point in ((0, "solver=affine_ridge"), (1, "solver=nearest")):
+            self.again(given, workdir=str(tmp_path), seed=seed, score_test=False)
+            chosen = json.loads((tmp_path / "chosen.json").read_text())
+            assert chosen["point"] == point and chosen["test_set"] is None
+
+    def test_an_interrupted_score_is_of_the_same_choice(self, scored, tmp_path, monkeypatch):
+        given, _ = scored
+        given = given | {"workdir": str(tmp_path), "category": "all", "num_review": 0}
+        monkeypatch.setattr(
+            select, "evaluate", lambda *of: {"cap": dict.fromkeys(select.CRITERION, 0.5)}
+        )
+        fitted = []
+
+        def stops_at_nut(found, *others):
+            fitted.append(found.name)
+            if fitted == ["cap", "nut"]:
+                raise KeyboardInterrupt
+            results = dict.fromkeys(metrics.Metrics._fields, 0.5) | {"seconds": {}}
+            return {"results": results, "baselines": {}, "images": [], "notes": []}
+
+        monkeypatch.setattr(category, "run", stops_at_nut)
+        with pytest.raises(KeyboardInterrupt):
+            self.again(given)
+        assert not (tmp_path / "test" / "results.json").exists()
+        assert "give another --workdir" in self.fails(given, seed=1)
+        self.again(given)
+        assert fitted == ["cap", "nut", "nut"]
+        results = json.loads((tmp_path / "test" / "results.json").read_text())
+        assert set(results["categories"]) == {"cap", "nut"}

@@ -1,0 +1,115 @@
+"""A choice on disk and the test score that belongs to it, each made once.
+
+`chosen.json` says which question it answers and, once the test set has been looked at, which images
+that was on. A choice whose test set was scored is final: no other takes its place.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import loading, records
+from experiments.choices import ConfigError
+from experiments.config import Config
+from sgfr_jax import backbones
+from sgfr_jax.datasets import Category
+
+FILE = "chosen.json"
+
+
+class Choice(NamedTuple):
+    """Which candidate won, and why."""
+
+    point: str  # the winner's name
+    config: dict[str, Any]  # and configuration
+    rows: list[dict[str, Any]]  # of all candidates
+    question: str  # of `question`
+    test_set: str | None = None  # of `test_set`: what scoring has begun on; None: it has not
+
+
+def question(
+    points: Sequence[tuple[str, Config]], categories: Sequence[Category], *described: Any
+) -> str:
+    """A hash of all that a choice follows from; where images and weights lie is no part of it.
+
+    Args:
+      points: the candidates by name.
+      categories: of which only `train` is looked at.
+      *described: whatever else there is, as JSON takes it.
+    """
+    weights = functools.cache(backbones.weights_digest)
+    candidates = []
+    for name, settings in points:
+        placeless = dataclasses.replace(settings, categories=None, data_dir=None, weights=None)
+        of_weights = weights(settings.backbone, settings.weights)
+        candidates.append([name, placeless.digest(weights=of_weights)])
+    images = [[c.name, _fingerprint(c.train)] for c in categories]
+    return _hash([candidates, images, described])
+
+
+def test_set(categories: Sequence[Category]) -> str:
+    """A hash of the test images, their masks and classes; none of them is decoded."""
+    return _hash([[c.name, _fingerprint(c.test)] for c in categories])
+
+
+def test_directory(workdir: Path) -> Path:
+    """Where the winner's run on the test set is written."""
+    return workdir / "test"
+
+
+def kept(workdir: Path, asked: str) -> Choice | None:
+    """The choice in a work directory, if it answers the question; else None.
+
+    Raises:
+      ConfigError: if it answers another one and its test set was scored.
+    """
+    path, test = workdir / FILE, test_directory(workdir)
+    choice = _read(path)
+    if choice is not None and choice.question == asked:
+        return choice
+    if records.begun(test):
+        raise ConfigError(
+            f"{test} holds the test score of another choice, for {path} is not of these candidates,"
+            " settings, seed, share and training images: give another --workdir"
+        )
+    return None
+
+
+def keep(workdir: Path, choice: Choice) -> None:
+    """Writes a choice, whole or not at all."""
+    records.write_json(workdir / FILE, choice._asdict())
+
+
+def begin_scoring(workdir: Path, choice: Choice, seen: str) -> None:
+    """Notes on which test set a choice is scored, before it is.
+
+    Raises:
+      ConfigError: if it was scored on another.
+    """
+    if choice.test_set != seen:
+        test = test_directory(workdir)
+        if records.begun(test):
+            raise ConfigError(
+                f"{test} holds the score of {workdir / FILE} on other test images, and a choice is"
+                " scored once: give another --workdir"
+            )
+        keep(workdir, choice._replace(test_set=seen))
+
+
+def _read(path: Path) -> Choice | None:
+    try:
+        return Choice(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def _fingerprint(examples: Sequence) -> list:
+    return loading.fingerprint(examples, loading.hash_images(examples))
+
+
+def _hash(described: Any) -> str:
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
