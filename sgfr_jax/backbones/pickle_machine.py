@@ -28,7 +28,6 @@ class Function:
 _MARK = object()
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
-_LARGEST_KEY = 2**60  # beyond, any number of integers can be made to share a hash
 _FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # Instructions that push the argument they carry.
 _LITERALS = {
@@ -36,6 +35,7 @@ _LITERALS = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
     *("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
+_LARGEST_KEY = 2**60  # beyond, any number of integers can be made to share a hash
 # How a damaged program shows itself: an empty stack, an unknown memo, wrong types, bad numbers.
 DAMAGE = (
     *(LookupError, TypeError, ValueError, AttributeError, OverflowError),
@@ -159,8 +159,8 @@ def _set_items(target, items):
     for key, value in zip(items[::2], items[1::2], strict=True):
         # Tuples that hold each other many times over would take for ever to hash, and numbers that
         # are chosen to share a hash for ever to tell apart.
-        known = isinstance(key, str | bytes | None)
-        if not known and not (isinstance(key, int) and abs(key) <= _LARGEST_KEY):
+        ordinary = isinstance(key, int) and abs(key) <= _LARGEST_KEY
+        if not ordinary and not isinstance(key, str | bytes | None):
             raise FormatError(
                 "holds a dictionary with a key that is neither text nor a whole number to 2**60"
             )
