@@ -34,6 +34,7 @@ def self_representation_error(
       ValueError: if shapes do not fit, or what `code` raises.
     """
     _check_points(points, weights, bank.atoms)
+    bank = types.clear_padding(bank)
     own = jnp.arange(len(points), dtype=jnp.int32) if held_in else jnp.full(len(points), -1)
 
     def of_one(point: jax.Array, weight: jax.Array, own: jax.Array) -> jax.Array:

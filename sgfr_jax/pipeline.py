@@ -66,6 +66,7 @@ def score_and_owner(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}; it must be positive, or None")
     bank = jax.tree.map(jnp.asarray, bank)  # NumPy's, as of a file, cannot be indexed by tracers
+    bank = types.clear_padding(bank)
 
     def of_chunk(targets: jax.Array):
         found = code(targets, bank)

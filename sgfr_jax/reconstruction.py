@@ -10,7 +10,7 @@ def reconstruct(atoms: jax.Array, code: types.Code) -> jax.Array:
     """The features that a code stands for, `A^T c`.
 
     Args:
-      atoms: `[M, D]`.
+      atoms: `[M, D]`; finite, padding too: see `types.clear_padding`.
       code: of `N` targets, over atoms that it names or, without indices, over all of them.
 
     Returns:

@@ -53,6 +53,16 @@ class TestSelfRepresentationError:
         )
         np.testing.assert_array_equal(found, [0, np.inf, np.nan, 0])
 
+    def test_padding_atoms_may_hold_anything(self):
+        for code in (NEAREST, partial(solvers.whole_bank_ridge, ridge=RIDGE)):
+            spoiled, clean = (
+                diagnostics.self_representation_error(
+                    jnp.eye(2), jnp.ones(2), bank_of([[held, 0], [3.0, 1.0]], [0, 1]), code=code
+                )
+                for held in (np.nan, 0)
+            )
+            np.testing.assert_array_equal(spoiled, clean)
+
     def test_shapes_that_do_not_fit_are_refused(self):
         with pytest.raises(ValueError, match=r"\(4, 2\).*\(4,\).*\(3, 3\)"):
             diagnostics.self_representation_error(

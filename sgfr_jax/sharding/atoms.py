@@ -39,7 +39,7 @@ def score_over_atoms(
     Raises:
       ValueError: as `solvers.local_code`, and if the mesh does not divide the shapes.
     """
-    patches, atoms = checks.targets_and_atoms(patches, bank)
+    patches, atoms = checks.targets_and_atoms(patches, types.clear_padding(bank))
     checks.number_of_atoms("num_neighbors", num_neighbors, bank)
     parts, splits = mesh.shape[ATOMS], mesh.shape[DATA]
     if atoms.shape[0] % parts or patches.shape[0] % splits:
