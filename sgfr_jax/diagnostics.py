@@ -17,6 +17,8 @@ def self_representation_error(
 ) -> jax.Array:
     """The share of every nominal point that the bank cannot express, `|x - A^T c| / |x|`.
 
+    The self-expressiveness of a union of subspaces (Elhamifar and Vidal 2013), measured.
+
     Args:
       points: `[N, D]`.
       weights: `[N]`; 0 for padding.
@@ -58,6 +60,8 @@ def covering_radius(
 ) -> jax.Array:
     """The largest distance from a point to its nearest atom: what k-center makes small.
 
+    `max_n min_m |x_n - a_m|` (Gonzalez 1985).
+
     Args:
       points: `[N, D]`.
       weights: `[N]`; 0 for padding.
@@ -80,7 +84,7 @@ def covering_radius(
 
 
 def atoms_used(code: types.Code, *, threshold: float = 0.01) -> jax.Array:
-    """How many atoms each target's code uses.
+    """How many atoms each target's code uses, `#{k: |c_k| > threshold max_j |c_j|}`.
 
     Args:
       code: of `N` targets.
@@ -100,7 +104,7 @@ def atoms_used(code: types.Code, *, threshold: float = 0.01) -> jax.Array:
 
 
 def effective_atoms(code: types.Code) -> jax.Array:
-    """How many atoms a code uses, by weight: `|c|_1^2 / |c|_2^2`.
+    """How many atoms a code uses, by weight: `|c|_1^2 / |c|_2^2` (a sparsity measure: Hoyer 2004).
 
     Args:
       code: of `N` targets.
@@ -161,7 +165,7 @@ def conditioning(
     """The condition number of each target's local Gram matrix, which `affine_ridge` factorises.
 
     Of `G = Z Z^T` with `Z_k = z - a_k` over the atoms that the code uses, without the penalty,
-    from the singular values of `Z`.
+    from the singular values of `Z`, `(s_max / s_min)^2` (Golub and Van Loan 2013).
 
     Args:
       targets: `[N, D]`.

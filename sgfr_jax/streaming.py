@@ -83,7 +83,14 @@ def fold(key: jax.Array, core: Core, patches: jax.Array, weights: jax.Array) -> 
 
 
 def uncovered(core: Core) -> Core:
-    """The same atoms, standing for nothing yet: where a second pass over the patches begins."""
+    """The same atoms, standing for nothing yet: where a second pass over the patches begins.
+
+    Args:
+      core: `M` atoms.
+
+    Returns:
+      The core with a reach `[M]` of 0 and nothing seen.
+    """
     return core._replace(reach=jnp.zeros_like(core.reach), seen=jnp.zeros_like(core.seen))
 
 
@@ -111,14 +118,27 @@ def cover(core: Core, patches: jax.Array, weights: jax.Array) -> Core:
 
 
 def to_bank(core: Core) -> types.Bank:
-    """The core as a bank to score with."""
+    """The core as a bank to score with.
+
+    Args:
+      core: `M` atoms.
+
+    Returns:
+      A `Bank` of the `M` atoms `[M, D]`, whose indices count the patches seen.
+    """
     return types.Bank(core.atoms, core.weights, core.indices)
 
 
 def covering_radius(core: Core) -> jax.Array:
-    """No patch seen lies farther than this from its nearest atom; `[]`.
+    """No patch seen lies farther than this from its nearest atom: `max_n min_m |x_n - a_m|`.
 
     After `fold` it is a bound, after `cover` the largest such distance itself.
+
+    Args:
+      core: `M` atoms, with their reach.
+
+    Returns:
+      `[]`.
     """
     return jnp.max(core.reach)
 

@@ -56,7 +56,22 @@ def self_representation(
 def self_representation_start(
     key: jax.Array, points: jax.Array, weights: jax.Array, num: int, *, cost: Cost = l1_cost
 ) -> types.Selection:
-    """A `Selection` of `num` slots with the first, random choice; see `self_representation`."""
+    """The first, random choice of `self_representation`.
+
+    Args:
+      key: consumed.
+      points: `[N, D]`.
+      weights: `[N]`; 0 for padding.
+      num: `M`, how many are to be chosen in all.
+      cost: as of `self_representation`.
+
+    Returns:
+      A `Selection` of `M` slots, the first of them filled and `distances` the costs `[N]` over it,
+      to go on from with `self_representation_advance`.
+
+    Raises:
+      ValueError: as `self_representation`.
+    """
     points, eligible = eligibility.check(points, weights, num)
     draws = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
     first = jnp.argmax(draws).astype(jnp.int32)

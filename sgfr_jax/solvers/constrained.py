@@ -50,5 +50,15 @@ def elastic_net(
 
 
 def lasso(target: jax.Array, support: jax.Array, valid: jax.Array, *, l1: float) -> jax.Array:
-    """Few coefficients on the support: `elastic_net` with `l2=0` (Tibshirani 1996)."""
+    """Few coefficients on the support: `elastic_net` with `l2=0` (Tibshirani 1996).
+
+    Args:
+      target: `[D]`.
+      support: `[K, D]`.
+      valid: `[K]` bool; False for padding.
+      l1: as of `elastic_net`.
+
+    Returns:
+      `[K]`; 0 where not valid.
+    """
     return elastic_net(target, support, valid, l1=l1, l2=0.0)

@@ -22,6 +22,9 @@ def local_code(
 ) -> types.Code:
     """Codes every target over its `K` nearest atoms, which span its own local subspace.
 
+    With an affine penalty this is the code of locally linear embedding (Roweis and Saul 2000), and
+    of locality-constrained linear coding in its fast form (Wang et al. 2010).
+
     Args:
       targets: `[N, D]`.
       bank: `M` atoms `[M, D]`.
@@ -45,7 +48,9 @@ def local_code(
 
 
 def nearest(target: jax.Array, support: jax.Array, valid: jax.Array) -> jax.Array:
-    """All weight on the first atom of the support, the nearest: PatchCore's residual.
+    """All weight on the first atom of the support, the nearest, `c = e_1`.
+
+    The residual is then the distance to it, `min_m |z - a_m|`: PatchCore (Roth et al. 2022).
 
     Args:
       target: `[D]`.
