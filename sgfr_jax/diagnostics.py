@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, self_expression, types
+from sgfr_jax import checks, linalg, self_expression, types
 
 
 def self_representation_error(
@@ -192,6 +192,7 @@ def conditioning(
             f"the code must be of the targets {targets.shape}, got coefficients"
             f" {code.coefficients.shape}"
         )
+    checks.floating(targets=targets, atoms=bank.atoms)
     targets, atoms = linalg.at_least_float32(targets), linalg.at_least_float32(bank.atoms)
 
     def of_one(target: jax.Array, code: types.Code) -> jax.Array:
@@ -214,3 +215,4 @@ def _check_points(points, weights, atoms) -> None:
             "points must be [N, D] with the atoms' D and weights [N],"
             f" got points {points.shape}, weights {weights.shape} and atoms {atoms.shape}"
         )
+    checks.floating(points=points, atoms=atoms)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, samplers, types
+from sgfr_jax import checks, linalg, samplers, types
 
 
 class Core(NamedTuple):
@@ -36,7 +36,12 @@ def empty(num_atoms: int, num_features: int) -> Core:
     Args:
       num_atoms: `M`.
       num_features: `D`.
+
+    Raises:
+      ValueError: if a number is not positive.
     """
+    checks.positive("such as 1000", num_atoms=num_atoms)
+    checks.positive("such as 272", num_features=num_features)
     return Core(
         atoms=jnp.zeros((num_atoms, num_features), jnp.float32),
         weights=jnp.zeros(num_atoms, jnp.float32),
@@ -153,6 +158,7 @@ def _check(core: Core, patches: jax.Array, weights: jax.Array) -> None:
         raise ValueError(
             f"weights must be [N], one for each patch, got {weights.shape} and {patches.shape}"
         )
+    checks.floating(patches=patches)
 
 
 def _known(patches: jax.Array, weights: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
+from sgfr_jax import checks, linalg, types
 from sgfr_jax.samplers import eligibility
 
 
@@ -90,7 +90,13 @@ def k_center_advance(
 
     Returns:
       The selection, with `min(upto, M, eligible points)` slots filled.
+
+    Raises:
+      ValueError: if the points are not those of the selection, or a size is not positive.
     """
+    checks.same_points(points, selection)
+    checks.positive("such as 2048", pool_size=pool_size)
+    checks.positive("such as 128", block_size=block_size)
     points = linalg.at_least_float32(points)
     num_points, num_slots = points.shape[0], selection.indices.shape[0]
     norms = jnp.sum(points**2, axis=-1)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
+from sgfr_jax import checks, linalg, types
 from sgfr_jax.samplers import eligibility
 from sgfr_jax.samplers.l1_cost import l1_cost
 
@@ -116,8 +116,9 @@ def self_representation_advance(
       The selection, with `min(upto, M, eligible points)` slots filled.
 
     Raises:
-      ValueError: if `pool_size` is not positive.
+      ValueError: if the points are not those of the selection, or `pool_size` is not positive.
     """
+    checks.same_points(points, selection)
     points = linalg.at_least_float32(points)
     num_points, num_slots = points.shape[0], selection.indices.shape[0]
     if pool_size < 1:

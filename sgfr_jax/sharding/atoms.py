@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from sgfr_jax import linalg, reconstruction, types
+from sgfr_jax import checks, linalg, reconstruction, types
 from sgfr_jax.sharding.mesh import ATOMS, DATA, pad_rows
-from sgfr_jax.solvers import Solve, checks
+from sgfr_jax.solvers import Solve
 
 
 def score_over_atoms(

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg
-from sgfr_jax.solvers import checks
+from sgfr_jax import checks, linalg
 
 # The least ridge, in roundings of the trace.
 _LEAST_RIDGE = 4
@@ -43,6 +42,7 @@ def affine_ridge(
     Returns:
       `[K]`; 0 where not valid. A target that equals its whole support gets equal coefficients.
     """
+    checks.support(target, support, valid)
     checks.positive("such as 1e-3", ridge=ridge)
     differences = jnp.where(valid[:, None], target[None] - support, 0)
     gram = jnp.matmul(differences, differences.T, precision=linalg.HIGHEST)
@@ -74,6 +74,7 @@ def ridge(
     Returns:
       `[K]`; 0 where not valid.
     """
+    checks.support(target, support, valid)
     checks.positive("such as 1e-3", ridge=ridge)
     support = jnp.where(valid[:, None], support, 0)
     gram = jnp.matmul(support, support.T, precision=linalg.HIGHEST)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
-from sgfr_jax.solvers import checks
+from sgfr_jax import checks, linalg, types
 
 Search = Callable[..., jax.Array]
 Solve = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -60,5 +59,5 @@ def nearest(target: jax.Array, support: jax.Array, valid: jax.Array) -> jax.Arra
     Returns:
       `[K]`.
     """
-    del support
+    checks.support(target, support, valid)
     return jnp.zeros(valid.shape, target.dtype).at[0].set(valid[0])

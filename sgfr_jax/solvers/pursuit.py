@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
-from sgfr_jax.solvers import checks, restricted
+from sgfr_jax import checks, linalg, types
+from sgfr_jax.solvers import restricted
 
 
 def omp(

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
-from sgfr_jax.solvers import checks
+from sgfr_jax import checks, linalg, types
 
 # What the Gram matrix is raised by to factorise, in roundings of its trace: those of a sum over
 # thousands of atoms that coincide add up to more than ten.

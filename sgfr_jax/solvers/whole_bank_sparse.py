@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
-from sgfr_jax.solvers import active_set, checks
+from sgfr_jax import checks, linalg, types
+from sgfr_jax.solvers import active_set
 
 
 class ElasticNetSolution(NamedTuple):
