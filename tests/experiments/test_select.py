@@ -5,7 +5,7 @@ import pytest
 
 from experiments import config, run, select, synthetic
 from experiments.choices import ConfigError
-from sgfr_jax.datasets import Category, Example, synthesis
+from sgfr_jax.datasets import Category, Example, defects, synthesis
 from tests.experiments.conftest import SMALL
 
 
@@ -55,7 +55,8 @@ def test_validation_images_are_never_fitted_on(rng):
     held_out = {e.name for e in nominal}
     assert not held_out & {e.name for e in found.train}
     assert all(e.name.split(" on ")[1] in held_out for e in defective)
-    assert {e.kind.split()[0] for e in defective} > set(synthesis.KINDS)
+    kinds = {e.kind.split()[0] for e in defective}
+    assert kinds == {*synthesis.KINDS, *defects.DEFECTS}
     # A detector draws its own with another seed.
     from experiments import loading
 
