@@ -71,8 +71,8 @@ def number_of_atoms(name: str, value: int, bank: types.Bank) -> None:
     num_atoms = bank.atoms.shape[0]
     if not 1 <= value <= num_atoms:
         raise ValueError(
-            f"{name}={value}, but the bank has {num_atoms} atoms {bank.atoms.shape};"
-            f" use 1 to {num_atoms}, or a larger bank"
+            f"{name}={value}, but the bank has {num_atoms} atoms;"
+            f" use 1 to {num_atoms}, or a larger bank than atoms {bank.atoms.shape}"
         )
 
 
