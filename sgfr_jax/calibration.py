@@ -5,6 +5,8 @@ coarsely; and features near the border of an image, where convolutions meet padd
 those inside. The residuals of nominal patches that the bank has not seen (`score_held_out`) tell
 both. A calibrated score is a number of nominal standard deviations, which makes banks of different
 levels and scales comparable, so that their maps can be averaged.
+
+It is this project's own, not the paper's.
 """
 
 from typing import NamedTuple
@@ -53,7 +55,8 @@ def calibrate(
         padded does not count, and the border is the image's. None: all.
 
     Returns:
-      A `Calibration`, finite even where all scores are zero.
+      A `Calibration`, finite even where all scores are zero; all NaN if a score that counts is,
+      since the common scale takes part in every other.
 
     Raises:
       ValueError: if shapes do not fit, `prior` is not positive or `rings` is negative.
@@ -66,10 +69,11 @@ def calibrate(
     if not prior > 0 or rings < 0:
         raise ValueError(f"prior={prior} must be positive, and rings={rings} not negative")
     ring, shown = _rings(scores.shape, rings, extents)
-    common = jnp.sum(scores * shown) / jnp.sum(shown)
-    common = jnp.where(common > 0, common, 1)
+    scores = jnp.where(shown > 0, scores, 0)
+    common = jnp.sum(scores) / jnp.sum(shown)
+    common = jnp.where(common == 0, 1, common)
     counts = jnp.zeros(num_atoms).at[owners].add(shown)
-    sums = jnp.zeros(num_atoms).at[owners].add(scores * shown)
+    sums = jnp.zeros(num_atoms).at[owners].add(scores)
     # A patch that alone made its atom's scale would always look ordinary.
     others = (sums[owners] - scores + prior * common) / (counts[owners] - 1 + prior)
     relative = scores / others

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, self_expression, types
+from sgfr_jax import checks, linalg, self_expression, types
 
 
 def self_representation_error(
@@ -16,6 +16,8 @@ def self_representation_error(
     chunk_size: int = 256,
 ) -> jax.Array:
     """The share of every nominal point that the bank cannot express, `|x - A^T c| / |x|`.
+
+    The self-expressiveness of a union of subspaces (Elhamifar and Vidal 2013), measured.
 
     Args:
       points: `[N, D]`.
@@ -34,6 +36,7 @@ def self_representation_error(
       ValueError: if shapes do not fit, or what `code` raises.
     """
     _check_points(points, weights, bank.atoms)
+    bank = types.clear_padding(bank)
     own = jnp.arange(len(points), dtype=jnp.int32) if held_in else jnp.full(len(points), -1)
 
     def of_one(point: jax.Array, weight: jax.Array, own: jax.Array) -> jax.Array:
@@ -57,6 +60,8 @@ def covering_radius(
 ) -> jax.Array:
     """The largest distance from a point to its nearest atom: what k-center makes small.
 
+    `max_n min_m |x_n - a_m|` (Gonzalez 1985).
+
     Args:
       points: `[N, D]`.
       weights: `[N]`; 0 for padding.
@@ -79,7 +84,7 @@ def covering_radius(
 
 
 def atoms_used(code: types.Code, *, threshold: float = 0.01) -> jax.Array:
-    """How many atoms each target's code uses.
+    """How many atoms each target's code uses, `#{k: |c_k| > threshold max_j |c_j|}`.
 
     Args:
       code: of `N` targets.
@@ -99,7 +104,7 @@ def atoms_used(code: types.Code, *, threshold: float = 0.01) -> jax.Array:
 
 
 def effective_atoms(code: types.Code) -> jax.Array:
-    """How many atoms a code uses, by weight: `|c|_1^2 / |c|_2^2`.
+    """How many atoms a code uses, by weight: `|c|_1^2 / |c|_2^2` (a sparsity measure: Hoyer 2004).
 
     Args:
       code: of `N` targets.
@@ -160,7 +165,7 @@ def conditioning(
     """The condition number of each target's local Gram matrix, which `affine_ridge` factorises.
 
     Of `G = Z Z^T` with `Z_k = z - a_k` over the atoms that the code uses, without the penalty,
-    from the singular values of `Z`.
+    from the singular values of `Z`, `(s_max / s_min)^2` (Golub and Van Loan 2013).
 
     Args:
       targets: `[N, D]`.
@@ -187,6 +192,7 @@ def conditioning(
             f"the code must be of the targets {targets.shape}, got coefficients"
             f" {code.coefficients.shape}"
         )
+    checks.floating(targets=targets, atoms=bank.atoms)
     targets, atoms = linalg.at_least_float32(targets), linalg.at_least_float32(bank.atoms)
 
     def of_one(target: jax.Array, code: types.Code) -> jax.Array:
@@ -209,3 +215,4 @@ def _check_points(points, weights, atoms) -> None:
             "points must be [N, D] with the atoms' D and weights [N],"
             f" got points {points.shape}, weights {weights.shape} and atoms {atoms.shape}"
         )
+    checks.floating(points=points, atoms=atoms)

@@ -60,6 +60,7 @@ def explain(
         )
     if num_atoms < 1:
         raise ValueError(f"num_atoms={num_atoms}; it must be positive")
+    bank = types.clear_padding(bank)
     found = code(patches, bank)
     residual = reconstruction.residual(patches, bank.atoms, found)
     norms = jnp.sqrt(jnp.sum(linalg.at_least_float32(bank.atoms) ** 2, axis=-1))

@@ -59,7 +59,7 @@ def apply(rows: np.ndarray, columns: np.ndarray, grid: jax.Array) -> jax.Array:
       grid: `[B, h, w, D]`.
 
     Returns:
-      `[B, H, W, D]`, float32 at least.
+      `[B, H, W, D]`, float32 at least. NaN spreads over its grid, also through zeros.
     """
     grid = linalg.at_least_float32(grid)
     rows, columns = (jnp.asarray(matrix, grid.dtype) for matrix in (rows, columns))

@@ -49,7 +49,7 @@ def nominal_level(
     """
     if not 0 <= quantile <= 1:
         raise ValueError(f"quantile={quantile}; it must be 0 to 1")
-    bank = jax.tree.map(jnp.asarray, bank)
+    bank = types.clear_padding(jax.tree.map(jnp.asarray, bank))
     slots = jnp.arange(len(bank.atoms), dtype=jnp.int32)
     others = bank._replace(indices=slots)
 

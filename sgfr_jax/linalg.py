@@ -75,12 +75,17 @@ def nearest(
       ValueError: if shapes do not fit or `num_neighbors` is not in `1..M`.
     """
     check_search(targets, atoms, weights, num_neighbors)
-    offsets = jnp.where(weights > 0, -0.5 * jnp.sum(atoms**2, axis=-1), -jnp.inf)
-    closeness = jnp.matmul(targets, atoms.T, precision=HIGHEST) + offsets[None]
+    closeness = jnp.matmul(targets, atoms.T, precision=HIGHEST)
+    closeness = rank_padding_last(closeness - 0.5 * jnp.sum(atoms**2, axis=-1)[None], weights)
     # Held together: where a caller slices the indices, XLA would move the slice into the search
     # and then sort all of `[N, M]`, nineteen times as slow on a CPU.
     indices = jax.lax.optimization_barrier(jax.lax.top_k(closeness, num_neighbors)[1])
     return indices.astype(jnp.int32)
+
+
+def rank_padding_last(closeness: jax.Array, weights: jax.Array) -> jax.Array:
+    """Closeness `[N, M]` to atoms of `weights [M]`: -inf to padding, even where it holds NaN."""
+    return jnp.where(weights[None] > 0, closeness, -jnp.inf)
 
 
 def nearest_distances(

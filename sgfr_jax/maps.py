@@ -24,7 +24,8 @@ def anomaly_map(
         scores of padding do not count, and the map carries on the image's there. None: all.
 
     Returns:
-      `[B, H, W]`, in the unit of the scores and within their range.
+      `[B, H, W]`, in the unit of the scores and within their range; all NaN where a score of the
+      image is, as in `patches.merge_levels`.
 
     Raises:
       ValueError: if scores are not `[B, h, w]` or sigma is negative.

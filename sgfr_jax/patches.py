@@ -20,7 +20,8 @@ def merge_levels(levels: Mapping[str, jax.Array], grid: tuple[int, int]) -> jax.
       grid: `(h, w)` of the result.
 
     Returns:
-      `[B, h, w, D]` with `D = sum D_l`.
+      `[B, h, w, D]` with `D = sum D_l`. NaN in a cell makes that feature NaN in the whole image,
+      by a product with matrices that are mostly zeros (`filters.apply`); other images stay.
 
     Raises:
       ValueError: if a level is not `[B, h, w, D]` or batches differ.

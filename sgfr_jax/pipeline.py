@@ -66,6 +66,7 @@ def score_and_owner(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}; it must be positive, or None")
     bank = jax.tree.map(jnp.asarray, bank)  # NumPy's, as of a file, cannot be indexed by tracers
+    bank = types.clear_padding(bank)
 
     def of_chunk(targets: jax.Array):
         found = code(targets, bank)
@@ -110,8 +111,16 @@ def score_held_out(
     Returns:
       Scores and owners as of `score_and_owner`, `[B, P]` each. An image that gave all atoms is left
       with none: its code is empty, and its residual the patch itself.
+
+    Raises:
+      ValueError: if there is not one source for every atom, or as `score`.
     """
     bank, sources = jax.tree.map(jnp.asarray, (bank, sources))
+    if sources.shape != bank.weights.shape:
+        raise ValueError(
+            f"sources must be [M], the image of every atom, got {sources.shape} for atoms"
+            f" {bank.atoms.shape}"
+        )
 
     def of_image(image):
         targets, number = image

@@ -10,12 +10,20 @@ def reconstruct(atoms: jax.Array, code: types.Code) -> jax.Array:
     """The features that a code stands for, `A^T c`.
 
     Args:
-      atoms: `[M, D]`.
+      atoms: `[M, D]`; finite, padding too: see `types.clear_padding`.
       code: of `N` targets, over atoms that it names or, without indices, over all of them.
 
     Returns:
       `[N, D]`.
+
+    Raises:
+      ValueError: if a code over all atoms is one of another number of them.
     """
+    if code.indices is None and code.coefficients.shape[-1] != atoms.shape[0]:
+        raise ValueError(
+            f"coefficients {code.coefficients.shape} without indices must be [N, M], one for each"
+            f" of the atoms {atoms.shape}; give the bank that the code was made with"
+        )
     if code.indices is None:
         return jnp.matmul(code.coefficients, atoms, precision=linalg.HIGHEST)
     return jnp.einsum(
@@ -34,6 +42,11 @@ def residual(targets: jax.Array, atoms: jax.Array, code: types.Code) -> jax.Arra
     Returns:
       `[N, D]`.
     """
+    if targets.ndim != 2 or targets.shape[1:] != atoms.shape[1:]:
+        raise ValueError(
+            f"targets must be [N, D] with the atoms' D, got targets {targets.shape}"
+            f" and atoms {atoms.shape}"
+        )
     return targets - reconstruct(atoms, code)
 
 

@@ -98,13 +98,13 @@ def approximate(
 
 def _reduced_closeness(targets, atoms, weights) -> jax.Array:
     """What `linalg.nearest` ranks by, of factors in bfloat16 and sums in float32; `[N, M]`."""
-    offsets = jnp.where(weights > 0, -0.5 * jnp.sum(atoms**2, axis=-1), -jnp.inf)
+    offsets = -0.5 * jnp.sum(atoms**2, axis=-1)
     products = jnp.matmul(
         targets.astype(jnp.bfloat16),
         atoms.astype(jnp.bfloat16).T,
         preferred_element_type=jnp.float32,
     )
-    return products + offsets[None].astype(jnp.float32)
+    return linalg.rank_padding_last(products + offsets[None].astype(jnp.float32), weights)
 
 
 def _rank(targets, atoms, weights, proposed, num_neighbors) -> jax.Array:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, samplers, types
+from sgfr_jax import checks, linalg, samplers, types
 
 
 class Core(NamedTuple):
@@ -36,7 +36,12 @@ def empty(num_atoms: int, num_features: int) -> Core:
     Args:
       num_atoms: `M`.
       num_features: `D`.
+
+    Raises:
+      ValueError: if a number is not positive.
     """
+    checks.positive("such as 1000", num_atoms=num_atoms)
+    checks.positive("such as 272", num_features=num_features)
     return Core(
         atoms=jnp.zeros((num_atoms, num_features), jnp.float32),
         weights=jnp.zeros(num_atoms, jnp.float32),
@@ -83,7 +88,14 @@ def fold(key: jax.Array, core: Core, patches: jax.Array, weights: jax.Array) -> 
 
 
 def uncovered(core: Core) -> Core:
-    """The same atoms, standing for nothing yet: where a second pass over the patches begins."""
+    """The same atoms, standing for nothing yet: where a second pass over the patches begins.
+
+    Args:
+      core: `M` atoms.
+
+    Returns:
+      The core with a reach `[M]` of 0 and nothing seen.
+    """
     return core._replace(reach=jnp.zeros_like(core.reach), seen=jnp.zeros_like(core.seen))
 
 
@@ -111,14 +123,27 @@ def cover(core: Core, patches: jax.Array, weights: jax.Array) -> Core:
 
 
 def to_bank(core: Core) -> types.Bank:
-    """The core as a bank to score with."""
+    """The core as a bank to score with.
+
+    Args:
+      core: `M` atoms.
+
+    Returns:
+      A `Bank` of the `M` atoms `[M, D]`, whose indices count the patches seen.
+    """
     return types.Bank(core.atoms, core.weights, core.indices)
 
 
 def covering_radius(core: Core) -> jax.Array:
-    """No patch seen lies farther than this from its nearest atom; `[]`.
+    """No patch seen lies farther than this from its nearest atom: `max_n min_m |x_n - a_m|`.
 
     After `fold` it is a bound, after `cover` the largest such distance itself.
+
+    Args:
+      core: `M` atoms, with their reach.
+
+    Returns:
+      `[]`.
     """
     return jnp.max(core.reach)
 
@@ -133,6 +158,7 @@ def _check(core: Core, patches: jax.Array, weights: jax.Array) -> None:
         raise ValueError(
             f"weights must be [N], one for each patch, got {weights.shape} and {patches.shape}"
         )
+    checks.floating(patches=patches)
 
 
 def _known(patches: jax.Array, weights: jax.Array) -> jax.Array:

@@ -68,6 +68,15 @@ def make_bank(patches: jax.Array, selection: Selection) -> Bank:
     return Bank(atoms, selection.weights, selection.indices)
 
 
+def clear_padding(bank: Bank) -> Bank:
+    """The bank with zeros for its padding atoms, whatever they hold.
+
+    Their coefficients are 0, but what is rebuilt with them would be NaN where they are: 0 times NaN
+    is NaN.
+    """
+    return bank._replace(atoms=jnp.where(bank.weights[:, None] > 0, bank.atoms, 0))
+
+
 def subspace_bank(subspaces: Subspaces) -> Bank:
     """The bank of all subspaces' atoms: of each its mean, then the rows of its basis.
 

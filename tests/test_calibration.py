@@ -56,6 +56,24 @@ def test_agrees_with_the_definitions(rng, shape, rings):
         np.testing.assert_allclose(found.spread, spread, rtol=1e-4)
 
 
+def test_nan_is_not_calibrated_away(rng):
+    """Not silently: without it the other atoms would have another scale."""
+    scores, owners = rng.gamma(2.0, size=(3, 6, 6)), rng.integers(0, 2, (3, 6, 6))
+    scores[1, 2, 3] = np.nan
+    found = calibration.calibrate(jnp.float32(scores), jnp.asarray(owners), 4)
+    for part in found:
+        assert np.isnan(part).all()
+
+
+def test_nan_in_padding_does_not_count(rng):
+    scores, owners = rng.gamma(2.0, size=(2, 6, 6)), jnp.asarray(rng.integers(0, 2, (2, 6, 6)))
+    extents = jnp.float32([[1.0, 1.0], [0.5, 1.0]])
+    expected = calibration.calibrate(jnp.float32(scores), owners, 2, extents=extents)
+    scores[1, 3:] = np.nan
+    found = calibration.calibrate(jnp.float32(scores), owners, 2, extents=extents)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_nominal_scores_of_one_distribution_come_out_standard(rng):
     owners = rng.integers(0, 4, (50, 8, 8))
     # Rough atoms and a rough border: what calibration is there to even out.

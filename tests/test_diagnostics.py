@@ -1,5 +1,6 @@
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,6 +53,16 @@ class TestSelfRepresentationError:
             points, weights, bank_of([[1.0, 0.0]]), code=NEAREST, held_in=False
         )
         np.testing.assert_array_equal(found, [0, np.inf, np.nan, 0])
+
+    def test_padding_atoms_may_hold_anything(self):
+        for code in (NEAREST, partial(solvers.whole_bank_ridge, ridge=RIDGE)):
+            spoiled, clean = (
+                diagnostics.self_representation_error(
+                    jnp.eye(2), jnp.ones(2), bank_of([[held, 0], [3.0, 1.0]], [0, 1]), code=code
+                )
+                for held in (np.nan, 0)
+            )
+            np.testing.assert_array_equal(spoiled, clean)
 
     def test_shapes_that_do_not_fit_are_refused(self):
         with pytest.raises(ValueError, match=r"\(4, 2\).*\(4,\).*\(3, 3\)"):
@@ -131,6 +142,25 @@ class TestShareInsideSubspace:
             diagnostics.share_inside_subspace(code, jnp.zeros(2, int), num_subspaces=2)
         with pytest.raises(ValueError, match="num_subspaces=0"):
             diagnostics.share_inside_subspace(code, jnp.zeros(3, int), num_subspaces=0)
+
+
+@pytest.mark.parametrize("name", ["error", "radius", "conditioning"])
+def test_many_banks_at_once_equal_the_loop_and_compile_once(rng, name):
+    def judge(points, weights, atoms):
+        bank = bank_of(atoms)
+        if name == "error":
+            return diagnostics.self_representation_error(points, weights, bank, code=CODE)
+        if name == "radius":
+            return diagnostics.covering_radius(points, weights, bank)
+        return diagnostics.conditioning(points, bank, CODE(points, bank))
+
+    points, atoms = (jnp.float32(rng.normal(size=(2, num, 6))) for num in (12, 5))
+    weights = jnp.ones((2, 12)).at[1, 8:].set(0)
+    mapped = jax.jit(jax.vmap(judge))(points, weights, atoms)
+    one = jax.jit(judge)
+    for i in range(2):
+        np.testing.assert_allclose(mapped[i], one(points[i], weights[i], atoms[i]), rtol=1e-3)
+    assert one._cache_size() == 1
 
 
 class TestConditioning:

@@ -63,6 +63,13 @@ def test_a_map_that_holds_nan_scores_nan(extents, share):
     np.testing.assert_array_equal(scores, [np.nan] * 2 + [1])
 
 
+def test_nan_spoils_its_own_image_and_no_other():
+    scores = jnp.ones((2, 8, 8)).at[0, 2, 3].set(jnp.nan)
+    found = maps.anomaly_map(scores, (64, 64), sigma=4.0)
+    assert np.isnan(found[0]).all()
+    np.testing.assert_allclose(found[1], 1, rtol=1e-5)
+
+
 def test_nan_in_padding_does_not_count():
     found = jnp.ones((1, 64, 64)).at[0, 40].set(jnp.nan)
     np.testing.assert_array_equal(maps.image_score(found, jnp.float32([[0.5, 1.0]])), [1])

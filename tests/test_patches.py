@@ -33,6 +33,13 @@ def test_levels_are_averaged_resized_and_concatenated(rng):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_nan_spoils_its_own_feature_and_image():
+    level = jnp.ones((2, 8, 8, 3)).at[0, 2, 3, 1].set(jnp.nan)
+    found = np.isnan(patches.merge_levels({"a": level}, (4, 4)))
+    np.testing.assert_array_equal(found[0].mean(axis=(0, 1)), [0, 1, 0])
+    assert not found[1].any()
+
+
 def test_one_cell():
     found = patches.merge_levels({"a": jnp.full((1, 1, 1, 2), 3.0)}, (1, 1))
     np.testing.assert_allclose(found, 3.0 / 9)

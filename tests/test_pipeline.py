@@ -152,3 +152,11 @@ def test_a_bank_in_arrays_of_numpy_serves_too(rng, code):
         ),
     ):
         np.testing.assert_array_equal(score(plain), score(bank))
+
+
+def test_every_atom_has_a_source():
+    bank = sgfr.Bank(jnp.ones((4, 3)), jnp.ones(4), jnp.arange(4))
+    with pytest.raises(ValueError, match=r"got \(2,\) for atoms \(4, 3\)"):
+        sgfr.score_held_out(
+            bank, jnp.zeros(2, int), jnp.ones((1, 2, 3)), jnp.zeros(1, int), code=NEAREST
+        )

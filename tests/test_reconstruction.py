@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from sgfr_jax import reconstruction, types
 
@@ -32,3 +33,11 @@ def test_a_code_without_indices_is_over_all_atoms():
     np.testing.assert_allclose(reconstruction.reconstruct(ATOMS, code), [[3, -2, 0], [0, 0, 3]])
     targets = jnp.float32([[3, 1, 4], [0, 0, 3]])
     np.testing.assert_allclose(reconstruction.residual_norm(targets, ATOMS, code), [5, 0])
+
+
+def test_a_code_of_another_bank_and_other_features_are_refused():
+    code = types.Code(None, jnp.ones((2, 5)))
+    with pytest.raises(ValueError, match=r"\(2, 5\) without indices .* \(3, 4\)"):
+        reconstruction.reconstruct(jnp.ones((3, 4)), code)
+    with pytest.raises(ValueError, match=r"targets \(2, 6\) and atoms \(5, 4\)"):
+        reconstruction.residual(jnp.ones((2, 6)), jnp.ones((5, 4)), code)

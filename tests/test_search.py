@@ -54,6 +54,18 @@ def test_neighbours_come_in_order_and_padding_last(find):
 
 
 @every
+@pytest.mark.parametrize("rubbish", [np.nan, np.inf, -np.inf])
+def test_padding_may_hold_anything(find, rng, rubbish):
+    """More of it than is proposed to spare, and before the atoms."""
+    targets, atoms = patches(rng, 20), patches(rng, 60)
+    atoms[:30] = rubbish
+    weights = jnp.float32(np.arange(60) >= 30)
+    found = find(jnp.asarray(targets), jnp.asarray(atoms), weights, num_neighbors=5)
+    expected = np.argsort(cdist(targets, atoms[30:]), axis=1)[:, :5] + 30
+    np.testing.assert_array_equal(found, expected)
+
+
+@every
 def test_padding_is_never_among_the_neighbours(find, rng):
     targets, atoms = patches(rng, 20), patches(rng, 60)
     weights = np.float32(rng.random(60) < 0.3)

@@ -152,3 +152,11 @@ def test_weights_that_do_not_fit_are_refused():
     for function in (partial(streaming.fold, KEY), streaming.cover):
         with pytest.raises(ValueError, match=r"\(3,\) and \(4, 3\)"):
             function(streaming.empty(5, 3), jnp.ones((4, 3)), jnp.ones(3))
+
+
+def test_a_core_has_a_size_and_patches_are_floating():
+    with pytest.raises(ValueError, match="num_atoms=0; it must be positive"):
+        streaming.empty(0, 4)
+    with pytest.raises(ValueError, match=r"patches \(5, 4\) are int32"):
+        core = streaming.empty(3, 4)
+        streaming.fold(jax.random.key(0), core, jnp.ones((5, 4), jnp.int32), jnp.ones(5))

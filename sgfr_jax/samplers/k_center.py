@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
+from sgfr_jax import checks, linalg, types
 from sgfr_jax.samplers import eligibility
 
 
@@ -14,7 +14,8 @@ def greedy_k_center(
 ) -> types.Selection:
     """Farthest-first traversal: every choice is the point farthest from all earlier ones.
 
-    A 2-approximation of the smallest covering radius (Gonzalez 1985), the coreset of PatchCore
+    `i_{m+1} = argmax_n min_{j <= m} |x_n - x_{i_j}|`: a
+    2-approximation of the smallest covering radius (Gonzalez 1985), the coreset of PatchCore
     (Roth et al. 2022). The first choice is random. The whole of `k_center_start` and
     `k_center_advance`, which callers use apart to show progress or to grow a bank.
 
@@ -36,7 +37,20 @@ def greedy_k_center(
 def k_center_start(
     key: jax.Array, points: jax.Array, weights: jax.Array, num: int
 ) -> types.Selection:
-    """A `Selection` of `num` slots with the first, random choice made; see `greedy_k_center`."""
+    """The first, random choice of `greedy_k_center`.
+
+    Args:
+      key: consumed.
+      points: `[N, D]`.
+      weights: `[N]`; 0 for padding.
+      num: `M`, how many are to be chosen in all.
+
+    Returns:
+      A `Selection` of `M` slots, the first of them filled, to go on from with `k_center_advance`.
+
+    Raises:
+      ValueError: as `greedy_k_center`.
+    """
     points, eligible = eligibility.check(points, weights, num)
     draws = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
     first = jnp.argmax(draws).astype(jnp.int32)
@@ -76,7 +90,13 @@ def k_center_advance(
 
     Returns:
       The selection, with `min(upto, M, eligible points)` slots filled.
+
+    Raises:
+      ValueError: if the points are not those of the selection, or a size is not positive.
     """
+    checks.same_points(points, selection)
+    checks.positive("such as 2048", pool_size=pool_size)
+    checks.positive("such as 128", block_size=block_size)
     points = linalg.at_least_float32(points)
     num_points, num_slots = points.shape[0], selection.indices.shape[0]
     norms = jnp.sum(points**2, axis=-1)

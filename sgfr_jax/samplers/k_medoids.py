@@ -17,8 +17,9 @@ _ROWS = 1024
 def d2_sampling(key: jax.Array, points: jax.Array, weights: jax.Array, num: int) -> types.Selection:
     """Every choice is drawn with the odds of the squared distance to all earlier ones.
 
-    The seeding of k-means++ (Arthur and Vassilvitskii 2007): between `uniform` and
-    `greedy_k_center`. It reads all points for every choice.
+    `P(n) = d_n^2 / sum_k d_k^2` with `d_n = min_j |x_n - x_{i_j}|`, the seeding of
+    k-means++ (Arthur and Vassilvitskii 2007): between `uniform` and `greedy_k_center`. It reads all
+    points for every choice.
 
     Args:
       key: consumed.

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
+from sgfr_jax import checks, linalg, types
 
 # Looks at all exemplars, at most; Newton steps between two looks, at most; and sweeps of coordinate
 # descent before each step.
@@ -40,19 +40,13 @@ def l1_cost(
       `[N]`; NaN where the target is.
 
     Raises:
-      ValueError: if shapes do not fit or a hyperparameter is not positive.
+      ValueError: if shapes do not fit, the bank is empty, numbers are not floating, or a
+        hyperparameter is not positive.
     """
-    targets, atoms = linalg.at_least_float32(targets), linalg.at_least_float32(bank.atoms)
-    if targets.ndim != 2 or targets.shape[1:] != atoms.shape[1:]:
-        raise ValueError(
-            f"targets must be [N, D] with the atoms' D, got targets {targets.shape}"
-            f" and atoms {atoms.shape}"
-        )
-    if not fidelity > 0 or support_size < 1 or not tolerance > 0:
-        raise ValueError(
-            f"fidelity={fidelity}, support_size={support_size} and tolerance={tolerance} must be"
-            " positive, such as 10, 32 and 1e-4"
-        )
+    targets, atoms = checks.targets_and_atoms(targets, bank)
+    checks.positive("such as 10", fidelity=fidelity)
+    checks.positive("such as 32", support_size=support_size)
+    checks.positive("such as 1e-4", tolerance=tolerance)
     support_size = min(support_size, atoms.shape[0])
     valid = bank.weights > 0
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
+from sgfr_jax import checks, linalg, types
 from sgfr_jax.samplers import eligibility
 from sgfr_jax.samplers.l1_cost import l1_cost
 
@@ -56,7 +56,22 @@ def self_representation(
 def self_representation_start(
     key: jax.Array, points: jax.Array, weights: jax.Array, num: int, *, cost: Cost = l1_cost
 ) -> types.Selection:
-    """A `Selection` of `num` slots with the first, random choice; see `self_representation`."""
+    """The first, random choice of `self_representation`.
+
+    Args:
+      key: consumed.
+      points: `[N, D]`.
+      weights: `[N]`; 0 for padding.
+      num: `M`, how many are to be chosen in all.
+      cost: as of `self_representation`.
+
+    Returns:
+      A `Selection` of `M` slots, the first of them filled and `distances` the costs `[N]` over it,
+      to go on from with `self_representation_advance`.
+
+    Raises:
+      ValueError: as `self_representation`.
+    """
     points, eligible = eligibility.check(points, weights, num)
     draws = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
     first = jnp.argmax(draws).astype(jnp.int32)
@@ -101,8 +116,9 @@ def self_representation_advance(
       The selection, with `min(upto, M, eligible points)` slots filled.
 
     Raises:
-      ValueError: if `pool_size` is not positive.
+      ValueError: if the points are not those of the selection, or `pool_size` is not positive.
     """
+    checks.same_points(points, selection)
     points = linalg.at_least_float32(points)
     num_points, num_slots = points.shape[0], selection.indices.shape[0]
     if pool_size < 1:

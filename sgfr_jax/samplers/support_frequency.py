@@ -27,7 +27,8 @@ def support_frequency(
 
     Every point is coded over the candidates, never with itself. A candidate's use is the sum of
     the absolute values of its coefficients; what nothing else resembles is never used, so this
-    chooses the common where `greedy_k_center` chooses the rare.
+    chooses the common where `greedy_k_center` chooses the rare. This project's own, by what
+    prunes dictionaries too, the use of an atom (Aharon, Elad and Bruckstein 2006).
 
     Args:
       key: consumed by `propose`.

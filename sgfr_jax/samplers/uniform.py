@@ -10,6 +10,9 @@ from sgfr_jax.samplers import eligibility
 def uniform(key: jax.Array, points: jax.Array, weights: jax.Array, num: int) -> types.Selection:
     """A uniform random subset, without replacement.
 
+    Every subset has probability `1 / binomial(N, M)`: the `M` smallest of `N` random keys (simple
+    random sampling: Cochran 1977, chapter 2).
+
     Args:
       key: consumed.
       points: `[N, D]`.

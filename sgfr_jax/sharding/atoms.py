@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from sgfr_jax import linalg, reconstruction, types
+from sgfr_jax import checks, linalg, reconstruction, types
 from sgfr_jax.sharding.mesh import ATOMS, DATA, pad_rows
-from sgfr_jax.solvers import Solve, checks
+from sgfr_jax.solvers import Solve
 
 
 def score_over_atoms(
@@ -39,7 +39,7 @@ def score_over_atoms(
     Raises:
       ValueError: as `solvers.local_code`, and if the mesh does not divide the shapes.
     """
-    patches, atoms = checks.targets_and_atoms(patches, bank)
+    patches, atoms = checks.targets_and_atoms(patches, types.clear_padding(bank))
     checks.number_of_atoms("num_neighbors", num_neighbors, bank)
     parts, splits = mesh.shape[ATOMS], mesh.shape[DATA]
     if atoms.shape[0] % parts or patches.shape[0] % splits:

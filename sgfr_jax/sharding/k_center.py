@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from sgfr_jax import linalg, types
+from sgfr_jax import checks, linalg, types
 from sgfr_jax.samplers import eligibility, k_center
 from sgfr_jax.sharding.mesh import DATA
-from sgfr_jax.solvers import checks
 
 
 class Traversal(NamedTuple):

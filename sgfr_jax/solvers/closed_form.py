@@ -5,8 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg
-from sgfr_jax.solvers import checks
+from sgfr_jax import checks, linalg
+
+# The least ridge, in roundings of the trace.
+_LEAST_RIDGE = 4
 
 # `(matrix [K, K], vector [K]) -> [K]`, for a symmetric positive definite matrix.
 LinearSolve = Callable[[jax.Array, jax.Array], jax.Array]
@@ -32,13 +34,15 @@ def affine_ridge(
       target: `[D]`.
       support: `[K, D]`.
       valid: `[K]` bool; False for padding.
-      ridge: the penalty relative to the mean squared difference. Positive, and not below about
-        1e-6: with more atoms than features float32 needs that much to factorise the Gram matrix.
+      ridge: the penalty relative to the mean squared difference; positive. Below `4 K eps` (5e-6
+        for 10 atoms in float32) it counts as that, which it takes to factorise the Gram matrix of
+        dependent atoms, such as duplicates or more than there are features.
       linear_solve: what solves the `K` equations.
 
     Returns:
       `[K]`; 0 where not valid. A target that equals its whole support gets equal coefficients.
     """
+    checks.support(target, support, valid)
     checks.positive("such as 1e-3", ridge=ridge)
     differences = jnp.where(valid[:, None], target[None] - support, 0)
     gram = jnp.matmul(differences, differences.T, precision=linalg.HIGHEST)
@@ -57,7 +61,8 @@ def ridge(
 ) -> jax.Array:
     """Free coefficients: the target against the linear span of its support.
 
-    `min_c |z - A^T c|^2 + ridge tr(A A^T)/K |c|^2`, solved from its normal equations.
+    `min_c |z - A^T c|^2 + ridge tr(A A^T)/K |c|^2` (Hoerl and Kennard 1970), solved from its normal
+    equations.
 
     Args:
       target: `[D]`.
@@ -69,6 +74,7 @@ def ridge(
     Returns:
       `[K]`; 0 where not valid.
     """
+    checks.support(target, support, valid)
     checks.positive("such as 1e-3", ridge=ridge)
     support = jnp.where(valid[:, None], support, 0)
     gram = jnp.matmul(support, support.T, precision=linalg.HIGHEST)
@@ -78,6 +84,7 @@ def ridge(
 
 def _penalised(gram: jax.Array, valid: jax.Array, ridge: float) -> jax.Array:
     """The Gram matrix with its diagonal raised, and padding decoupled from the rest."""
+    ridge = jnp.maximum(ridge, _LEAST_RIDGE * gram.shape[0] * jnp.finfo(gram.dtype).eps)
     scale = jnp.trace(gram) / jnp.maximum(jnp.sum(valid), 1)
     # A support that coincides with the target has no scale of its own; any will do.
     penalty = ridge * jnp.where(scale > jnp.finfo(gram.dtype).tiny / ridge, scale, 1)

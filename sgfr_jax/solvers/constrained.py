@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg
-from sgfr_jax.solvers import active_set, checks
+from sgfr_jax import checks, linalg
+from sgfr_jax.solvers import active_set
 
 
 def nonnegative(target: jax.Array, support: jax.Array, valid: jax.Array) -> jax.Array:
@@ -20,6 +20,7 @@ def nonnegative(target: jax.Array, support: jax.Array, valid: jax.Array) -> jax.
     Returns:
       `[K]`, none negative; 0 where not valid. Of dependent atoms some have coefficient 0.
     """
+    checks.support(target, support, valid)
     support = jnp.where(valid[:, None], support, 0)
     return active_set.minimize(target, support, penalty=0.0, l1=0.0, free=False)
 
@@ -41,6 +42,7 @@ def elastic_net(
     Returns:
       `[K]`; 0 where not valid. Of dependent atoms some have coefficient 0.
     """
+    checks.support(target, support, valid)
     checks.positive("such as 0.1; without it this is `ridge`", l1=l1)
     checks.not_negative("such as 1e-3", l2=l2)
     support = jnp.where(valid[:, None], support, 0)
@@ -50,5 +52,15 @@ def elastic_net(
 
 
 def lasso(target: jax.Array, support: jax.Array, valid: jax.Array, *, l1: float) -> jax.Array:
-    """Few coefficients on the support: `elastic_net` with `l2=0` (Tibshirani 1996)."""
+    """Few coefficients on the support: `elastic_net` with `l2=0` (Tibshirani 1996).
+
+    Args:
+      target: `[D]`.
+      support: `[K, D]`.
+      valid: `[K]` bool; False for padding.
+      l1: as of `elastic_net`.
+
+    Returns:
+      `[K]`; 0 where not valid.
+    """
     return elastic_net(target, support, valid, l1=l1, l2=0.0)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
-from sgfr_jax.solvers import checks
+from sgfr_jax import checks, linalg, types
 
 Search = Callable[..., jax.Array]
 Solve = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -21,6 +20,9 @@ def local_code(
     search: Search = linalg.nearest,
 ) -> types.Code:
     """Codes every target over its `K` nearest atoms, which span its own local subspace.
+
+    With an affine penalty this is the code of locally linear embedding (Roweis and Saul 2000), and
+    of locality-constrained linear coding in its fast form (Wang et al. 2010).
 
     Args:
       targets: `[N, D]`.
@@ -45,7 +47,9 @@ def local_code(
 
 
 def nearest(target: jax.Array, support: jax.Array, valid: jax.Array) -> jax.Array:
-    """All weight on the first atom of the support, the nearest: PatchCore's residual.
+    """All weight on the first atom of the support, the nearest, `c = e_1`.
+
+    The residual is then the distance to it, `min_m |z - a_m|`: PatchCore (Roth et al. 2022).
 
     Args:
       target: `[D]`.
@@ -55,5 +59,5 @@ def nearest(target: jax.Array, support: jax.Array, valid: jax.Array) -> jax.Arra
     Returns:
       `[K]`.
     """
-    del support
+    checks.support(target, support, valid)
     return jnp.zeros(valid.shape, target.dtype).at[0].set(valid[0])

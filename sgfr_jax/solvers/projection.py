@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
-from sgfr_jax.solvers import checks
+from sgfr_jax import checks, linalg, types
 
 
 def project(targets: jax.Array, bank: types.Bank, *, rank: int) -> types.Code:

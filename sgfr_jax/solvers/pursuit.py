@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
-from sgfr_jax.solvers import checks, restricted
+from sgfr_jax import checks, linalg, types
+from sgfr_jax.solvers import restricted
 
 
 def omp(
@@ -13,7 +13,8 @@ def omp(
     """Codes every target over atoms chosen greedily, at most `K` of them.
 
     Orthogonal matching pursuit (Pati, Rezaiifar and Krishnaprasad 1993): the next atom is the one
-    at the smallest angle to the residual, then all coefficients are fitted anew by least squares.
+    at the smallest angle to the residual `r = z - A_S^T c`, `argmax_m |a_m . r| / |a_m|`, then all
+    coefficients are fitted anew by least squares, `c = argmin |z - A_S^T c|^2`.
     Atoms are normalised for this choice only; the coefficients belong to the atoms as they are. An
     atom is used once. A target is done before `K` atoms when its residual is at most `tolerance`
     of its norm, or when no atom is left that is independent of those chosen.

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
-from sgfr_jax.solvers import active_set, checks
+from sgfr_jax import checks, linalg, types
+from sgfr_jax.solvers import active_set
 
 
 class ElasticNetSolution(NamedTuple):
@@ -27,7 +27,26 @@ def elastic_net_code(
     max_iterations: int = 50,
     tolerance: float = 1e-4,
 ) -> types.Code:
-    """The code of `elastic_net_solution` alone: a coder."""
+    """The code of `elastic_net_solution` alone: a coder.
+
+    `min_c 1/2 |z - A^T c|^2 + l1 max|A z| |c|_1 + l2/2 tr(A A^T)/M |c|^2` (Zou and Hastie 2005).
+
+    Args:
+      targets: `[N, D]`.
+      bank: `M` atoms `[M, D]`.
+      l1: as of `elastic_net_solution`, and so are those that follow.
+      l2: 0 is the lasso (Tibshirani 1996).
+      max_atoms: size of the working set.
+      max_iterations: over it.
+      tolerance: relative duality gap.
+
+    Returns:
+      A `Code` with indices and coefficients `[N, K]`, `K = min(max_atoms, M)`; slots not used hold
+      index 0 and coefficient 0.
+
+    Raises:
+      ValueError: as `elastic_net_solution`.
+    """
     return elastic_net_solution(
         targets,
         bank,

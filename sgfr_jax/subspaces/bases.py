@@ -110,7 +110,15 @@ def squared_residuals(points: jax.Array, subspaces: types.Subspaces) -> jax.Arra
     Returns:
       `[N, S]`, not negative; inf for padding subspaces. Their absolute error is about
       `1e-6 |x|^2`.
+
+    Raises:
+      ValueError: if the number of features differs.
     """
+    if points.ndim != 2 or points.shape[1:] != subspaces.means.shape[1:]:
+        raise ValueError(
+            f"points must be [N, D] with the subspaces' D, got points {points.shape}"
+            f" and means {subspaces.means.shape}"
+        )
     num_subspaces, rank, num_features = subspaces.bases.shape
     offsets = jnp.einsum("srd,sd->sr", subspaces.bases, subspaces.means, precision=linalg.HIGHEST)
     products = jnp.matmul(

@@ -12,6 +12,9 @@ def pca(
 ) -> types.Subspaces:
     """The one subspace that leaves the least squared residual (Pearson 1901).
 
+    `min_{B, mu} sum_n w_n |(I - B^T B)(x_n - mu)|^2` over orthonormal rows `B`, `mu = 0` if linear:
+    the first eigenvectors of the scatter matrix.
+
     Args:
       key: not used; learners share a signature.
       points: `[N, D]`.

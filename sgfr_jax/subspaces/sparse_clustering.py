@@ -99,7 +99,11 @@ def self_affinity(
 
     Returns:
       `[N, N]`, symmetric, with a diagonal of zeros.
+
+    Raises:
+      ValueError: if shapes or dtypes do not fit, or what `code` raises.
     """
+    points, weights = bases.check(points, weights, 1)
     num_points = len(points)
     own = jnp.arange(num_points, dtype=jnp.int32)
     bank = types.Bank(points, weights, own)

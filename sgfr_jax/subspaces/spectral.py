@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg
+from sgfr_jax import checks, linalg
 
 
 def spectral_clustering(
@@ -39,6 +39,7 @@ def spectral_clustering(
         raise ValueError(
             f"affinity must be [N, N] and weights [N], got {affinity.shape} and {weights.shape}"
         )
+    checks.floating(affinity=affinity)
     if not 1 <= num_clusters <= num_points:
         raise ValueError(
             f"num_clusters={num_clusters} of {num_points} points; use 1 to {num_points}"

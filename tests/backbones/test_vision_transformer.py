@@ -12,7 +12,7 @@ from jax import export
 
 from sgfr_jax import backbones
 from sgfr_jax.backbones import ARCHITECTURES, WeightsError, vision_transformer
-from tests.backbones import made_weights
+from tests.backbones import made_weights, pth_writer
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "tokens.npz")
 TINY = {registers: made_weights.tiny_transformer(registers) for registers in (0, 4)}
@@ -70,6 +70,15 @@ def test_maps_and_logits_are_those_of_torch(registers, index, tmp_path):
     logits = jax.jit(classifier.logits)(classifier.state, images)
     golden = GOLDEN[f"{architecture.name}/{layout.name}/logits"]
     assert np.abs(logits - golden).max() < 1e-5 * np.abs(golden).max()
+
+
+@pytest.mark.parametrize("write", [pth_writer.legacy_file, pth_writer.zip_file])
+def test_a_file_of_torch_with_metas_names_is_the_same_network(either, write, tmp_path):
+    path, architecture = either
+    torchs = tmp_path / "dinov2.pth"
+    torchs.write_bytes(write(*pth_writer.state_dict(safetensors.numpy.load_file(path))))
+    expected, found = (backbones.load(architecture.name, p, ("norm2",)) for p in (path, torchs))
+    jax.tree.map(np.testing.assert_array_equal, found.state, expected.state)
 
 
 def cubic(x, a):

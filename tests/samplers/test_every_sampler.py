@@ -104,6 +104,12 @@ class TestEverySampler:
         left = sorted(set(range(25)) - set(chosen(found)))
         assert (np.asarray(found.distances)[left] > -np.inf).all()
 
+    def test_new_values_do_not_compile_again(self, sample, points, ones):
+        sample(jax.random.key(1), points, ones, 12)
+        before = sample._cache_size()
+        sample(jax.random.key(2), 2 * points, ones.at[20:].set(0), 12)
+        assert sample._cache_size() == before
+
     def test_one_seed_one_result(self, sample, points, ones):
         runs = [sample(jax.random.key(seed), points, ones, 12) for seed in (4, 4, 5)]
         np.testing.assert_array_equal(runs[0].indices, runs[1].indices)
@@ -137,6 +143,23 @@ class TestWhatIsRefused:
     def test_integers(self, sample):
         with pytest.raises(ValueError, match="int32"):
             sample(jax.random.key(0), jnp.ones((4, 2), jnp.int32), jnp.ones(4), 2)
+
+
+@pytest.mark.parametrize(
+    "start,advance",
+    [
+        (samplers.k_center_start, samplers.k_center_advance),
+        (samplers.self_representation_start, samplers.self_representation_advance),
+    ],
+)
+def test_a_search_goes_on_over_its_own_points_only(start, advance):
+    begun = start(jax.random.key(0), jnp.ones((5, 2)), jnp.ones(5), 3)
+    with pytest.raises(ValueError, match=r"points \(4, 2\) and distances \(5,\)"):
+        advance(begun, jnp.ones((4, 2)), 3)
+    with pytest.raises(ValueError, match=r"points \(5, 2\) are int32"):
+        advance(begun, jnp.ones((5, 2), jnp.int32), 3)
+    with pytest.raises(ValueError, match="pool_size=0; it must be positive"):
+        advance(begun, jnp.ones((5, 2)), 3, pool_size=0)
 
 
 @pytest.mark.parametrize("name", ["uniform", "k_center", "d2", "k_medoids", "self_representation"])

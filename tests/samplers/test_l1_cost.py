@@ -92,11 +92,22 @@ def test_nan_stays_with_its_target(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_hyperparameter_may_be_an_array_while_tracing():
+    cost = partial(samplers.l1_cost, fidelity=jnp.float32(10))
+    assert jax.eval_shape(cost, jnp.ones((2, 3)), bank_of(np.eye(3))).shape == (2,)
+
+
 def test_what_is_refused():
     bank = bank_of(np.eye(3))
     with pytest.raises(ValueError, match=r"\(2, 4\).*\(3, 3\)"):
         samplers.l1_cost(jnp.ones((2, 4)), bank)
     with pytest.raises(ValueError, match="fidelity=0"):
         samplers.l1_cost(jnp.ones((2, 3)), bank, fidelity=0)
+    with pytest.raises(ValueError, match=r"empty: atoms \(0, 3\)"):
+        samplers.l1_cost(jnp.ones((2, 3)), bank_of(np.ones((0, 3))))
+    with pytest.raises(ValueError, match=r"weights \(2,\) and atoms \(3, 3\)"):
+        samplers.l1_cost(jnp.ones((2, 3)), bank_of(np.eye(3), [1, 1]))
+    with pytest.raises(ValueError, match=r"targets \(2, 3\) are int32"):
+        samplers.l1_cost(jnp.ones((2, 3), jnp.int32), bank)
     with pytest.raises(ValueError, match="support_size=0"):
         samplers.l1_cost(jnp.ones((2, 3)), bank, support_size=0)

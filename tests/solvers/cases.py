@@ -23,6 +23,7 @@ class Case(NamedTuple):
     reference: Callable  # (targets, atoms) -> coefficients [N, M]
     left_of_atom: Callable = lambda target, atoms: 0.0
     group: int = 1  # how many atoms belong together
+    accuracy: float = 1e-7  # of coefficients in float64
 
 
 def local(name, num_neighbors, **penalties):
@@ -60,6 +61,9 @@ CASES = {
         partial(references.on_nearest, partial(references.elastic_net, l1=0.05, l2=0.0), 5),
         partial(after_elastic_net, 0.05, 0.0),
     ),
+    "elastic_net": Case(
+        *local("elastic_net", 5, l1=0.05, l2=1e-2), partial(after_elastic_net, 0.05, 1e-2)
+    ),
     "omp": Case(
         partial(solvers.omp, sparsity=3),
         partial(references.on_all, partial(references.omp, sparsity=3)),
@@ -73,6 +77,24 @@ CASES = {
         partial(solvers.elastic_net_code, l1=0.1, l2=1e-2, tolerance=1e-5),
         partial(references.on_all, partial(references.elastic_net, l1=0.1, l2=1e-2)),
         partial(after_elastic_net, 0.1, 1e-2),
+        accuracy=1e-3,  # it stops at its tolerance where that is met first
+    ),
+    "lasso_of_all": Case(
+        partial(solvers.elastic_net_code, l1=0.1, l2=0.0, tolerance=1e-7),
+        partial(references.on_all, partial(references.elastic_net, l1=0.1, l2=0.0)),
+        partial(after_elastic_net, 0.1, 0.0),
+        accuracy=1e-3,
+    ),
+    "omp_of_subspaces": Case(
+        partial(solvers.omp, sparsity=3),
+        partial(references.on_all, partial(references.omp, sparsity=3)),
+        group=RANK + 1,
+    ),
+    "ridge_of_subspaces": Case(
+        partial(solvers.whole_bank_ridge, ridge=1e-3),
+        partial(references.on_all, partial(references.ridge, ridge=1e-3)),
+        after_ridge,
+        group=RANK + 1,
     ),
     "project": Case(
         partial(solvers.project, rank=RANK),
@@ -85,14 +107,13 @@ JITTED = {name: jax.jit(case.code) for name, case in CASES.items()}
 
 
 def draw(rng, name, scale=1.0):
-    """Targets `[N, D]` and atoms `[M, D]` in float64; for `project`, subspaces."""
+    """Targets `[N, D]` and atoms `[M, D]` in float64: subspaces, where atoms come in groups."""
     atoms = rng.normal(size=(M, D)) + 0.5
-    if name == "project":
+    if CASES[name].group > 1:
         for group in np.split(atoms, M // (RANK + 1)):
             group[1:] = np.linalg.qr(group[1:].T)[0].T
-            group[0] *= scale  # bases have no unit
-    else:
-        atoms *= scale
+    # A projection takes its bases to be orthonormal: they have no unit.
+    atoms[:: RANK + 1 if name == "project" else 1] *= scale
     return scale * (rng.normal(size=(N, D)) + 0.5), atoms
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from sgfr_jax import reconstruction, types
+from sgfr_jax import pipeline, reconstruction, types
 from tests.solvers.cases import CASES, JITTED, D, M, N, bank_of, dense, draw
 
 every_coder = pytest.mark.parametrize("name", CASES)
@@ -48,12 +48,10 @@ class TestEveryCoder:
             banks = jax.tree.map(lambda *x: jnp.stack(x), *[bank_of(a) for _, a in draws])
             codes = jax.jit(jax.vmap(CASES[name].code))(targets, banks)
             assert codes.coefficients.dtype == jnp.float64
-        # The elastic net over the bank stops at its tolerance where that is met first.
-        atol = 1e-3 if name == "elastic_net_code" else 1e-7
         for i, (these, atoms) in enumerate(draws):
             code = jax.tree.map(lambda x, i=i: x[i], codes)
             expected = CASES[name].reference(these, atoms)
-            np.testing.assert_allclose(dense(code, M), expected, atol=atol)
+            np.testing.assert_allclose(dense(code, M), expected, atol=CASES[name].accuracy)
 
     def test_leaves_no_more_of_an_atom_than_its_penalty(self, rng, name):
         _, atoms = draw(rng, name)
@@ -84,7 +82,15 @@ class TestEveryCoder:
         norms, scaled_norms = (np.linalg.norm(x, axis=1) for x in (plain, scaled / scale))
         np.testing.assert_allclose(scaled_norms, norms, rtol=5e-3, atol=1e-3)
 
-    @pytest.mark.parametrize("rubbish", [0.0, 7.0])
+    @pytest.mark.parametrize("scale", [1e-12, 1e12])
+    def test_nor_is_an_extreme_unit_too_much(self, rng, name, scale):
+        plain, scaled = (
+            left_of(name, *draw(np.random.default_rng(1), name, s)) for s in (1, scale)
+        )
+        norms, scaled_norms = (np.linalg.norm(x, axis=1) for x in (plain, scaled / scale))
+        np.testing.assert_allclose(scaled_norms, norms, rtol=5e-3, atol=1e-3)
+
+    @pytest.mark.parametrize("rubbish", [0.0, 7.0, np.nan, np.inf, -np.inf])
     def test_padding_changes_nothing(self, rng, name, rubbish):
         targets, atoms = draw(rng, name)
         padded, weights = atoms.copy(), np.ones(M)
@@ -93,6 +99,22 @@ class TestEveryCoder:
         np.testing.assert_array_equal(found[:, 12:], 0)
         expected = CASES[name].reference(targets, atoms[:12])
         np.testing.assert_allclose(found[:, :12], expected, atol=2e-4)
+
+    @pytest.mark.parametrize("rubbish", [np.nan, np.inf])
+    def test_scores_do_not_see_what_padding_holds(self, rng, name, rubbish):
+        targets, atoms = draw(rng, name)
+        for num_real in (12, 0):  # with none, every slot of a code is padding
+            weights = np.arange(M) < num_real
+            clean, spoiled = (
+                pipeline.score(
+                    bank_of(np.where(weights[:, None], atoms, held), weights),
+                    jnp.float32(targets),
+                    code=JITTED[name],
+                )
+                for held in (0, rubbish)
+            )
+            assert np.isfinite(clean).all()
+            np.testing.assert_array_equal(spoiled, clean)
 
     def test_a_bank_of_padding_codes_nothing(self, rng, name):
         targets, atoms = draw(rng, name)

@@ -34,6 +34,30 @@ def test_residual_survives_atoms_that_are_much_alike(rng):
     )
 
 
+@pytest.mark.parametrize("num_distinct", [1, 2])
+@pytest.mark.parametrize("ridge", [1e-2, 1e-3, 2e-4])
+def test_equal_atoms_by_the_hundred(rng, ridge, num_distinct):
+    """Of unit norm: their Gram matrix is singular, and rounds to more than the penalty."""
+    distinct = rng.normal(size=(num_distinct, 64))
+    distinct /= np.linalg.norm(distinct, axis=1, keepdims=True)
+    atoms = np.float32(np.repeat(distinct, 1000 // num_distinct, axis=0)).astype(np.float64)
+    targets = np.concatenate([distinct, rng.normal(size=(3, 64)) / 8])
+    found = solvers.whole_bank_ridge(jnp.float32(targets), bank_of(atoms), ridge=ridge)
+    penalty = ridge * np.mean(np.sum(atoms**2, axis=1))
+    left = penalty * np.linalg.solve(atoms.T @ atoms + penalty * np.eye(64), targets.T).T
+    np.testing.assert_allclose(
+        targets - np.float64(found.coefficients) @ atoms,
+        left,
+        atol=3 * np.finfo(np.float32).eps * np.sqrt(1000 / ridge),
+    )
+
+
+def test_equal_atoms_stay_finite_however_small_the_penalty():
+    atoms = np.full((1000, 64), 0.125)
+    found = solvers.whole_bank_ridge(jnp.eye(3, 64), bank_of(atoms), ridge=1e-6)
+    assert np.isfinite(found.coefficients).all()
+
+
 def test_penalty_that_is_not_positive():
     with pytest.raises(ValueError, match="ridge=0; it must be positive"):
         solvers.whole_bank_ridge(jnp.ones((2, 3)), bank_of(np.ones((4, 3))), ridge=0)

@@ -50,3 +50,9 @@ def test_shapes_and_dtypes_that_do_not_fit_are_refused():
         bases.check(jnp.ones((3, 5)), jnp.ones(4), 1)
     with pytest.raises(ValueError, match="int32"):
         bases.check(jnp.ones((3, 5), jnp.int32), jnp.ones(3), 1)
+
+
+def test_residuals_of_other_features_are_refused():
+    found = types.Subspaces(jnp.ones((2, 1, 5)), jnp.ones((2, 5)), jnp.ones(2))
+    with pytest.raises(ValueError, match=r"points \(3, 4\) and means \(2, 5\)"):
+        bases.squared_residuals(jnp.ones((3, 4)), found)

@@ -1,4 +1,4 @@
-"""What every coder demands of its input, said while tracing."""
+"""What coders and others demand of their input, said while tracing."""
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +17,48 @@ def targets_and_atoms(targets: jax.Array, bank: types.Bank) -> tuple[jax.Array, 
     if targets.ndim != 2 or atoms.ndim != 2 or targets.shape[1] != atoms.shape[1]:
         raise ValueError(
             f"targets must be [N, D] with the atoms' D, got targets {targets.shape}"
-            f" and atoms {atoms.shape}"
+            f" and atoms {atoms.shape}; take both from the same levels of one network"
         )
     if atoms.shape[0] == 0:
         raise ValueError(f"the bank is empty: atoms {atoms.shape}; it needs one atom at least")
     if bank.weights.shape != atoms.shape[:1]:
         raise ValueError(
             f"a bank has one weight for every atom, got weights {bank.weights.shape}"
-            f" and atoms {atoms.shape}"
+            f" and atoms {atoms.shape}; use ones, and 0 for padding"
         )
-    for what, array in (("targets", targets), ("atoms", atoms)):
-        if not jnp.issubdtype(array.dtype, jnp.floating):
+    floating(targets=targets, atoms=atoms)
+    dtype = jnp.promote_types(jnp.promote_types(targets.dtype, atoms.dtype), jnp.float32)
+    return targets.astype(dtype), atoms.astype(dtype)
+
+
+def floating(**arrays: jax.Array) -> None:
+    """Raises ValueError for an array of integers, booleans or complex numbers."""
+    for what, array in arrays.items():
+        if not jnp.issubdtype(jnp.asarray(array).dtype, jnp.floating):
             raise ValueError(
                 f"{what} {array.shape} are {array.dtype}; features must be floating:"
                 " convert them, for instance with .astype(jnp.float32)"
             )
-    dtype = jnp.promote_types(jnp.promote_types(targets.dtype, atoms.dtype), jnp.float32)
-    return targets.astype(dtype), atoms.astype(dtype)
+
+
+def support(target: jax.Array, support: jax.Array, valid: jax.Array) -> None:
+    """Raises ValueError unless these are `[D]`, `[K, D]` and `[K]`, and features floating."""
+    if target.ndim != 1 or support.shape[1:] != target.shape or valid.shape != support.shape[:1]:
+        raise ValueError(
+            "a penalty takes one target [D], its support [K, D] and valid [K], got"
+            f" {target.shape}, {support.shape} and {valid.shape}; map it over targets with jax.vmap"
+        )
+    floating(target=target, support=support)
+
+
+def same_points(points: jax.Array, selection: types.Selection) -> None:
+    """Raises ValueError unless the selection may have been made on these points."""
+    if points.ndim != 2 or selection.distances.shape != points.shape[:1]:
+        raise ValueError(
+            "points must be the [N, D] that the selection was started on, got points"
+            f" {points.shape} and distances {selection.distances.shape}"
+        )
+    floating(points=points)
 
 
 def real_atoms(atoms: jax.Array, bank: types.Bank) -> jax.Array:
@@ -47,7 +72,7 @@ def number_of_atoms(name: str, value: int, bank: types.Bank) -> None:
     if not 1 <= value <= num_atoms:
         raise ValueError(
             f"{name}={value}, but the bank has {num_atoms} atoms;"
-            f" use 1 to {num_atoms}, or a larger bank"
+            f" use 1 to {num_atoms}, or a larger bank than atoms {bank.atoms.shape}"
         )
 
 
