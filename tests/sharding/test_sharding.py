@@ -139,5 +139,5 @@ def test_a_traversal_is_of_its_own_points(traversal):
 @pytest.mark.parametrize("sizes", [{"pool_size": 0}, {"block_size": -1}])
 def test_sizes_of_a_traversal_are_positive(sizes, traversal):
     points, mesh, state = traversal
-    with pytest.raises(ValueError, match="must be positive, such as 128"):
+    with pytest.raises(ValueError, match="must be positive and finite, such as 128"):
         sharding.k_center_advance_over_patches(state, points, 9, mesh=mesh, **sizes)
