@@ -196,7 +196,8 @@ def code_over_atoms(
 
 def maps(images: float, *, grid: int, size: int) -> Cost:
     """Scores to maps, which go to the host, and image scores."""
-    flops = 2 * size * grid**2 + 2 * size**2 * grid + size**2
+    # Image scores take the largest value of a map, and look for NaN.
+    flops = 2 * size * grid**2 + 2 * size**2 * grid + 3 * size**2
     traffic = _FLOAT * (grid**2 + 2 * size * grid + 2 * size**2)
     return Cost(flops, traffic, transferred=_FLOAT * size**2).times(images)
 

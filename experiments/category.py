@@ -269,8 +269,8 @@ def _check_finite(scores: np.ndarray, examples: Sequence[Example]) -> None:
     if not np.isfinite(scores).all():
         name = examples[int(np.argmin(np.isfinite(scores)))].name
         raise DatasetError(
-            f"{name}: its score is not finite: too many atoms for the penalty; raise --ridge or"
-            " lower --num_neighbors"
+            f"{name}: its score is not finite, though its features are: --solver gives codes that"
+            " are not; try another, such as affine_ridge"
         )
 
 

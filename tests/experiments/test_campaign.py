@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from experiments import campaign, collection, executors, sampling
+from experiments import campaign, choices, collection, executors, sampling
+from tests.experiments.broken import broken_solver
 from tests.experiments.small_sweep import go, points
 from tests.experiments.test_sharing import swept, without_times
 
@@ -103,17 +104,18 @@ def test_a_full_disk_ends_a_sweep_that_goes_on_later(undisturbed, tmp_path, monk
     assert numbers(tmp_path / "out") == numbers(workdir)
 
 
-def test_a_point_that_fails_takes_no_other_with_it(undisturbed, tmp_path):
+def test_a_point_that_fails_takes_no_other_with_it(undisturbed, tmp_path, monkeypatch):
     folder, _, cache_dir = undisturbed
+    monkeypatch.setitem(choices.SOLVERS, "broken", broken_solver())
 
     def grid(add):
-        add(layers="block0", bank_size=200, num_neighbors=60, ridge=1e-12)
+        add(layers="block0", bank_size=200, solver="broken")
         add(layers="block0", bank_size=200)
 
     failed = go(points(folder, grid), tmp_path / "out", cache_dir)
     assert len(failed) == 2 and len(swept(tmp_path / "out")) == 2
     assert "grid test, point 1 (layers=block0" in failed[0] and "category cap" in failed[0]
-    assert "score is not finite" in failed[0] and "--ridge" in failed[0]
+    assert "score is not finite" in failed[0] and "--solver" in failed[0]
 
 
 def test_other_mistakes_are_not_taken_for_a_point_s(undisturbed, tmp_path, monkeypatch):

@@ -17,8 +17,9 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import category, config, interruption, options, review, run
+from experiments import category, choices, config, interruption, options, review, run
 from sgfr_jax import metrics
+from tests.experiments.broken import broken_solver
 
 ROOT = Path(__file__).parents[2]
 
@@ -335,12 +336,22 @@ class TestCommandLine:
         message = self.fails(workdir=str(tmp_path), bank_size=20, **values)
         assert "nut/test/good/2.png" in message and "--skip_bad_images" in message
 
-    def test_a_penalty_too_small_for_its_atoms(self, folder, tmp_path):
+    def test_scores_that_are_not_finite(self, folder, tmp_path, monkeypatch):
+        monkeypatch.setitem(choices.SOLVERS, "broken", broken_solver())
         message = self.fails(
             workdir=str(tmp_path), dataset="folder", data_dir=str(folder), image_size=64,
-            layers=["block0"], bank_size=200, num_neighbors=60, ridge=1e-12,
+            layers=["block0"], bank_size=200, solver="broken",
         )  # fmt: skip
-        assert "score is not finite" in message and "--ridge" in message
+        assert "score is not finite" in message and "--solver" in message
+
+    def test_a_penalty_too_small_for_its_atoms_is_raised(self, folder, tmp_path):
+        with flagsaver.flagsaver(
+            workdir=str(tmp_path), dataset="folder", data_dir=str(folder), image_size=64,
+            layers=["block0"], bank_size=200, num_neighbors=60, ridge=1e-12, cache_dir="",
+        ):  # fmt: skip
+            run.main(["run"])
+        results = json.loads((tmp_path / "results.json").read_text())
+        assert results["categories"]["cap"]["image_auroc"] is not None
 
     def test_a_figure_that_cannot_be_written(self, folder, tmp_path, monkeypatch):
         def fail(*args):
