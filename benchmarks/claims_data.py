@@ -20,7 +20,7 @@ _NETWORK = "efficientnet_lite0"
 LEVELS = ("block4", "block10", "block14")
 _EMBEDDING = (backbones, datasets, filters, linalg, patches)  # what features follow from
 _BATCH = 16
-_VALIDATING = 0.25  # of the training images, as `experiments.select` has it
+_VALIDATING = 0.25  # of the training images
 PRODUCTS = ("brick", "grass", "gravel")  # of the demo
 # What a mode of the demo does to an image; a defect's mask turns with it.
 MODES: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -128,8 +128,7 @@ def _pick(rng: np.random.Generator, shown: np.ndarray) -> tuple[np.ndarray, np.n
 
     Of `shown`, `[V, P]`, those that are 0 come last.
     """
-    drawn = np.where(shown > 0, rng.random(shown.shape), 2)
-    cells = np.argsort(drawn, axis=1, kind="stable")[:, :NUM_PATCHES]
+    cells = sampling.pick(rng.random(shown.shape), shown, NUM_PATCHES)
     return cells, np.take_along_axis(shown, cells, axis=1)
 
 

@@ -175,11 +175,9 @@ def _pick(key: jax.Array, shown: np.ndarray) -> np.ndarray:
 
     Of `shown`, `[V, P]`, those that are 0 come last.
     """
-    num_views, num_patches = shown.shape
-    each = min(num_patches, max(1, SAMPLED_PATCHES // num_views))
-    drawn = np.where(shown > 0, jax.random.uniform(key, shown.shape), 2)
-    # NumPy's sort: XLA's takes several times as long on a CPU.
-    return np.sort(np.argsort(drawn, axis=1, kind="stable")[:, :each], axis=1)
+    each = max(1, SAMPLED_PATCHES // len(shown))
+    draws = np.asarray(jax.random.uniform(key, shown.shape))
+    return np.sort(sampling.pick(draws, shown, each), axis=1)
 
 
 def _read(

@@ -154,19 +154,15 @@ class Scorer:
 
     def held_out(self, bank, sources, features, own, grid) -> list[np.ndarray]:
         """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""
-        found, mine = [], processes.share(len(features))
-        for begin in range(mine.start, mine.stop, _BATCH):
-            some = slice(begin, min(begin + _BATCH, mine.stop))
-            padded = tuple(embedding.pad(np.asarray(x[some]), _BATCH) for x in (features, own))
-            of_some = jax.device_get(self._held_out((bank, sources), padded, grid=grid))
-            found.append([x[: some.stop - begin] for x in of_some])
+        mine = processes.share(len(features))
+        images = tuple(np.asarray(x[mine.start : mine.stop]) for x in (features, own))
+        compiled = partial(self._held_out, grid=grid)
         # Out of the devices' parts, as what comes next is of all images.
-        every = zip(*processes.joined(found), strict=True)
-        return [np.concatenate(parts) for parts in every]
+        return _together(processes.joined(_in_batches(compiled, (bank, sources), images)))
 
     def glance(self, calibrated, scores, owners, extents) -> Found:
         """What calibrated scores make of images."""
-        return Found(*_in_batches(self._glance, calibrated, (scores, owners, extents)))
+        return Found(*_together(_in_batches(self._glance, calibrated, (scores, owners, extents))))
 
     def standard(self, state: Fused, found, extents) -> Fused:
         """The state whose image scores have mean 0 and spread 1 on nominal images.
@@ -176,19 +172,24 @@ class Scorer:
           found: scores and owners `[B, h, w]` of nominal images, of every stream.
           extents: theirs.
         """
-        (scores,) = _in_batches(lambda *of: (self._nominal(*of),), state, (found, extents))
+        scores = _together(_in_batches(self._nominal, state, (found, extents)))
         spread = np.maximum(scores.std(axis=0), LEAST_SPREAD)
         return state._replace(
             score_mean=jnp.asarray(scores.mean(axis=0)), score_spread=jnp.asarray(spread)
         )
 
 
-def _in_batches(compiled: Callable, state, batch) -> list[np.ndarray]:
+def _in_batches(compiled: Callable, state, images) -> list:
     """What a compiled function of a state and a batch makes of many images, some at a time."""
-    found, num_images = [], len(jax.tree.leaves(batch)[0])
+    found, num_images = [], len(jax.tree.leaves(images)[0])
     for begin in range(0, num_images, _BATCH):
-        some = slice(begin, min(begin + _BATCH, num_images))
-        padded = jax.tree.map(lambda x, some=some: embedding.pad(x[some], _BATCH), batch)
-        of_some = jax.device_get(compiled(state, padded))
-        found.append([x[: some.stop - begin] for x in of_some])
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        num = min(_BATCH, num_images - begin)
+        some = jax.tree.map(lambda x, b=begin, n=num: embedding.pad(x[b : b + n], _BATCH), images)
+        of_some = jax.device_get(compiled(state, some))
+        found.append(jax.tree.map(lambda x, n=num: x[:n], of_some))
+    return found
+
+
+def _together(found: Sequence):
+    """What `_in_batches` has made, of all images at once."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)

@@ -63,7 +63,7 @@ def same_points(points: jax.Array, selection: types.Selection) -> None:
 
 def real_atoms(atoms: jax.Array, bank: types.Bank) -> jax.Array:
     """The atoms with padding zeroed, which then takes no part in a code over the whole bank."""
-    return jnp.where(bank.weights[:, None] > 0, atoms, 0)
+    return types.clear_padding(bank._replace(atoms=atoms)).atoms
 
 
 def number_of_atoms(name: str, value: int, bank: types.Bank) -> None:

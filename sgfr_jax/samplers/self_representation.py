@@ -119,10 +119,9 @@ def self_representation_advance(
       ValueError: if the points are not those of the selection, or `pool_size` is not positive.
     """
     checks.same_points(points, selection)
+    checks.positive("such as 64", pool_size=pool_size)
     points = linalg.at_least_float32(points)
     num_points, num_slots = points.shape[0], selection.indices.shape[0]
-    if pool_size < 1:
-        raise ValueError(f"pool_size={pool_size}; it must be positive, such as 64")
     pool_size = min(pool_size, num_points)
     upto = jnp.minimum(jnp.asarray(upto, jnp.int32), num_slots)
 
