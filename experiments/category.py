@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from experiments import (
     assembly,
     detectors,
     diagnosis,
+    fitting,
     loading,
+    looks,
     pixels,
     processes,
     progress,
@@ -26,7 +27,7 @@ from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
 from sgfr_jax import curves, metrics
-from sgfr_jax.datasets import DatasetError, Example, images
+from sgfr_jax.datasets import Example, images
 from sgfr_jax.datasets.geometry import to_size
 
 
@@ -84,11 +85,11 @@ def start(
 ) -> Callable[[], dict[str, Any]]:
     """As `run`, up to the scores; what it returns computes the metrics, which needs no device."""
     num_train, test = len(category.train.examples), category.test.examples
-    fitted = detector.fit(category)
+    fitted = fitting.fit(detector, category, config.seed)
     more, noted = {}, []
     if output.diagnose and processes.first():
-        found, note = diagnosis.diagnose(config, detector, fitted, category, output.bar)
-        more, noted = {"diagnostics": found}, [note]
+        found, noted = _diagnose(category, detector, fitted, config, output)
+        more = {"diagnostics": found}
     exact = pixels.keep_all(len(test), config.image_size, len(detector.scorers), config.counting)
     shown = review.Selection(output.num_review if processes.first() else 0)
     measure = _score(category, detector, fitted, config, output, exact, shown)
@@ -130,6 +131,24 @@ def start(
         }
 
     return finish
+
+
+def _diagnose(
+    category: loading.Checked,
+    detector: detectors.Detector,
+    fitted: detectors.Fitted,
+    config: Config,
+    output: Output,
+) -> tuple[dict[str, Any], list[str]]:
+    """The diagnostics of every bank and the notes on them, look by look."""
+    several = len(category.geometries) > 1
+    found, notes = {}, []
+    for look, of_look in zip(category.looks(), fitting.apart(fitted), strict=True):
+        banks, note = diagnosis.diagnose(config, detector, of_look, look, output.bar)
+        kind = f"{look.geometries[0].kind}: " if several else ""
+        found |= {f"{kind}{name}": values for name, values in banks.items()}
+        notes.append(f"{kind}{note}")
+    return found, notes
 
 
 def _score(
@@ -222,7 +241,7 @@ def _rounds(
     all.
     """
     own = test.take(processes.deal(len(test.examples), detector.batch_size))
-    found = _whole_images(own, detector, fitted, seconds)
+    found = looks.whole_images(own, detector, fitted.states, seconds)
     readable, mine, done = loading.iterate(own, config), iter(own.examples), 0
     while done < len(test.examples):
         # None in the last round, if that is without this process.
@@ -238,40 +257,6 @@ def _rounds(
         yield _Round(wholes, loaded, known, masks, time.perf_counter() - began)
         done += len(wholes)
     next(found, None)  # the end, at which embeddings that have gone by are kept
-
-
-def _whole_images(
-    images: loading.Split,
-    detector: detectors.Detector,
-    fitted: detectors.Fitted,
-    seconds: list[float],
-) -> Iterator[tuple[assembly.Whole, ...]]:
-    """What every solver makes of each image, in order; adds the time that it took to `seconds`."""
-    seen = loading.views(images)
-    wholes = [assembly.Assembly(images) for _ in detector.scorers]
-    viewed, began = 0, time.perf_counter()
-    for batch in assembly.batches(detector, seen):
-        shared = time.perf_counter() - began
-        found = []
-        for i, (solver, scorer) in enumerate(detector.scorers.items()):
-            began = time.perf_counter()
-            state = fitted.states[solver]
-            maps, scores = jax.device_get(scorer(state, batch.patches, batch.extents))
-            _check_finite(scores[: batch.num], seen.split.examples[viewed:])
-            found.append(wholes[i].add(maps[: batch.num], scores[: batch.num]))
-            seconds[i] += shared + time.perf_counter() - began
-        viewed += batch.num
-        yield from zip(*found, strict=True)
-        began = time.perf_counter()
-
-
-def _check_finite(scores: np.ndarray, examples: Sequence[Example]) -> None:
-    if not np.isfinite(scores).all():
-        name = examples[int(np.argmin(np.isfinite(scores)))].name
-        raise DatasetError(
-            f"{name}: its score is not finite, though its features are: --solver gives codes that"
-            " are not; try another, such as affine_ridge"
-        )
 
 
 def _mask_is_known(example: Example) -> bool:

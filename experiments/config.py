@@ -47,7 +47,7 @@ class Config:
     weights: str | None = None
     layers: tuple[str, ...] = (AUTO,)  # or (FAST,), or names of levels
     image_size: int | None = None  # None: 256, or 448 for networks of 14-pixel patches
-    geometry: str = "square"
+    geometry: str = "square"  # or several, joined by +, each with a detector of its own
     crop: float = 0.875
     tile: int | None = None  # None: the median shorter side of a category's training images
     overlap: float = 0.25
@@ -102,14 +102,25 @@ class Config:
         return "streaming" if self.native else self.metrics
 
     @property
-    def looks_at(self) -> Geometry:
-        """What is looked at of every image."""
-        return Geometry(self.geometry, self.crop, self.tile, self.overlap)
+    def geometries(self) -> tuple[Geometry, ...]:
+        """The ways in which every image is looked at."""
+        kinds = self.geometry.split("+")
+        return tuple(Geometry(kind, self.crop, self.tile, self.overlap) for kind in kinds)
+
+    @property
+    def tiled(self) -> bool:
+        """Whether one of them is through tiles."""
+        return "tile" in self.geometry.split("+")
 
     @property
     def automatic(self) -> bool:
         """Whether several levels and scales have a bank each."""
         return self.layers == (AUTO,)
+
+    @property
+    def one_bank(self) -> bool:
+        """Whether all that is seen of images is in one bank."""
+        return not self.automatic and "+" not in self.geometry
 
     def digest(self, **more: Any) -> str:
         """A short hash of the configuration and of whatever else a record depends on."""
@@ -157,7 +168,12 @@ def _check_names(config: Config) -> None:
         "sampler", "sampler", config.sampler, (*choices.SAMPLERS, choices.STREAMING)
     )
     choices.check_known("split", "split", config.split, SPLITS)
-    choices.check_known("geometry", "geometry", config.geometry, GEOMETRIES)
+    kinds = config.geometry.split("+")
+    for kind in kinds:
+        choices.check_known("geometry", "geometry", kind, GEOMETRIES)
+    _require(len(set(kinds)) == len(kinds), "geometry", config.geometry, "different ones")
+    _require("crop" not in kinds or len(kinds) == 1, "geometry", config.geometry,
+             "without crop, or crop alone: what it shows is another image")  # fmt: skip
     choices.check_known("subspaces", "basis learner", config.subspaces, choices.LEARNERS)
     choices.check_known("solver", "solver", config.solver, choices.SOLVERS)
     choices.check_known("search", "search", config.search, choices.SEARCHES)
@@ -178,12 +194,12 @@ def _check_ranges(config: Config) -> None:
              "in (0, 1]: the crop's side over the image's shorter side")  # fmt: skip
     _require(config.tile is None or config.tile > 0, "tile", config.tile,
              "a positive number of the image's pixels")  # fmt: skip
-    _require(config.tile is None or config.geometry == "tile", "tile", config.tile,
+    _require(config.tile is None or config.tiled, "tile", config.tile,
              f"left out with --geometry={config.geometry}")  # fmt: skip
     _require(config.crop == Config.crop or config.geometry == "crop", "crop", config.crop,
              f"left out with --geometry={config.geometry}")  # fmt: skip
-    _require(config.overlap == Config.overlap or config.geometry == "tile", "overlap",
-             config.overlap, f"left out with --geometry={config.geometry}")  # fmt: skip
+    _require(config.overlap == Config.overlap or config.tiled, "overlap", config.overlap,
+             f"left out with --geometry={config.geometry}")  # fmt: skip
     _require(0 <= config.overlap <= 0.5, "overlap", config.overlap,
              "in [0, 0.5]: the share of a tile that the next one also shows")  # fmt: skip
     _require(config.bank_ratio is None or 0 < config.bank_ratio <= 1, "bank_ratio",

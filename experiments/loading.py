@@ -34,6 +34,7 @@ class Split(NamedTuple):
     # Through which each image is seen, and how they were laid; None: each as one full square.
     windows: tuple[tuple[Window, ...], ...] | None = None
     geometry: Geometry = Geometry()
+    also: tuple["Split", ...] = ()  # the same images, as they are looked at besides
 
     def take(self, chosen: Sequence[int]) -> "Split":
         """Some of the images."""
@@ -46,6 +47,7 @@ class Split(NamedTuple):
             hashes=some(self.hashes),
             kept=some(self.kept),
             windows=some(self.windows),
+            also=tuple(split.take(chosen) for split in self.also),
         )
 
 
@@ -69,7 +71,17 @@ class Checked(NamedTuple):
     train: Split
     test: Split
     notes: tuple[str, ...]  # what was left out
-    geometry: Geometry = Geometry()  # with the side of a tile, if there are tiles
+    # Of every look at the images; with the side of a tile, if there are tiles.
+    geometries: tuple[Geometry, ...] = (Geometry(),)
+
+    def looks(self) -> list["Checked"]:
+        """The category once for every way in which its images are looked at."""
+        return [
+            self._replace(train=train, test=test, geometries=(geometry,))
+            for train, test, geometry in zip(
+                looks(self.train), looks(self.test), self.geometries, strict=True
+            )
+        ]
 
     def fingerprint(self) -> list:
         """What a result depends on: the images and masks, their names, classes and order."""
@@ -166,7 +178,7 @@ def check(
 
 
 def with_windows(split: Split, geometry: Geometry) -> Split:
-    """The images of a split as they are to be seen."""
+    """The images of a split as they are to be seen in one way."""
     if geometry.kind == "square":
         return split
     shapes = _shapes(split.examples)
@@ -178,8 +190,20 @@ def with_windows(split: Split, geometry: Geometry) -> Split:
     return split._replace(windows=found, geometry=geometry)
 
 
+def laid(split: Split, geometries: Sequence[Geometry]) -> Split:
+    """The images of a split as they are to be looked at, in one way or several."""
+    first, *others = (with_windows(split, geometry) for geometry in geometries)
+    return first._replace(also=tuple(others))
+
+
+def looks(split: Split) -> tuple[Split, ...]:
+    """The images of a split once for every way in which they are looked at."""
+    return (split._replace(also=()), *split.also)
+
+
 def views(split: Split) -> Views:
-    """The squares that a network sees of a split."""
+    """The squares that a network sees of a split, in the first way in which it is looked at."""
+    split = split._replace(also=())
     if split.windows is None:
         return Views(split, np.arange(len(split.examples)), None)
     owners = np.repeat(np.arange(len(split.examples)), [len(found) for found in split.windows])
@@ -191,7 +215,7 @@ def views(split: Split) -> Views:
 
 
 def num_views(split: Split) -> int:
-    """How many squares a network sees of a split."""
+    """How many `views` a split has."""
     return len(split.examples) if split.windows is None else sum(map(len, split.windows))
 
 
@@ -207,22 +231,23 @@ def _meant(split: Split, parts: Sequence[Window]) -> Split:
 
 def view_hashes(
     train: Sequence[Example], hashes: tuple[str, ...], config: Config
-) -> tuple[str, ...] | None:
-    """The content hashes of what is seen of training images; None if one cannot be read."""
+) -> list[tuple[str, ...]] | None:
+    """The content hashes of what every look sees of training images; None if one is unreadable."""
     split = Split(tuple(train), hashes, None)
     try:
-        return views(with_windows(split, _geometry(split.examples, config))).split.hashes
+        geometries = _geometries(split.examples, config)
+        return [views(with_windows(split, geometry)).split.hashes for geometry in geometries]
     except DatasetError:
         return None
 
 
-def _geometry(train: Sequence[Example], config: Config) -> Geometry:
-    """The configuration's geometry, with a side for its tiles if that is left open."""
-    geometry = config.looks_at
-    if geometry.kind != "tile" or geometry.tile is not None:
-        return geometry
+def _geometries(train: Sequence[Example], config: Config) -> list[Geometry]:
+    """The configuration's geometries, with a side for tiles if that is left open."""
+    found = config.geometries
+    if not config.tiled or config.tile is not None:
+        return list(found)
     side = int(np.median([min(shape) for shape in _shapes(train)]))
-    return dataclasses.replace(geometry, tile=side)
+    return [dataclasses.replace(g, tile=side) if g.kind == "tile" else g for g in found]
 
 
 def _shapes(examples: Sequence[Example]) -> list[tuple[int, int]]:
@@ -231,11 +256,16 @@ def _shapes(examples: Sequence[Example]) -> list[tuple[int, int]]:
 
 
 def _with_windows(category: Checked, config: Config) -> Checked:
-    geometry = _geometry(category.train.examples, config)
+    """The category as it is to be looked at; ways that come to the same are one."""
+    found = {}
+    for geometry in _geometries(category.train.examples, config):
+        train, test = (with_windows(split, geometry) for split in (category.train, category.test))
+        found.setdefault((train.windows, test.windows), (geometry, train, test))
+    geometries, trains, tests = zip(*found.values(), strict=True)
     return category._replace(
-        train=with_windows(category.train, geometry),
-        test=with_windows(category.test, geometry),
-        geometry=geometry,
+        train=trains[0]._replace(also=trains[1:]),
+        test=tests[0]._replace(also=tests[1:]),
+        geometries=geometries,
     )
 
 

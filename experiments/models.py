@@ -11,7 +11,6 @@ no part of it; it is named by the digest of its weights, and no other will do.
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,13 +20,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import assembly, detectors, devices, fused_scorer, loading, nulls, streams
+from experiments import (
+    assembly,
+    detectors,
+    devices,
+    fused_scorer,
+    loading,
+    looks,
+    nulls,
+    streams,
+)
 from experiments.choices import ConfigError
 from experiments.config import Config, num_features
 from sgfr_jax import backbones, calibration, saving, thresholds, types
 from sgfr_jax.backbones import hub
 from sgfr_jax.datasets import Example
-from sgfr_jax.datasets.geometry import assemble
+from sgfr_jax.datasets.geometry import Geometry, assemble
 from sgfr_jax.saving import SavingError
 
 
@@ -53,7 +61,8 @@ class About(NamedTuple):
 class Model:
     """A fitted detector with one solver."""
 
-    state: Any  # a `types.Bank`, or a `fused_scorer.Fused` of one for each stream
+    # A `types.Bank`, or a `fused_scorer.Fused` of one for each stream; `looks.Several` of these.
+    state: Any
     origins: tuple[detectors.Origins, ...]  # of every bank
     nulls: nulls.Nulls
     config: Config = dataclasses.field(metadata={"static": True})
@@ -106,8 +115,16 @@ def make(
         best,
         record,
     )
-    config = dataclasses.replace(config, baselines=(), tile=category.geometry.tile)
+    config = _as_seen(dataclasses.replace(config, baselines=()), category.geometries)
     return Model(fitted.states[config.solver], fitted.origins, held_out, config, about)
+
+
+def _as_seen(config: Config, geometries: Sequence[Geometry]) -> Config:
+    """The configuration that says how a category's images were looked at, and nothing else."""
+    kinds = "+".join(geometry.kind for geometry in geometries)
+    sides = {geometry.kind: geometry.tile for geometry in geometries}
+    overlap = config.overlap if "tile" in sides else Config.overlap
+    return dataclasses.replace(config, geometry=kinds, tile=sides.get("tile"), overlap=overlap)
 
 
 def save(path: str | os.PathLike, model: Model) -> None:
@@ -212,16 +229,13 @@ def make_scorer(
       detector: from `make_detector`, for whoever has one: its programs take long to compile.
     """
     detector = detector or make_detector(model, batch_size)
-    scorer, seen_as = detector.scorers[model.config.solver], model.config.looks_at
-    state = detector.place(model.state)
+    states = {model.config.solver: detector.place(model.state)}
 
     def score(images: Sequence[np.ndarray]) -> Iterator[assembly.Whole]:
-        split = loading.with_windows(as_split(images), seen_as)
-        wholes, number = assembly.Assembly(split), itertools.count()
-        for batch in assembly.batches(detector, loading.views(split)):
-            found = jax.device_get(scorer(state, batch.patches, batch.extents))
-            for whole in wholes.add(*(x[: batch.num] for x in found)):
-                yield _with_surroundings(whole, split.examples[next(number)])
+        split = loading.laid(as_split(images), model.config.geometries)
+        found = looks.whole_images(split, detector, states, [0.0])
+        for example, (whole,) in zip(split.examples, found, strict=True):
+            yield _with_surroundings(whole, example)
 
     return score
 
@@ -257,7 +271,7 @@ def path_of(example: Example) -> str | None:
 
 
 def layout(config: Config) -> list[list]:
-    """What each bank sees: image size, levels, grid, in JSON's types."""
+    """What each bank of a look sees: image size, levels, grid, in JSON's types."""
     if config.automatic:
         return [[s.image_size, s.level, s.grid] for s in streams.plan(config)]
     return [[config.image_size, "+".join(config.layers), config.grid]]
@@ -266,7 +280,7 @@ def layout(config: Config) -> list[list]:
 def _preprocessing(config: Config) -> dict[str, Any]:
     return {
         "image_sizes": sorted({size for size, _, _ in layout(config)}),
-        "geometry": dataclasses.asdict(config.looks_at),
+        "geometries": [dataclasses.asdict(geometry) for geometry in config.geometries],
         "resize": "antialiased bilinear (Pillow)",
         "unit_norm": config.unit_norm,
         "features": None if config.automatic else num_features(config),
@@ -310,7 +324,7 @@ def _about(description: Mapping[str, Any]) -> About:
 
 
 def _like(config: Config, num_banks: int) -> tuple:
-    """The structure of what `save` gives to be saved."""
+    """The structure of what `save` gives to be saved, with so many banks for each look."""
 
     def blank(kind: type) -> Any:
         return kind(*[0] * len(kind._fields))
@@ -321,8 +335,11 @@ def _like(config: Config, num_banks: int) -> tuple:
             banks=(blank(types.Bank),) * num_banks,
             calibrations=(blank(calibration.Calibration),) * num_banks,
         )
+    num_looks = len(config.geometries)
+    if num_looks > 1:
+        state = looks.Several((state,) * num_looks, blank(looks.Nominal))
     tallies = nulls.Nulls(*[blank(thresholds.Tally)] * 2)
-    return state, (blank(detectors.Origins),) * num_banks, tallies
+    return state, (blank(detectors.Origins),) * (num_looks * num_banks), tallies
 
 
 def _other_version(path: str | os.PathLike, why: str) -> SavingError:

@@ -15,14 +15,15 @@ images 2.1% (`fast`) and 2.6% (`auto`) were called anomalous where tiles are on 
 split, but 18.7% (`fast`) and 11.9% (`auto`) where they are not (`--split=grouped`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import assembly, detectors, loading, progress
+from experiments import assembly, detectors, loading, looks, progress
 from sgfr_jax import thresholds, types
 
 # Enough for a false-alarm rate of one in three hundred.
@@ -39,17 +40,19 @@ class Nulls(NamedTuple):
 
 
 def banks(state: Any) -> tuple[types.Bank, ...]:
-    """The banks of a detector's state, of one bank or of several."""
+    """The banks of a detector's state, of one bank or of several, look by look."""
+    if isinstance(state, looks.Several):
+        return tuple(itertools.chain.from_iterable(map(banks, state.looks)))
     return (state,) if isinstance(state, types.Bank) else state.banks
 
 
 def with_banks(state: Any, new: Sequence[types.Bank]) -> Any:
-    """The state with other banks in their places."""
+    """The state of one look with other banks in their places."""
     return new[0] if isinstance(state, types.Bank) else state._replace(banks=tuple(new))
 
 
 def without(state: Any, origins: Sequence[detectors.Origins], image: int) -> Any:
-    """The state without the atoms that a training image gave."""
+    """The state of one look without the atoms that a training image gave."""
     left = [
         bank._replace(weights=jnp.where(origin.images == image, 0, bank.weights))
         for bank, origin in zip(banks(state), origins, strict=True)
@@ -111,25 +114,58 @@ def of_images(
     Raises:
       DatasetError: if features are not finite.
     """
-    scorer = detector.scorers[solver]
     scores, pixels = [], thresholds.no_pixels()
-    seen, wholes = loading.views(split), assembly.Assembly(split)
+    each, left = looks.states(state), iter(origins)
+    of_each = [tuple(itertools.islice(left, len(banks(of_look)))) for of_look in each]
     with progress.bar(title, len(split.examples), "images") as report:
-        for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
-            others = without(state, origins, givers[seen.owners[i]])
-            extents = None if seen.extents is None else seen.extents[i : i + 1]
-            for whole in wholes.add(*jax.device_get(scorer(others, patches, extents))):
-                scores.append(float(whole.score))
-                thresholds.add_pixels(pixels, whole.anomaly_map)
-                report(1)
+        for found in of_looks(detector, solver, each, of_each, split, givers):
+            whole = looks.together(state, found)
+            scores.append(float(whole.score))
+            thresholds.add_pixels(pixels, whole.anomaly_map)
+            report(1)
     return Nulls(thresholds.tally(np.array(scores)), thresholds.tally_pixels(pixels))
 
 
-def choose(num_images: int, calibrated_on: Sequence[int], seed: int) -> list[int]:
+def of_looks(
+    detector: detectors.Detector,
+    solver: str,
+    states: Sequence[Any],
+    origins: Sequence[Sequence[detectors.Origins]],
+    split: loading.Split,
+    givers: Sequence[int],
+) -> Iterator[tuple[assembly.Whole, ...]]:
+    """What each look makes of images without the atoms that they gave, image by image.
+
+    Args:
+      detector: that embeds and scores.
+      solver: whose scores.
+      states: of each look.
+      origins: of the banks of each look.
+      split: the images.
+      givers: of each image, its number in the origins.
+
+    Raises:
+      DatasetError: if features are not finite.
+    """
+    scorer = detector.scorers[solver]
+
+    def of_one(look: loading.Split, state: Any, own: Sequence[detectors.Origins]):
+        seen, wholes = loading.views(look), assembly.Assembly(look)
+        for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
+            others = without(state, own, givers[seen.owners[i]])
+            extents = None if seen.extents is None else seen.extents[i : i + 1]
+            yield from wholes.add(*jax.device_get(scorer(others, patches, extents)))
+
+    return zip(*map(of_one, loading.looks(split), states, origins), strict=True)
+
+
+def choose(
+    num_images: int, calibrated_on: Collection[int], seed: int, at_most: int = NULL_IMAGES
+) -> list[int]:
     """Which of some images make the null, in order: first those that calibrated nothing."""
     order = np.random.default_rng(seed).permutation(num_images)
-    order = order[np.argsort(np.isin(order, calibrated_on), kind="stable")]
-    return sorted(int(i) for i in order[:NULL_IMAGES])
+    order = order[np.argsort(np.isin(order, list(calibrated_on)), kind="stable")]
+    return sorted(int(i) for i in order[:at_most])
 
 
 def _one_by_one(batches: Iterable[Any]) -> Iterator[Any]:

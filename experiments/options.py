@@ -83,14 +83,15 @@ IMAGE_SIZE = flags.DEFINE_integer(
 GEOMETRY = flags.DEFINE_string(
     "geometry", DEFAULT.geometry,
     "How images become squares: square squeezes them, pad keeps their aspect ratio and pads them,"
-    " crop takes their middle, tile covers them with overlapping squares at one scale for all.",
+    " crop takes their middle, tile covers them with overlapping squares at one scale for all."
+    " Several, such as square+tile: each with banks of its own, and the mean of what they find.",
 )  # fmt: skip
 CROP = flags.DEFINE_float(
     "crop", DEFAULT.crop, "With --geometry=crop, its side over the image's shorter side."
 )
 TILE = flags.DEFINE_integer(
     "tile", DEFAULT.tile,
-    "With --geometry=tile, the side of a tile in pixels of the image; by default the median shorter"
+    "With tiles, the side of one in pixels of the image; by default the median shorter"
     " side of a category's training images.",
 )  # fmt: skip
 OVERLAP = flags.DEFINE_float(

@@ -163,9 +163,14 @@ def _embedded(found, train_hashes, embedders, settings) -> set[str]:
     names = set()
     for category in found:
         seen = loading.view_hashes(category.train, train_hashes[category.name], settings)
-        if all(embedder.known(seen) for embedder in embedders):
+        if all_known(embedders, seen):
             names.add(category.name)
     return names
+
+
+def all_known(embedders: Sequence, seen: Sequence[tuple[str, ...]] | None) -> bool:
+    """Whether all that is seen of training images, of `loading.view_hashes`, lies in the cache."""
+    return seen is not None and all(e.known(hashes) for e in embedders for hashes in seen)
 
 
 def _code() -> str:
@@ -207,11 +212,14 @@ def check_squares(settings: config.Config, checked: Sequence, num_memories: int 
     """
     from experiments import loading, sampling
 
-    seen = {category.name: loading.views(category.train) for category in checked}
     grid = config.coarsest_grid(settings)
-    config.check_patches(settings, {n: sampling.num_patches(v, grid) for n, v in seen.items()})
-    if num_memories is not None:
-        memory.check(settings, {name: len(v.owners) for name, v in seen.items()}, num_memories)
+    for category in checked:
+        for look in loading.looks(category.train):
+            seen = loading.views(look)
+            num_patches = sampling.num_patches(seen, grid)
+            config.check_patches(settings, {category.name: num_patches})
+            if num_memories is not None:
+                memory.check(settings, {category.name: len(seen.owners)}, num_memories)
 
 
 def check_data(settings: config.Config, *, accept_license: bool = False) -> bool:

@@ -151,7 +151,7 @@ def held_out(
     from experiments import synthetic
 
     candidates = [settings for _, settings in points]
-    as_they_are = any(settings.geometry == "tile" or settings.native for settings in candidates)
+    as_they_are = any(settings.tiled or settings.native for settings in candidates)
     bound = {
         "size": max(settings.image_size for settings in candidates),
         "most_pixels": None if as_they_are else synthetic.MOST_PIXELS,

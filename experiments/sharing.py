@@ -101,12 +101,12 @@ class Worker:
     def _score(self, category: loading.Checked, part: Sequence[Axis], metrics: str) -> Part:
         flat = [task for axis in part for task in axis]
         settings = flat[0].config
-        names = [task.config.solver if settings.automatic else task.name for task in flat]
+        names = [task.name if settings.one_bank else task.config.solver for task in flat]
         seen = dataclasses.replace(settings, metrics=metrics, baselines=tuple(names[1:]))
-        if settings.automatic:
-            detector, _ = run.make_detector(seen, self._resources)
-        else:
+        if settings.one_bank:
             detector = self._one_bank(category, settings, part)
+        else:
+            detector, _ = run.make_detector(seen, self._resources)
         with tempfile.TemporaryDirectory() as scratch:
             output = one_category.Output(Path(scratch), 0, False, bar=_silent)
             measure = one_category.start(category, detector, seen, output)
@@ -127,7 +127,7 @@ class Worker:
                 for image in outcome["images"]
             ]
             # The weights that a note tells of are those of the first solver.
-            notes = [n for n in outcome["notes"] if not i or not n.startswith("weights from")]
+            notes = [n for n in outcome["notes"] if not i or "weights from" not in n]
             described = dataclasses.asdict(task.config)
             records.append(
                 Record(task.category, task.name, described, self._environment, results[i], {},
@@ -151,7 +151,7 @@ class Worker:
             (found,) = run.load_data(settings, self._resources.accept_license)
             hashes = loading.hash_images(found.train)
             seen = loading.view_hashes(found.train, hashes, settings)
-            known = all(e.known(seen) for e in self._embedders(settings))
+            known = run.all_known(self._embedders(settings), seen)
             embedded = {found.name} if known else set()
             of_train, workers = {found.name: hashes}, self._resources.workers
             return loading.check([found], settings, of_train, embedded, workers=workers)[0]
@@ -260,7 +260,7 @@ def _parts(group: Sequence[tasks.Task], limit: int) -> Iterator[list[Axis]]:
 
 def _axis_key(task: tasks.Task) -> Hashable:
     settings = task.config
-    if settings.automatic:
+    if not settings.one_bank:
         return task.name
     return _program(settings, _penalties(settings))
 

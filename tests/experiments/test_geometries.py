@@ -50,6 +50,8 @@ def go(settings, workdir, **resources):
         {"geometry": "tile", "tile": 60, "eval_size": "native"},
         {"geometry": "tile", "sampler": "k_center_stream"},
         {"geometry": "pad", "subspaces": "dictionary", "solver": "ridge"},
+        {"geometry": "square+tile", "tile": 60},
+        {"geometry": "pad+tile", "eval_size": "native", "subspaces": "pca", "solver": "project"},
     ],
 )
 def test_defects_are_found_and_a_saved_model_finds_the_same(photographs, tmp_path, fields):
@@ -59,20 +61,22 @@ def test_defects_are_found_and_a_saved_model_finds_the_same(photographs, tmp_pat
     if fields["geometry"] != "crop":  # which may cut defects off
         assert own["pixel_auroc"] > 0.85 and own["image_auroc"] > 0.9
     model = models.load(tmp_path / "models" / "bolt")
-    assert (model.config.tile is None) == (fields["geometry"] != "tile")
+    assert model.config.geometry == fields["geometry"]
+    assert (model.config.tile is None) == ("tile" not in fields["geometry"])
     paths = [photographs / image["file"] for image in record.images]
     pixels = [np.asarray(Image.open(path)) for path in paths]
     found = list(models.make_scorer(model, 4)(pixels))
     assert [one.score for one in found] == [image["score"] for image in record.images]
     for image, one in zip(pixels, found, strict=True):
         assert one.anomaly_map.shape == image.shape and np.isfinite(one.anomaly_map).all()
-    for image, window, cell in zip(*model.origins[0], strict=True):
-        if image < 0:  # learned
-            continue
-        shape = np.asarray(Image.open(photographs / model.about.train[image])).shape
-        extent = geometry.windows(shape, model.config.looks_at)[window].extent
-        for place, share in zip(divmod(int(cell), model.config.grid), extent, strict=True):
-            assert place < geometry.filled(share, model.config.grid)  # no atom is padding
+    for look, of_bank in zip(model.config.geometries, model.origins, strict=True):
+        for image, window, cell in zip(*of_bank, strict=True):
+            if image < 0:  # learned
+                continue
+            shape = np.asarray(Image.open(photographs / model.about.train[image])).shape
+            extent = geometry.windows(shape, look)[window].extent
+            for place, share in zip(divmod(int(cell), model.config.grid), extent, strict=True):
+                assert place < geometry.filled(share, model.config.grid)  # no atom is padding
 
 
 def test_several_levels_through_tiles(photographs, tmp_path, monkeypatch):
