@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments import assembly, loading
+from experiments import assembly, config, loading
 from sgfr_jax.datasets import Example
 from sgfr_jax.datasets.geometry import Geometry, assemble
 
@@ -71,3 +71,17 @@ def test_a_crop_is_an_image_of_its_own():
     split = loading.with_windows(split_of([(40, 90)]), Geometry("crop", crop=0.5))
     assert split.windows is None and split.examples[0].window.box == (10, 35, 30, 55)
     assert split.hashes != split_of([(40, 90)]).hashes
+
+
+def test_a_category_is_looked_at_in_every_way_that_differs():
+    settings = config.Config(geometry="square+tile", tile=40)
+    squares = loading.Checked("cap", split_of([(40, 40)] * 3), split_of([(40, 40)]), ())
+    seen = loading._with_windows(squares, settings)
+    assert seen.geometries == (Geometry("square", tile=40),) and not seen.train.also
+    others = squares._replace(test=split_of([(40, 90)]))
+    seen = loading._with_windows(others, settings)
+    assert [geometry.kind for geometry in seen.geometries] == ["square", "tile"]
+    first, second = seen.looks()
+    assert first.test.windows is None and len(second.test.windows[0]) == 3
+    some = seen.test.take([0])
+    assert some.also[0].windows == second.test.windows

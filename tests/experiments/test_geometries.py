@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -95,6 +96,31 @@ def test_several_levels_through_tiles(photographs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("layers", [("block2", "block4"), ("auto",)])
+def test_of_several_looks_each_is_what_it_is_alone(photographs, tmp_path, layers, monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
+    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+    fitted, records = {}, {}
+    for kind in ("square", "tile", "square+tile"):
+        settings = settled(photographs, geometry=kind, layers=layers, solver="nearest")
+        records[kind] = go(settings, tmp_path / kind, save_model=True, diagnose=True)
+        fitted[kind] = models.load(tmp_path / kind / "models" / "bolt")
+    both = fitted["square+tile"].state
+    for kind, state in zip(("square", "tile"), both.looks, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, state, fitted[kind].state)
+        alone = records[kind].results["diagnostics"]
+        together = records["square+tile"].results["diagnostics"]
+        assert {f"{kind}: {name}" for name in alone} == {n for n in together if kind in n}
+    scores = np.array([[i["score"] for i in records[k].images] for k in ("square", "tile")])
+    mean, spread = (np.asarray(x)[:, None] for x in both.nominal[2:])
+    found = [image["score"] for image in records["square+tile"].images]
+    np.testing.assert_allclose(found, ((scores - mean) / spread).mean(axis=0), rtol=1e-4)
+    assert records["square+tile"].results["num_atoms"] == sum(
+        records[kind].results["num_atoms"] for kind in ("square", "tile")
+    )
+    assert len(fitted["square+tile"].origins) == 2 * len(fitted["tile"].origins)
+
+
+@pytest.mark.parametrize("layers", [("block2", "block4"), ("auto",)])
 def test_tiles_of_square_images_are_the_images(folder, tmp_path, layers, monkeypatch):
     monkeypatch.setattr(synthetic, "SIZES", (0.2,))
     monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
@@ -103,7 +129,8 @@ def test_tiles_of_square_images_are_the_images(folder, tmp_path, layers, monkeyp
         go(settled(folder, geometry=kind, **of_one), tmp_path / kind)
         for kind in ("square", "tile", "pad")
     )
-    assert square.images == tile.images == pad.images
+    both = go(settled(folder, geometry="square+tile", **of_one), tmp_path / "both")
+    assert square.images == tile.images == pad.images == both.images
     for name in ("pixel_ap", "aupro", "image_auroc"):
         assert square.results[name] == tile.results[name]
 
@@ -138,6 +165,11 @@ def test_what_tiles_allow_is_known_when_images_are_read(photographs, tmp_path, m
     "fields,message",
     [
         ({"geometry": "round"}, "--geometry"),
+        ({"geometry": "square+round"}, "unknown geometry 'round'"),
+        ({"geometry": "square+"}, "unknown geometry ''"),
+        ({"geometry": "tile+tile"}, r"--geometry=tile\+tile must be different ones"),
+        ({"geometry": "crop+tile"}, r"--geometry=crop\+tile must be without crop, or crop alone"),
+        ({"geometry": "square+pad", "tile": 30}, r"--tile=30 must be left out with --geometry=squ"),
         ({"geometry": "crop", "crop": 1.5}, r"--crop=1.5 must be in \(0, 1\]"),
         ({"geometry": "tile", "tile": 0}, "--tile=0 must be a positive number"),
         ({"tile": 100}, "--tile=100 must be left out with --geometry=square"),
