@@ -101,9 +101,9 @@ class Worker:
     def _score(self, category: loading.Checked, part: Sequence[Axis], metrics: str) -> Part:
         flat = [task for axis in part for task in axis]
         settings = flat[0].config
-        names = [task.config.solver if settings.automatic else task.name for task in flat]
+        names = [task.config.solver if settings.has_streams else task.name for task in flat]
         seen = dataclasses.replace(settings, metrics=metrics, baselines=tuple(names[1:]))
-        if settings.automatic:
+        if settings.has_streams:
             detector, _ = run.make_detector(seen, self._resources)
         else:
             detector = self._one_bank(category, settings, part)
@@ -260,7 +260,7 @@ def _parts(group: Sequence[tasks.Task], limit: int) -> Iterator[list[Axis]]:
 
 def _axis_key(task: tasks.Task) -> Hashable:
     settings = task.config
-    if settings.automatic:
+    if settings.has_streams:
         return task.name
     return _program(settings, _penalties(settings))
 

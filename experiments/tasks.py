@@ -97,7 +97,7 @@ def embedding_of(settings: config.Config) -> config.Config:
 def bank_of(settings: config.Config) -> config.Config:
     """What configurations with the same bank have in common."""
     kept = SCORING
-    if settings.automatic:  # its detector takes one set of penalties for all its solvers
+    if settings.has_streams:  # its detector takes one set of penalties for all its solvers
         kept = ("solver",)
     if settings.sampler == "support_frequency" or settings.subspaces == "dictionary":
         kept = ()  # what codes patches also makes the bank

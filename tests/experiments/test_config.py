@@ -13,7 +13,7 @@ def resolved(**fields):
 
 
 def test_defaults_come_from_the_backbone():
-    assert resolved().automatic and resolved().image_size == 256
+    assert resolved().has_streams and resolved().image_size == 256
     fast = resolved(layers=FAST)
     assert fast.layers == ("block4", "block10", "block14")
     assert fast.grid == 16
