@@ -75,8 +75,8 @@ LAYERS = flags.DEFINE_list(
     f"Which levels of the network: {config.AUTO}, a bank for each of several levels and scales,"
     f" weighed by synthetic defects; {config.FAST}, the network's usual levels in one bank; names,"
     " separated by commas, for one bank of these; or LEVEL@SCALE, such as block10@1,block4@1.5, for"
-    f" a bank for each of these, weighed as in {config.AUTO}. SCALE is relative to --image_size; the"
-    " side is then rounded to a multiple of 32 pixels, or of the network's patches. Their order"
+    f" a bank for each of these, weighed as in {config.AUTO}. The side of the square is SCALE times"
+    " --image_size, rounded to a multiple of 32 pixels or of the network's patches. Their order"
     " means nothing, and two that come to the same level and side are an error.",
 )  # fmt: skip
 IMAGE_SIZE = flags.DEFINE_integer(
