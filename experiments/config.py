@@ -18,9 +18,9 @@ from sgfr_jax.datasets.geometry import KINDS as GEOMETRIES
 from sgfr_jax.datasets.geometry import Geometry
 from sgfr_jax.datasets.mtd import SPLITS
 
-# What --layers takes beside names of levels: a bank for each of several levels and scales, or the
-# network's default levels in one bank.
-AUTO, FAST = "auto", "fast"
+# What --layers takes beside names of levels and streams: a bank for each of several levels and
+# scales, or the network's default levels in one bank.
+AUTO, FAST = streams.AUTO, "fast"
 # The atoms of one bank of several; twice as many made no clear difference (docs/results.md).
 STREAM_ATOMS = 1000
 _RATIO = 0.01
@@ -45,7 +45,7 @@ class Config:
     shots: int | None = None  # training images kept of each category; None: all
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
-    layers: tuple[str, ...] = (AUTO,)  # or (FAST,), or names of levels
+    layers: tuple[str, ...] = (AUTO,)  # or (FAST,), or names of levels or streams
     image_size: int | None = None  # None: 256, or 448 for networks of 14-pixel patches
     geometry: str = "square"  # or several, joined by +, each with a detector of its own
     crop: float = 0.875
@@ -77,7 +77,7 @@ class Config:
 
     def num_atoms(self, num_patches: int) -> int:
         """The size of the bank for a category of so many nominal patches."""
-        if self.automatic and self.bank_ratio is None:
+        if self.has_streams and self.bank_ratio is None:
             return min(self.bank_size or STREAM_ATOMS, num_patches)  # coarse levels have few
         if self.bank_size is not None:
             return self.bank_size
@@ -113,9 +113,9 @@ class Config:
         return "tile" in self.geometry.split("+")
 
     @property
-    def automatic(self) -> bool:
-        """Whether several levels and scales have a bank each."""
-        return self.layers == (AUTO,)
+    def has_streams(self) -> bool:
+        """Whether every level has a bank of its own at each of its scales: see `streams`."""
+        return self.layers == (AUTO,) or any(streams.AT in name for name in self.layers)
 
     @property
     def one_bank(self) -> bool:
@@ -147,7 +147,7 @@ def resolve(config: Config) -> Config:
             f" {fine_to_coarse[-1]}: use at least that, better 224 or more"
         )
     _check_subspaces(config)
-    if config.automatic:
+    if config.has_streams:
         return config
     # Of an even number of layers the finer middle one, as PatchCore's two layers do.
     middle = fine_to_coarse[(len(config.layers) - 1) // 2]
@@ -155,10 +155,14 @@ def resolve(config: Config) -> Config:
 
 
 def strides(config: Config) -> list[int]:
-    """The strides in pixels of the configuration's layers, in their order."""
+    """The strides in pixels of the configuration's levels, in their order."""
     architecture = ARCHITECTURES[config.backbone]
-    layers = architecture.stream_levels if config.automatic else config.layers
-    return [architecture.strides[name] for name in layers]
+    return [architecture.strides[name] for name in levels(config)]
+
+
+def levels(config: Config) -> tuple[str, ...]:
+    """The levels of the network that the configuration looks at."""
+    return streams.levels(config) if config.has_streams else config.layers
 
 
 def _check_names(config: Config) -> None:
@@ -256,21 +260,47 @@ def _with_size(config: Config) -> Config:
 
 
 def _with_layers(config: Config) -> Config:
-    architecture = ARCHITECTURES[config.backbone]
+    architecture, shown = ARCHITECTURES[config.backbone], ",".join(config.layers)
     if AUTO in config.layers or FAST in config.layers:
-        _require(len(config.layers) == 1, "layers", ",".join(config.layers),
-                 f"{AUTO} or {FAST} alone, or names of levels")  # fmt: skip
-    if config.automatic:
+        _require(len(config.layers) == 1, "layers", shown,
+                 f"{AUTO} or {FAST} alone, or names of levels or streams")  # fmt: skip
+    if config.has_streams:
         _require(config.grid is None, "grid", config.grid,
-                 f"left out: with --layers={AUTO} every level has its own")  # fmt: skip
+                 f"left out: with --layers={shown} every level has its own")  # fmt: skip
         _require(config.sampler != choices.STREAMING, "sampler", config.sampler,
-                 f"another with --layers={AUTO}, whose memory is bounded anyway")  # fmt: skip
-        return dataclasses.replace(config, grid=0)
+                 f"another with --layers={shown}, whose memory is bounded anyway")  # fmt: skip
+        layers = config.layers if config.layers == (AUTO,) else _named_streams(config)
+        return dataclasses.replace(config, layers=layers, grid=0)
     layers = architecture.default_levels if config.layers == (FAST,) else tuple(config.layers)
     for name in layers:
         choices.check_known("layers", f"level of {config.backbone}", name, architecture.levels)
-    _require(len(set(layers)) == len(layers), "layers", ",".join(layers), "each named once")
+    _require(len(set(layers)) == len(layers), "layers", shown, "each named once")
     return dataclasses.replace(config, layers=layers)
+
+
+def _named_streams(config: Config) -> tuple[str, ...]:
+    """The names of a configuration's streams, checked, in the order of `streams.plan`."""
+    architecture = ARCHITECTURES[config.backbone]
+    _require(all(streams.AT in name for name in config.layers), "layers", ",".join(config.layers),
+             "all LEVEL@SCALE, each with a bank of its own, or all names of levels, which share"
+             " one bank and its grid: no detector has both")  # fmt: skip
+    named: dict[streams.Stream, str] = {}
+    for name in config.layers:
+        try:
+            level, scale = streams.parse(name)
+        except ValueError as error:
+            raise ConfigError(f"--layers={name}: {error}") from error
+        choices.check_known("layers", f"level of {config.backbone}", level, architecture.levels)
+        side, stride = scale * config.image_size, architecture.strides[level]
+        _require(side >= stride, "layers", name,
+                 f"of a larger scale: at {side:g} pixels a side images are smaller than the level's"
+                 f" stride of {stride}")  # fmt: skip
+        stream = streams.make(config, level, scale)
+        _require(stream not in named, "layers", name,
+                 f"left out: at {stream.image_size} pixels a side it is what"
+                 f" {named.get(stream)} is")  # fmt: skip
+        named[stream] = name
+    return tuple(named[stream] for stream in streams.plan(config))
 
 
 def _check_subspaces(config: Config) -> None:
@@ -287,9 +317,8 @@ def _check_subspaces(config: Config) -> None:
                  "left out with --subspaces=dictionary, which is learned from patches at"
                  " random")  # fmt: skip
     if learner in choices.SUBSPACE_LEARNERS:
-        widths = ARCHITECTURES[config.backbone].widths
-        levels = ARCHITECTURES[config.backbone].stream_levels
-        least = min(widths[name] for name in levels) if config.automatic else num_features(config)
+        widths = [ARCHITECTURES[config.backbone].widths[name] for name in levels(config)]
+        least = min(widths) if config.has_streams else sum(widths)
         _require(config.subspace_rank < least, "subspace_rank", config.subspace_rank,
                  f"below {least}, the features of a patch, or nothing would be left of one"
                  )  # fmt: skip
@@ -323,7 +352,7 @@ def check_sizes(config: Config, num_train: Mapping[str, int]) -> None:
 
 def coarsest_grid(config: Config) -> int:
     """The patches per side of the bank that has the fewest."""
-    if not config.automatic:
+    if not config.has_streams:
         return config.grid
     return min(stream.grid for stream in streams.plan(config))
 

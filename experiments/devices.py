@@ -106,8 +106,8 @@ def _by_process() -> dict[int, list[jax.Device]]:
 
 def _needs_whole_bank(config: Config) -> str | None:
     """Why the banks of a configuration cannot be split over devices; None: they can."""
-    if config.automatic:
-        return f"--layers={','.join(config.layers)} has several small banks"
+    if config.has_streams:
+        return f"--layers={','.join(config.layers)} has a small bank for every level"
     for solver in config.solvers:
         if solver not in choices.LOCAL_SOLVERS:
             return f"{solver} codes over the whole bank"

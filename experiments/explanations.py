@@ -2,9 +2,9 @@
 
 The highest places of an image's anomaly map are explained, each by every bank: how much of the map
 the bank adds there, which of its atoms rebuilt the patch, and which levels carry the residual. With
-several streams (`--layers=auto`) a stream's part is its weighed, calibrated map; the parts add up
-to the anomaly map, and are blurred as it is, while atoms and residual are those of the one patch
-that lies there.
+several streams (such as of `--layers=auto`) a stream's part is its weighed, calibrated map; the
+parts add up to the anomaly map, and are blurred as it is, while atoms and residual are those of the
+one patch that lies there.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The detector of `--layers=auto`: a bank for each level and scale, weighed without any label.
+"""The detector of several streams: a bank for each level and scale, weighed without any label.
 
 Every stream (`experiments.streams`) is fitted alone. Training images, scored without the atoms
 they gave, say what residuals are nominal (`sgfr_jax.calibration`); synthetic defects drawn on some
@@ -151,8 +151,9 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
         notes[-1] += " the banks have seen"
         sources = [jnp.full_like(s, -1) for s in sources]
     drawn = synthetic.draw(
-        category.train, config.seed, config.image_size, most_pixels=synthetic.MOST_PIXELS
-    )
+        category.train, config.seed, config.image_size,
+        most_pixels=synthetic.MOST_PIXELS, least_side=streams[-1].image_size,
+    )  # fmt: skip
     made = _gather(readers, drawn.seen.split, f"{name}: synthetic defects")
     ordinary = Squares(nominal, train.take(np.flatnonzero(kept)))
     defective = Squares(made, drawn.seen)

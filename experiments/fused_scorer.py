@@ -1,6 +1,6 @@
 """What several streams make of embedded images: a calibrated map of each, and one of them all.
 
-The compiled half of `--layers=auto`; `experiments.fused` fits what it scores with.
+The compiled half of a detector of several streams; `experiments.fused` fits what it scores with.
 """
 
 from collections.abc import Callable, Sequence

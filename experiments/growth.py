@@ -158,7 +158,7 @@ def _regrouped(batches: Iterator[list[np.ndarray]], size: int) -> Iterator[list[
 def _stream(model: Model, bank, origin, grid: int, num_images: int) -> _Stream:
     """A bank with room for what it may learn of so many images, old and new."""
     config, num_patches = model.config, num_images * grid**2
-    if config.automatic:
+    if config.has_streams:
         num_patches = min(num_patches, fused.SAMPLED_PATCHES)
     code, chunk_size = choices.make_coder(config.solver, config), stages.chunk_size(config.solver)
     level = jax.jit(partial(growing.nominal_level, code=code))(bank)

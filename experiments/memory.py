@@ -38,7 +38,7 @@ def check(config: Config, num_train: Mapping[str, int], num_parts: int = 1) -> N
     Raises:
       ConfigError: says what is needed, what there is and which flag to change.
     """
-    if config.sampler == choices.STREAMING or config.automatic:  # bounded, whatever the images
+    if config.sampler == choices.STREAMING or config.has_streams:  # bounded, whatever the images
         return
     category = max(num_train, key=num_train.__getitem__)
     need, free = needed(config, num_train[category]) / num_parts, available()

@@ -272,7 +272,7 @@ def path_of(example: Example) -> str | None:
 
 def layout(config: Config) -> list[list]:
     """What each bank of a look sees: image size, levels, grid, in JSON's types."""
-    if config.automatic:
+    if config.has_streams:
         return [[s.image_size, s.level, s.grid] for s in streams.plan(config)]
     return [[config.image_size, "+".join(config.layers), config.grid]]
 
@@ -283,7 +283,7 @@ def _preprocessing(config: Config) -> dict[str, Any]:
         "geometries": [dataclasses.asdict(geometry) for geometry in config.geometries],
         "resize": "antialiased bilinear (Pillow)",
         "unit_norm": config.unit_norm,
-        "features": None if config.automatic else num_features(config),
+        "features": None if config.has_streams else num_features(config),
         "map_size": config.image_size,
         "sigma": config.sigma,
     }
@@ -330,7 +330,7 @@ def _like(config: Config, num_banks: int) -> tuple:
         return kind(*[0] * len(kind._fields))
 
     state = blank(types.Bank)
-    if config.automatic:
+    if config.has_streams:
         state = blank(fused_scorer.Fused)._replace(
             banks=(blank(types.Bank),) * num_banks,
             calibrations=(blank(calibration.Calibration),) * num_banks,

@@ -5,7 +5,7 @@ detector's own scorer. That is nearly what a new image would score, with three d
 
 - A bank sampled without the image would have kept other patches in the place of its own, so its
   score is a little too high.
-- With `--layers=auto`, calibration and weights of the streams come from up to a hundred of the
+- With several streams, calibration and weights of the streams come from up to a hundred of the
   images, which makes their scores a little too low. The others are taken first.
 - The null is of images as like the training images as these are to each other. Where several
   photographs of each part are in the training set, those of a new part score higher.

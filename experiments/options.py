@@ -73,8 +73,11 @@ WEIGHTS = flags.DEFINE_string(
 LAYERS = flags.DEFINE_list(
     "layers", list(DEFAULT.layers),
     f"Which levels of the network: {config.AUTO}, a bank for each of several levels and scales,"
-    f" weighed by synthetic defects; {config.FAST}, the network's usual levels in one bank; or"
-    " names, separated by commas, for one bank of these.",
+    f" weighed by synthetic defects; {config.FAST}, the network's usual levels in one bank; names,"
+    " separated by commas, for one bank of these; or LEVEL@SCALE, such as block10@1,block4@1.5, for"
+    f" a bank for each of these, weighed as in {config.AUTO}. The side of the square is SCALE times"
+    " --image_size, rounded to a multiple of 32 pixels or of the network's patches. Their order"
+    " means nothing, and two that come to the same level and side are an error.",
 )  # fmt: skip
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", DEFAULT.image_size,
@@ -113,7 +116,8 @@ BANK_RATIO = flags.DEFINE_float(
     "bank_ratio",
     DEFAULT.bank_ratio,
     "Atoms in the bank, as a share of the nominal patches; by default 0.01, though 100 atoms at"
-    f" least, or {config.STREAM_ATOMS} atoms for each bank with --layers={config.AUTO}.",
+    f" least, or {config.STREAM_ATOMS} atoms for each bank with --layers={config.AUTO} or"
+    " LEVEL@SCALE.",
 )
 BANK_SIZE = flags.DEFINE_integer("bank_size", None, "Atoms in the bank, instead of --bank_ratio.")
 SUBSPACES = flags.DEFINE_string(

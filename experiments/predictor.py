@@ -47,7 +47,7 @@ class Predictor(NamedTuple):
 
 def sizes(config: Config) -> tuple[int, ...]:
     """The sides of the squares that a model wants its images resized to."""
-    if not config.automatic:
+    if not config.has_streams:
         return (config.image_size,)
     return tuple(dict.fromkeys(stream.image_size for stream in streams.plan(config)))
 
@@ -82,7 +82,7 @@ def make(model: models.Model, *, plain: bool = False) -> Predictor:
     backbone = embedders[0].load()
     if plain:
         backbone = backbone._replace(embed=partial(backbone.embed, batched=True))
-    planned = streams.plan(config) if config.automatic else ()
+    planned = streams.plan(config) if config.has_streams else ()
     by_size = itertools.groupby(planned, lambda stream: stream.image_size)
     shapes = [[stream.shape for stream in of_size] for _, of_size in by_size]
     scorer = _scorer(config, planned, unroll=plain)

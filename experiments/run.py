@@ -39,7 +39,6 @@ from experiments import (
     tables,
 )
 from sgfr_jax import datasets
-from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.datasets import batches, counts
 
 flags.adopt_module_key_flags(options)
@@ -289,14 +288,12 @@ def make_detector(settings: config.Config, resources: Resources):
     from sgfr_jax import backbones
 
     layout = devices.lay_out(resources.mesh, settings)
-    architecture = ARCHITECTURES[settings.backbone]
     digest = backbones.weights_digest(settings.backbone, settings.weights)
-    planned = streams.plan(settings) if settings.automatic else ()
-    levels = architecture.stream_levels if settings.automatic else settings.layers
+    planned = streams.plan(settings) if settings.has_streams else ()
 
     @functools.cache
     def load() -> backbones.Backbone:
-        found = backbones.load(settings.backbone, settings.weights, levels)
+        found = backbones.load(settings.backbone, settings.weights, config.levels(settings))
         return found._replace(state=devices.replicate(found.state, layout))
 
     def embedder(of: config.Config, compiled, shape=None) -> embedding.Embedder:

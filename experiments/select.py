@@ -31,7 +31,8 @@ from sgfr_jax.datasets.defects import DEFECTS
 CANDIDATES = flags.DEFINE_string(
     "candidates", "layers=auto|fast;solver=affine_ridge|nearest",
     "The configurations to compare: flags of experiments.run and their values, as"
-    " 'flag=value|value;flag=value'. Levels of one bank are joined by +.",
+    " 'flag=value|value;flag=value'. Names of --layers are joined by +, such as"
+    " 'layers=auto|block4+block10|block4@1.5+block10@1'.",
 )  # fmt: skip
 SHARE = flags.DEFINE_float(
     "validation_share", 0.2, "The share of nominal training images that validate.",
@@ -94,7 +95,13 @@ def _value(name: str, text: str, default: Any) -> Any:
 
 
 def validation(
-    category: Category, share: float, seed: int, *, size: int = 256, most_pixels: int | None = None
+    category: Category,
+    share: float,
+    seed: int,
+    *,
+    size: int = 256,
+    most_pixels: int | None = None,
+    least_side: int = 0,
 ) -> Category:
     """The category whose test set is made of training images: some as they are, some spoilt.
 
@@ -102,8 +109,9 @@ def validation(
       category: of which only `train` is looked at.
       share: of the training images that validate; at least one, and not all.
       seed: of the split and of the defects.
-      size: the side of the largest square that a candidate resizes images to.
+      size: the largest `image_size` of a candidate.
       most_pixels: of a spoilt image, which is kept in memory; as of `synthetic.draw`.
+      least_side: the side of the largest square that a candidate sees; as there.
 
     Raises:
       ConfigError: if there are fewer than two training images.
@@ -121,11 +129,12 @@ def validation(
     # Drawn on the held-out images alone, and not with the seed by which a detector draws its own.
     drawn = synthetic.draw(
         loading.Split(nominal, (), None), seed + _OTHER_SEEDS, size, copies=_COPIES,
-        most_pixels=most_pixels,
+        most_pixels=most_pixels, least_side=least_side,
     )  # fmt: skip
     others = _with_demo_defects(nominal, seed + _OTHER_SEEDS)
     if most_pixels is not None:
-        others = (synthetic.shrunk(example, most_pixels, 2 * size) for example in others)
+        least_side = max(2 * size, least_side)
+        others = (synthetic.shrunk(example, most_pixels, least_side) for example in others)
     fitting = tuple(train[i] for i in sorted(order[held:]))
     return Category(category.name, fitting, (*nominal, *drawn.seen.split.examples, *others))
 
@@ -148,13 +157,14 @@ def held_out(
 
     Large spoilt images are shrunk, unless a candidate looks at pixels in their own size.
     """
-    from experiments import synthetic
+    from experiments import models, synthetic
 
     candidates = [settings for _, settings in points]
     as_they_are = any(settings.tiled or settings.native for settings in candidates)
     bound = {
         "size": max(settings.image_size for settings in candidates),
         "most_pixels": None if as_they_are else synthetic.MOST_PIXELS,
+        "least_side": max(side for of in candidates for side, _, _ in models.layout(of)),
     }
     return [validation(category, share, candidates[0].seed, **bound) for category in categories]
 

@@ -39,6 +39,7 @@ def draw(
     *,
     copies: int = COPIES,
     most_pixels: int | None = None,
+    least_side: int = 0,
 ) -> Drawn:
     """Draws every kind of defect at every size on training images chosen at random.
 
@@ -49,11 +50,14 @@ def draw(
       copies: how many of each kind and size.
       most_pixels: what has more is kept with fewer, shrunk by a whole factor, but to no less than
         twice `size`; None keeps all.
+      least_side: which the shorter side is not to fall below either: that of the largest square
+        that a network sees, where it is more than twice `size`.
 
     Returns:
       The images; fewer where a kind leaves no trace, as blurring an even surface does, and none
       where no kind does.
     """
+    least_side = max(2 * size, least_side)
     seen, masks, groups, sources = [], [], [], []
     for number, (kind, extent, copy) in enumerate(
         (kind, extent, copy)
@@ -75,7 +79,7 @@ def draw(
         name = f"synthetic/{kind}/{extent:g}_{copy} on {train.examples[source].name}"
         drawn = Example(name, changed, 1, group, mask.astype(np.uint8))
         example, mask = _where_most_is_seen(drawn, train.geometry, size)
-        seen.append(example if most_pixels is None else shrunk(example, most_pixels, 2 * size))
+        seen.append(example if most_pixels is None else shrunk(example, most_pixels, least_side))
         masks.append(mask)
         groups.append(group)
         sources.append(source)

@@ -12,7 +12,7 @@ NUM_ATOMS = 12
 def make(settings: config.Config) -> models.Model:
     """A model of a configuration from `config.resolve`."""
     rng = np.random.default_rng(0)
-    if settings.automatic:
+    if settings.has_streams:
         planned = streams.plan(settings)
         num = len(planned)
         state = fused_scorer.Fused(

@@ -13,7 +13,8 @@ def resolved(**fields):
 
 
 def test_defaults_come_from_the_backbone():
-    assert resolved().automatic and resolved().image_size == 256
+    assert resolved().has_streams and resolved().image_size == 256
+    assert resolved().layers == ("auto",)
     fast = resolved(layers=FAST)
     assert fast.layers == ("block4", "block10", "block14")
     assert fast.grid == 16
@@ -42,6 +43,43 @@ def test_grid_is_rounded_up_like_the_feature_map():
         ({"layers": ("auto", "block4")}, "--layers=auto,block4 must be auto or fast alone"),
         ({"grid": 8}, "--grid=8 must be left out"),
         ({"sampler": "k_center_stream"}, "--sampler=k_center_stream must be another"),
+        ({"layers": ("fast", "block4@1")}, "--layers=fast,block4@1 must be auto or fast alone"),
+        (
+            {"layers": ("block4", "block10@1")},
+            "--layers=block4,block10@1 must be all LEVEL@SCALE, each with a bank of its own, or",
+        ),
+        ({"layers": ("blok10@1",)}, "--layers: unknown level of efficientnet_lite0 'blok10'"),
+        ({"layers": ("@1",)}, "--layers: unknown level of efficientnet_lite0 ''"),
+        *(
+            (
+                {"layers": ("block2@1", f"block4@{scale}")},
+                f"--layers=block4@{scale}: LEVEL@SCALE takes a positive number as its scale, not"
+                f" '{scale}'",
+            )
+            for scale in ("", "0", "-1", "inf", "nan", "big", "1@2")
+        ),
+        (
+            {"layers": ("block2@0.1", "block14@0.1")},
+            "--layers=block14@0.1 must be of a larger scale: at 25.6 pixels a side images are"
+            " smaller than the level's stride of 32",
+        ),
+        (
+            {"layers": ("block4@1", "block2@1", "block4@1.05")},
+            "--layers=block4@1.05 must be left out: at 256 pixels a side it is what block4@1 is",
+        ),
+        ({"layers": ("block4@1", "block4@1")}, "--layers=block4@1 must be left out"),
+        (
+            {"layers": ("block4@1",), "grid": 8},
+            "--grid=8 must be left out: with --layers=block4@1 every level has its own",
+        ),
+        (
+            {"layers": ("block4@1",), "sampler": "k_center_stream"},
+            "--sampler=k_center_stream must be another with --layers=block4@1",
+        ),
+        (
+            {"layers": ("block2@1", "block10@1"), "subspaces": "pca", "subspace_rank": 24},
+            "--subspace_rank=24 must be below 24",
+        ),
         ({"solver": "lass"}, "Did you mean 'lasso'"),
         ({"baselines": ("neerest",)}, "--baseline: unknown baseline 'neerest'"),
         (

@@ -246,7 +246,7 @@ def test_devices_that_are_not_there(text, fields, message):
 @pytest.mark.parametrize(
     "fields,message",
     [
-        ({}, "--layers=auto has several small banks, so"),
+        ({}, "--layers=auto has a small bank for every level, so"),
         ({"layers": ("fast",), "solver": "omp"}, "omp codes over the whole bank, so"),
         ({"layers": ("fast",), "search": "reduced"}, "--search=reduced ranks the whole bank, so"),
     ],

@@ -46,7 +46,7 @@ def diagnose(settings, embedded, banks, sources):
 
     detector = detectors.Detector(None, batches, {}, 1)
     state = banks[0]
-    if settings.automatic:
+    if settings.has_streams:
         state = fused_scorer.Fused(tuple(banks), *[None] * 7)
     fitted = fitted_of({settings.solver: state}, tuple(map(origins_of, sources)))
     return diagnosis.diagnose(

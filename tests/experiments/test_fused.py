@@ -82,6 +82,16 @@ def test_weights_and_scores_are_finite_and_the_same_each_time(detector, data, fi
     np.testing.assert_array_equal(scores, again[1])
 
 
+def test_named_streams_are_the_automatic_ones_in_any_order(settings, detector, data, fitted):
+    names = ("block14@1.5", "block4@1.5", "block10@1", "block2@1.5", "block14@1", "block10@1.5")
+    named = config.resolve(dataclasses.replace(settings, layers=names, grid=None))
+    other, _ = run.make_detector(named, run.Resources(Path("unused"), batch_size=4))
+    found = other.fit(data)
+    jax.tree.map(np.testing.assert_array_equal, found.states, fitted.states)
+    expected = score(detector, fitted, data.test)
+    jax.tree.map(np.testing.assert_array_equal, score(other, found, data.test), expected)
+
+
 def test_image_scores_are_those_of_the_map_and_of_the_streams(detector, data, fitted):
     maps, scores = score(detector, fitted, data.test)
     parts = detector.parts["nearest"](fitted.states["nearest"], next(detector.batches(data.test)))

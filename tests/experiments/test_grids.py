@@ -23,7 +23,7 @@ def test_the_grid_of_24_points():
     assert len(settings) == 24
     axes = [{getattr(c, axis) for c in settings} for axis in ("sampler", "bank_ratio", "solver")]
     assert [len(values) for values in axes] == [2, 3, 4]
-    assert not settings[0].automatic
+    assert not settings[0].has_streams
 
 
 def test_the_few_shots_of_the_issue():

@@ -91,6 +91,21 @@ def test_a_loaded_model_scores_exactly_as_the_run_did(fitted, photographs):
         np.testing.assert_array_equal(one.anomaly_map, anomaly_map)
 
 
+def test_one_named_stream(photographs, tmp_path):
+    fields = {"layers": ("block4@1",), "solver": "nearest", "categories": ("cap",)}
+    workdir, (record,) = run_in(photographs, tmp_path, **fields)
+    assert record.results["num_atoms"] == 20 and record.results["pixel_auroc"] > 0.9
+    model = models.load(workdir / "models" / "cap")
+    assert model.config.layers == ("block4@1",)
+    assert models.layout(model.config) == [[64, "block4", 8]]
+    assert model.state.map_weights == [1] and model.state.image_weights == [1]
+    rows = list(scored(workdir, photographs, "cap"))
+    found = models.make_scorer(model, batch_size=4)([pixels(path) for path, _, _ in rows])
+    for (_, score, anomaly_map), one in zip(rows, found, strict=True):
+        assert np.float32(one.score) == score
+        np.testing.assert_array_equal(one.anomaly_map, anomaly_map)
+
+
 def test_the_parts_of_the_banks_add_up_to_the_map(fitted, photographs):
     """And the patch at the highest place has the residual that scoring finds, by hand."""
     from experiments import choices, explanations, places

@@ -77,6 +77,7 @@ def test_the_gradient_with_respect_to_an_image(photographs):
 def test_sizes_are_those_of_the_streams():
     assert predictor.sizes(made().config) == (64,)
     assert predictor.sizes(made(layers=("auto",)).config) == (64, 96)
+    assert predictor.sizes(made(layers=("block4@2", "block2@1", "block2@2")).config) == (64, 128)
 
 
 def test_what_has_no_predictor():

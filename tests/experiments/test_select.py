@@ -30,6 +30,8 @@ def test_every_point_of_a_grid_once():
     ]
     assert points[3][1].layers == ("block2", "block4") and points[3][1].num_neighbors == 8
     assert [title for title, _ in select.parse_grid("", config.Config())] == ["default"]
+    plans = select.parse_grid("layers=auto|block4@1.5+block10@1", config.Config())
+    assert [point.layers for _, point in plans] == [("auto",), ("block10@1", "block4@1.5")]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,15 @@ def test_large_spoilt_images_are_kept_small(rng, monkeypatch):
     assert {e.image.shape[:2] for e in (*found.train, *found.test) if not e.label} == {(300, 340)}
 
 
+def test_spoilt_images_are_no_smaller_than_a_stream_sees_them(rng, monkeypatch):
+    monkeypatch.setattr(synthetic, "MOST_PIXELS", 70 * 80)
+    category = category_of(rng, 2, (300, 340, 3))
+    for layers, shape in (("block4@2", (150, 170)), ("block4@1|block2@4+block4@1", (300, 340))):
+        points = select.parse_grid(f"layers={layers}", config.Config(image_size=64))
+        (found,) = select.held_out([category], points, 0.5)
+        assert {e.image.shape[:2] for e in found.test if e.label} == {shape}
+
+
 @pytest.mark.parametrize("fields", [{"geometry": "tile"}, {"eval_size": "native"}])
 def test_spoilt_images_keep_the_size_that_a_candidate_looks_at(rng, monkeypatch, fields):
     monkeypatch.setattr(synthetic, "MOST_PIXELS", 150 * 170)
@@ -118,6 +129,20 @@ def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path
     assert [round(row["criterion"], 6) for row in rows] == [0.2, 0.9, 0.9]
     assert json.loads(json.dumps(rows)) == rows
     assert "seeing" in select.table(rows)
+
+
+def test_plans_of_streams_are_compared(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
+    base = config.Config(
+        dataset="folder", data_dir=str(folder), categories=("cap",), image_size=64, bank_size=20,
+        solver="nearest",
+    )  # fmt: skip
+    points = select.parse_grid("layers=block14@1|block4@1+block2@1", base)
+    held_out = select.held_out(run.load_data(base), points, 0.4)
+    winner, rows = select.select(points, held_out, run.Resources(tmp_path, batch_size=4))
+    assert [row["point"] for row in rows] == ["layers=block14@1", "layers=block4@1+block2@1"]
+    # Of 2 x 2 patches nothing can be localized.
+    assert winner == 1 and rows[1]["criterion"] > rows[0]["criterion"] + 0.05
 
 
 def test_metrics_that_are_undefined_do_not_count():

@@ -159,10 +159,11 @@ def test_streams_and_streaming(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_several_levels_with_a_bank_each(folder, tmp_path):
+@pytest.mark.parametrize("layers", ["auto", "block4@1,block10@1.5"])
+def test_several_levels_with_a_bank_each(layers, folder, tmp_path):
     def grid(add):
         for solver in ("affine_ridge", "nearest"):
-            add(layers="auto", solver=solver)
+            add(layers=layers, solver=solver)
 
     def same_but_for_another_s_weights(own, other):
         notes = other[4] if own[1]["solver"] == "affine_ridge" else []

@@ -66,6 +66,10 @@ def test_large_images_are_kept_small(rng):
     # A factor of 4 were enough, but then the sides were shorter than twice what is looked at.
     assert {e.image.shape for e in small.seen.split.examples} == {(134, 174, 3)}
     assert {e.mask.shape for e in small.seen.split.examples} == {(134, 174)}
+    larger = synthetic.draw(
+        split_of(large), 0, 64, copies=1, most_pixels=20_000, least_side=150
+    )  # fmt: skip
+    assert {e.image.shape for e in larger.seen.split.examples} == {(200, 260, 3)}
     np.testing.assert_array_equal(kept.masks, small.masks)
     for one, other in zip(kept.seen.split.examples, small.seen.split.examples, strict=True):
         difference = images.read_image(one.image, 64) - images.read_image(other.image, 64).astype(

@@ -71,10 +71,21 @@ def test_a_solver_that_makes_the_bank_shares_none(small, makes):
     assert tasks.bank_of(one) != tasks.bank_of(dataclasses.replace(one, num_neighbors=3))
 
 
-def test_several_streams_share_between_solvers_of_the_same_penalties(small):
-    auto = dataclasses.replace(small, layers=("auto",))
-    assert tasks.bank_of(auto) == tasks.bank_of(dataclasses.replace(auto, solver="nearest"))
-    assert tasks.bank_of(auto) != tasks.bank_of(dataclasses.replace(auto, ridge=0.1))
+@pytest.mark.parametrize("layers", [("auto",), ("block4@1",)])
+def test_several_streams_share_between_solvers_of_the_same_penalties(small, layers):
+    one = dataclasses.replace(small, layers=layers)
+    assert tasks.bank_of(one) == tasks.bank_of(dataclasses.replace(one, solver="nearest"))
+    assert tasks.bank_of(one) != tasks.bank_of(dataclasses.replace(one, ridge=0.1))
+
+
+def test_a_plan_in_another_order_is_the_same_task(folder):
+    def grid(add):
+        for layers in ("block4@1,block2@1.5", "block2@1.5,block4@1", "block4@1", "auto"):
+            add(layers=layers, grid=None)
+
+    planned = tasks.plan(points(folder, grid))
+    assert len(planned) == 3 * 2 and len(tasks.groups(planned)) == 3 * 2
+    assert planned[0].config.layers == ("block4@1", "block2@1.5")
 
 
 def test_a_point_that_does_not_fit_the_data_is_named(folder):
