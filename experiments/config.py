@@ -69,6 +69,7 @@ class Config:
     max_atoms: int = 64
     search: str = "exact"
     sigma: float = 4.0
+    halo: float = 0.2  # of `maps.without_halo`, where there are streams
     metrics: str = "auto"
     eval_size: str = "square"
     seed: int = 0
@@ -120,7 +121,7 @@ class Config:
     @property
     def one_bank(self) -> bool:
         """Whether all that is seen of images is in one bank."""
-        return not self.automatic and "+" not in self.geometry
+        return not self.has_streams and "+" not in self.geometry
 
     def digest(self, **more: Any) -> str:
         """A short hash of the configuration and of whatever else a record depends on."""
@@ -206,6 +207,11 @@ def _check_ranges(config: Config) -> None:
              f"left out with --geometry={config.geometry}")  # fmt: skip
     _require(0 <= config.overlap <= 0.5, "overlap", config.overlap,
              "in [0, 0.5]: the share of a tile that the next one also shows")  # fmt: skip
+    _require(0 <= config.halo <= 1, "halo", config.halo,
+             "in [0, 1]: the share of an image's excess that is taken off its map")  # fmt: skip
+    _require(config.halo == Config.halo or config.has_streams, "halo", config.halo,
+             f"left out with --layers={','.join(config.layers)}: one bank has no nominal scores"
+             )  # fmt: skip
     _require(config.bank_ratio is None or 0 < config.bank_ratio <= 1, "bank_ratio",
              config.bank_ratio, "in (0, 1]: the bank's share of the nominal patches")  # fmt: skip
     _require(config.bank_size is None or config.bank_size > 0, "bank_size", config.bank_size,

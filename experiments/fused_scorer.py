@@ -109,10 +109,20 @@ class Scorer:
             together = jnp.sum(state.image_weights[:, None] * relative, axis=0)
             return weighed, jnp.stack([score_of(weighed, extents), together], axis=1)
 
+        def without_halo(state: Fused, found: jax.Array, scores: jax.Array):
+            of_map = scores[:, 0], state.score_mean[0], state.score_spread[0]
+            return maps.without_halo(found, *of_map, share=config.halo)
+
         def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
             weighed, scores = views(state, *batch)
             relative = (scores - state.score_mean[None]) / state.score_spread[None]
-            return weighed, jnp.mean(relative, axis=1)
+            return without_halo(state, weighed, scores), jnp.mean(relative, axis=1)
+
+        def add(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
+            _, scores = views(state, *batch)
+            # The weights' sum is 1, and so all parts' the anomaly map.
+            each = [without_halo(state, found, scores) for found in batch[0]]
+            return state.map_weights[None, :, None, None] * jnp.stack(each, axis=1)
 
         def nominal(state: Fused, batch):
             """The two scores `[B, 2]` of nominal images, from every stream's patches' scores."""
@@ -128,6 +138,7 @@ class Scorer:
         self._glance = devices.spread(glance, layout)
         self._of_stream = devices.spread(of_stream, layout, static=("grid",))
         self._fuse = devices.spread(fuse, layout)
+        self._add = devices.spread(add, layout)
         self._nominal = devices.spread(nominal, layout)
 
     def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
@@ -138,8 +149,7 @@ class Scorer:
         self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None
     ) -> jax.Array:
         """What each stream adds to the maps, `[streams, B, S, S]`."""
-        found = jnp.stack(self._maps(state, batch, extents))
-        return state.map_weights[:, None, None, None] * found
+        return jnp.moveaxis(self._add(state, (self._maps(state, batch, extents), extents)), 1, 0)
 
     def _maps(
         self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None

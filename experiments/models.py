@@ -286,6 +286,7 @@ def _preprocessing(config: Config) -> dict[str, Any]:
         "features": None if config.has_streams else num_features(config),
         "map_size": config.image_size,
         "sigma": config.sigma,
+        "halo": config.halo if config.has_streams else 0.0,
     }
 
 
@@ -305,6 +306,10 @@ def _described_thresholds(model: Model) -> dict[str, Any]:
 
 
 def _config(fields: Mapping[str, Any]) -> Config:
+    """The configuration that was saved; every one of its fields, as a default may have changed."""
+    known = {field.name for field in dataclasses.fields(Config)}
+    if known != set(fields):
+        raise ValueError(f"other flags: {', '.join(sorted(known ^ set(fields)))}")
     return Config(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
 
 

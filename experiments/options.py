@@ -165,6 +165,11 @@ SEARCH = flags.DEFINE_string(
     " accelerators, propose them with bfloat16 products and rank them in float32.",
 )  # fmt: skip
 SIGMA = flags.DEFINE_float("sigma", DEFAULT.sigma, "Blur of the anomaly map, in pixels.")
+HALO = flags.DEFINE_float(
+    "halo", DEFAULT.halo,
+    "With streams, how much of what an image scores beyond nominal ones is taken off its map: a"
+    " defect lifts all that lies around it.",
+)  # fmt: skip
 METRICS = flags.DEFINE_string(
     "metrics", DEFAULT.metrics,
     "How pixel scores are counted: exact keeps all of them, streaming counts them in bins, auto"
@@ -304,6 +309,7 @@ def named_by_flags() -> config.Config:
         max_atoms=MAX_ATOMS.value,
         search=SEARCH.value,
         sigma=SIGMA.value,
+        halo=HALO.value,
         metrics=METRICS.value,
         eval_size=EVAL_SIZE.value,
         seed=SEED.value,

@@ -17,7 +17,7 @@ names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets` reads
 `sgfr_jax.sharding` spreads fitting and scoring over devices.
 """
 
-from sgfr_jax.maps import anomaly_map, image_score
+from sgfr_jax.maps import anomaly_map, image_score, without_halo
 from sgfr_jax.patches import merge_levels, unit_norm
 from sgfr_jax.pipeline import fit, score, score_and_owner, score_held_out
 from sgfr_jax.reconstruction import reconstruct, residual, residual_norm
@@ -97,4 +97,5 @@ __all__ = [
     "uniform",
     "unit_norm",
     "whole_bank_ridge",
+    "without_halo",
 ]

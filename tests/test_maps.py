@@ -1,6 +1,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
@@ -82,3 +84,52 @@ def test_mistakes_are_refused():
         maps.anomaly_map(jnp.ones((1, 4, 4)), (8, 8), sigma=-1)
     with pytest.raises(ValueError, match=r"share=1\.5"):
         maps.image_score(jnp.ones((1, 4, 4)), share=1.5)
+
+
+def without_halo(found, mean=2.0, spread=0.5, **chosen):
+    found = jnp.asarray(found)
+    scores = maps.image_score(found)
+    return maps.without_halo(found, scores, jnp.float32(mean), jnp.float32(spread), **chosen)
+
+
+def test_a_share_of_what_exceeds_nominal_scores_is_taken_off(rng):
+    made = rng.normal(size=(4, 6, 5)).astype(np.float32)
+    made[1, 2, 3], made[3, 0, 0] = 13.0, 3.5
+    found = without_halo(made, share=0.2)
+    np.testing.assert_array_equal(found[::2], made[::2])  # what scores as nominal images do
+    np.testing.assert_allclose(found[1], made[1] - 0.2 * (13 - 3), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[3], made[3] - 0.2 * (3.5 - 3), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(without_halo(made, share=0.0), made)
+    stricter = without_halo(made, share=0.2, spreads=4.0)
+    np.testing.assert_allclose(stricter[1], made[1] - 0.2 * (13 - 4), rtol=1e-5, atol=1e-5)
+
+
+@settings(deadline=None)
+@given(scale=st.floats(0.1, 100), shift=st.floats(-10, 10), share=st.floats(0, 1))
+def test_halos_do_not_depend_on_the_unit(scale, shift, share):
+    made = np.random.default_rng(0).normal(0, 3, (3, 4, 4)).astype(np.float32)
+    plain = np.asarray(without_halo(made, share=share), float)
+    other = without_halo(scale * made + shift, scale * 2.0 + shift, scale * 0.5, share=share)
+    np.testing.assert_allclose(other, scale * plain + shift, rtol=1e-3, atol=1e-3 * scale + 1e-4)
+
+
+def test_halos_keep_the_order_of_pixels_and_images(rng):
+    made = rng.normal(0, 4, size=(8, 6, 6)).astype(np.float32)
+    found = np.asarray(without_halo(made, share=0.9))
+    before, after = (x.reshape(8, -1) for x in (made, found))
+    np.testing.assert_array_equal(np.argsort(before, axis=1), np.argsort(after, axis=1))
+    np.testing.assert_array_equal(np.argsort(before.max(axis=1)), np.argsort(after.max(axis=1)))
+
+
+def test_a_map_that_is_not_a_number_stays_alone(rng):
+    made = rng.normal(0, 4, size=(3, 4, 4)).astype(np.float32)
+    made[1, 0, 0] = np.nan
+    found = np.asarray(without_halo(made, share=0.2))
+    assert np.isnan(found[1]).all() and np.isfinite(found[[0, 2]]).all()
+
+
+def test_halos_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"share=-0\.1; it must be in \[0, 1\]"):
+        without_halo(np.zeros((1, 2, 2), np.float32), share=-0.1)
+    with pytest.raises(ValueError, match=r"scores \(2,\) must be one for each of the maps"):
+        maps.without_halo(jnp.zeros((1, 2, 2)), jnp.zeros(2), 0.0, 1.0, share=0.2)

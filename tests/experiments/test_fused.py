@@ -92,11 +92,37 @@ def test_named_streams_are_the_automatic_ones_in_any_order(settings, detector, d
     jax.tree.map(np.testing.assert_array_equal, score(other, found, data.test), expected)
 
 
-def test_image_scores_are_those_of_the_map_and_of_the_streams(detector, data, fitted):
+@pytest.fixture(scope="module")
+def unsparing(settings):
+    """The detector that leaves maps their halos."""
+    plain = dataclasses.replace(settings, halo=0.0)
+    return run.make_detector(plain, run.Resources(Path("unused"), batch_size=4))[0]
+
+
+def parts_of(detector, fitted, split):
+    """What each stream adds to the maps."""
+    batch = next(detector.batches(split))
+    return np.asarray(detector.parts["nearest"](fitted.states["nearest"], batch), np.float64)
+
+
+def test_defects_lose_their_halos_and_nothing_else_changes(detector, unsparing, data, fitted):
     maps, scores = score(detector, fitted, data.test)
-    parts = detector.parts["nearest"](fitted.states["nearest"], next(detector.batches(data.test)))
+    plain, same = score(unsparing, fitted, data.test)
+    np.testing.assert_array_equal(scores, same)
     state = jax.device_get(fitted.states["nearest"])
-    streams = np.asarray(parts, np.float64) / state.map_weights[:, None, None, None]
+    highest = np.sort(plain.reshape(len(plain), -1))[:, -4:].mean(axis=1)
+    beyond = np.maximum(highest - (state.score_mean[0] + 2 * state.score_spread[0]), 0)
+    assert (beyond > 0).any()
+    np.testing.assert_allclose(maps, plain - 0.2 * beyond[:, None, None], atol=1e-3)
+    for which, found in ((detector, maps), (unsparing, plain)):
+        np.testing.assert_allclose(parts_of(which, fitted, data.test).sum(axis=0), found, atol=1e-3)
+
+
+def test_image_scores_are_those_of_the_map_and_of_the_streams(unsparing, data, fitted):
+    maps, scores = score(unsparing, fitted, data.test)
+    parts = parts_of(unsparing, fitted, data.test)
+    state = jax.device_get(fitted.states["nearest"])
+    streams = parts / state.map_weights[:, None, None, None]
 
     def highest(found):  # four of 64 x 64 pixels
         return np.sort(found.reshape(*found.shape[:-2], -1))[..., -4:].mean(axis=-1)
@@ -115,9 +141,8 @@ def test_nominal_images_score_zero_in_the_mean(detector, data, fitted):
         scorer.held_out(bank, jnp.full(len(bank.atoms), -1), features, apart, stream.grid)
         for bank, features, stream in zip(state.banks, batch, scorer.streams, strict=True)
     ]
-    maps, scores = scorer.score(scorer.standard(state, held, None), batch)
+    _, scores = scorer.score(scorer.standard(state, held, None), batch)
     assert np.mean(scores) == pytest.approx(0, abs=1e-3) and np.std(scores) > 0.1
-    np.testing.assert_allclose(maps, scorer.score(state, batch)[0], rtol=1e-6)
 
 
 def test_no_test_image_is_looked_at(detector, data, fitted):
