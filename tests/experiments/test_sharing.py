@@ -172,6 +172,17 @@ def test_several_levels_with_a_bank_each(layers, folder, tmp_path):
     compare(points(folder, grid), tmp_path, same_but_for_another_s_weights)
 
 
+@pytest.mark.slow
+def test_several_looks_with_a_bank_each(folder, tmp_path):
+    def grid(add):
+        for solver in ("affine_ridge", "nearest"):
+            add(geometry="square+tile", tile=40, solver=solver)
+        add(geometry="square+tile", tile=40, ridge=0.1)
+
+    assert {len(group) for group in tasks.groups(tasks.plan(points(folder, grid)))} == {1, 2}
+    compare(points(folder, grid), tmp_path, same)
+
+
 def test_embeddings_are_read_once(folder, tmp_path, monkeypatch):
     go(points(folder), tmp_path / "first", tmp_path / "cache")
     read, cached = [], embedding.Embedder.cached
