@@ -41,22 +41,29 @@ def batches(detector: detectors.Detector, seen: loading.Views) -> Iterator[Batch
 
 
 class Assembly:
-    """Takes the maps and scores of squares in their order, and gives those of whole images.
+    """Takes the maps and scores of squares in their order, and gives those of whole images."""
 
-    An image scores what the highest of its squares does.
-    """
+    def __init__(self, split: loading.Split, detector: detectors.Detector, solver: str, state: Any):
+        """Begins with the first image of a split.
 
-    def __init__(self, split: loading.Split):
-        """Begins with the first image of a split."""
+        Args:
+          split: whose squares will be scored.
+          detector: that scores them.
+          solver: with which.
+          state: of the detector; of what nominal images come to, if not of the banks.
+        """
         self._windows, self._overlap = split.windows, split.geometry.overlap
+        found = detectors.windowed(detector, solver)
+        self.score = detector.scorers[solver] if self._windows is None else found.score
+        self._join = partial(found.join, state)
         self._done, self._maps, self._scores = 0, [], []
 
     def add(self, maps: np.ndarray, scores: np.ndarray) -> list[Whole]:
         """The images that some more squares complete.
 
         Args:
-          maps: `[n, S, S]`.
-          scores: `[n]`.
+          maps: `[n, S, S]`, of `score`.
+          scores: `[n, ...]`, of the same.
         """
         if self._windows is None:
             return [Whole(*one) for one in zip(maps, scores, strict=True)]
@@ -70,7 +77,7 @@ class Assembly:
                 break
             shape = max(w.box[2] for w in own), max(w.box[3] for w in own)
             whole = geometry.assemble(self._maps[:num], own, shape, overlap=self._overlap)
-            found.append(Whole(whole, max(self._scores[:num])))
+            found.append(Whole(*self._join(whole, np.stack(self._scores[:num]))))
             del self._maps[:num], self._scores[:num]
             self._done += 1
         return found

@@ -69,7 +69,7 @@ class Config:
     max_atoms: int = 64
     search: str = "exact"
     sigma: float = 4.0
-    halo: float = 0.2  # of `maps.without_halo`, where there are streams
+    halo: float = 0.2  # of `maps.halo`, where there are streams
     metrics: str = "auto"
     eval_size: str = "square"
     seed: int = 0

@@ -38,6 +38,15 @@ class Fitted(NamedTuple):
     calibrated_on: tuple[int, ...] = ()  # the training images that calibrated them
 
 
+class Windowed(NamedTuple):
+    """How images are scored that are seen through windows, several or one."""
+
+    # Of windows: `(state, batch, extents) -> (maps [B, S, S], scores [B, ...])`.
+    score: Callable
+    # Of an image, put together: `(state, map [H, W], scores [n, ...]) -> (map, score)`.
+    join: Callable
+
+
 class Detector(NamedTuple):
     """The stages of a run, compiled where that helps."""
 
@@ -49,10 +58,22 @@ class Detector(NamedTuple):
     # `(state, batch, extents [B, 2] or None) -> (maps [B, S, S], scores [B])`.
     scorers: dict[str, Callable]
     batch_size: int
+    # By the same names, where it is not as `windowed` has it for all.
+    joined: Mapping[str, Windowed] = MappingProxyType({})
     # Of the same arguments, what each of `S` banks adds to the maps: `[S, B, H, W]`.
     parts: Mapping[str, Callable] = MappingProxyType({})
     put: Callable[[Any], Any] = jax.device_put  # a batch to where scorers want it
     place: Callable[[Any], Any] = lambda state: state  # and a state that was elsewhere
+
+
+def windowed(detector: Detector, solver: str) -> Windowed:
+    """How a solver scores images seen through windows: by default as high as the highest."""
+    return detector.joined.get(solver, Windowed(detector.scorers[solver], _highest))
+
+
+def _highest(state: Any, anomaly_map: np.ndarray, scores: np.ndarray):
+    del state
+    return anomaly_map, np.max(scores)
 
 
 def origins(bank_indices: jax.Array, picks: np.ndarray, owners: np.ndarray) -> Origins:

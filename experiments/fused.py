@@ -65,6 +65,7 @@ def make_detector(
         partial(_all_batches, readers),
         {solver: scorer.score for solver, scorer in scorers.items()},
         views[0][0].batch_size,
+        {s: detectors.Windowed(of.score_windows, of.join) for s, of in scorers.items()},
         {solver: scorer.parts for solver, scorer in scorers.items()},
         partial(devices.put, layout=layout),
         partial(devices.replicate, layout=layout),

@@ -82,6 +82,14 @@ class Scorer:
 
         score_of = partial(maps.image_score, share=_SCORED_SHARE)
 
+        def halo_of(state: Fused, scores: jax.Array):
+            mean, spread = state.score_mean[0], state.score_spread[0]
+            return maps.halo(scores[:, 0], mean, spread, share=config.halo)
+
+        def score_of_both(state: Fused, scores: jax.Array):
+            relative = (scores - state.score_mean[None]) / state.score_spread[None]
+            return jnp.mean(relative, axis=1)
+
         def coarse(found):
             whole = config.image_size - config.image_size % COARSE  # as `synthetic.coarse` has it
             return found[:, COARSE // 2 : whole : COARSE, COARSE // 2 : whole : COARSE]
@@ -109,20 +117,18 @@ class Scorer:
             together = jnp.sum(state.image_weights[:, None] * relative, axis=0)
             return weighed, jnp.stack([score_of(weighed, extents), together], axis=1)
 
-        def without_halo(state: Fused, found: jax.Array, scores: jax.Array):
-            of_map = scores[:, 0], state.score_mean[0], state.score_spread[0]
-            return maps.without_halo(found, *of_map, share=config.halo)
-
         def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
             weighed, scores = views(state, *batch)
-            relative = (scores - state.score_mean[None]) / state.score_spread[None]
-            return without_halo(state, weighed, scores), jnp.mean(relative, axis=1)
+            return weighed - halo_of(state, scores)[:, None, None], score_of_both(state, scores)
 
         def add(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
             _, scores = views(state, *batch)
             # The weights' sum is 1, and so all parts' the anomaly map.
-            each = [without_halo(state, found, scores) for found in batch[0]]
-            return state.map_weights[None, :, None, None] * jnp.stack(each, axis=1)
+            each = jnp.stack(batch[0], axis=1) - halo_of(state, scores)[:, None, None, None]
+            return state.map_weights[None, :, None, None] * each
+
+        def of_windows(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
+            return views(state, *batch)
 
         def nominal(state: Fused, batch):
             """The two scores `[B, 2]` of nominal images, from every stream's patches' scores."""
@@ -139,11 +145,37 @@ class Scorer:
         self._of_stream = devices.spread(of_stream, layout, static=("grid",))
         self._fuse = devices.spread(fuse, layout)
         self._add = devices.spread(add, layout)
+        self._of_windows = devices.spread(of_windows, layout)
+        self._halo, self._score = jax.jit(halo_of), jax.jit(score_of_both)
         self._nominal = devices.spread(nominal, layout)
 
     def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
         """Maps `[B, S, S]` and image scores `[B]`; extents as of `stages.make_scorer`."""
         return self._fuse(state, (self._maps(state, batch, extents), extents))
+
+    def score_windows(
+        self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None
+    ):
+        """Of windows that show parts of images: maps with their halos, and both scores `[B, 2]`."""
+        return self._of_windows(state, (self._maps(state, batch, extents), extents))
+
+    def join(self, state: Fused, anomaly_map: np.ndarray, scores: np.ndarray):
+        """The map and the score of an image from what `score_windows` makes of its windows.
+
+        A defect's halo lies on all of them.
+
+        Args:
+          state: of the detector.
+          anomaly_map: `[H, W]`, put together.
+          scores: `[n, 2]` of the windows.
+        """
+        found = np.max(scores, axis=0)
+        if len(scores) > 1:  # near borders inside the image the windows' own maps are false
+            found[0] = _highest(anomaly_map)
+        halo, score = jax.device_get(
+            (self._halo(state, found[None]), self._score(state, found[None]))
+        )
+        return anomaly_map - halo[0], score[0]
 
     def parts(
         self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None
@@ -187,6 +219,12 @@ class Scorer:
         return state._replace(
             score_mean=jnp.asarray(scores.mean(axis=0)), score_spread=jnp.asarray(spread)
         )
+
+
+def _highest(anomaly_map: np.ndarray) -> np.ndarray:
+    """As `maps.image_score`, of a map of any size."""
+    num = max(1, round(_SCORED_SHARE * anomaly_map.size))
+    return np.partition(anomaly_map, -num, axis=None)[-num:].mean()
 
 
 def _in_batches(compiled: Callable, state, images) -> list:

@@ -76,17 +76,16 @@ def _of_one_look(
     seconds: list[float],
 ) -> Iterator[tuple[Whole, ...]]:
     seen = loading.views(images)
-    wholes = [assembly.Assembly(images) for _ in fitted]
+    wholes = [assembly.Assembly(images, detector, *of_solver) for of_solver in fitted.items()]
     viewed, began = 0, time.perf_counter()
     for batch in assembly.batches(detector, seen):
         shared = time.perf_counter() - began
         found = []
-        for i, (solver, state) in enumerate(fitted.items()):
+        for i, (state, whole) in enumerate(zip(fitted.values(), wholes, strict=True)):
             began = time.perf_counter()
-            scored = detector.scorers[solver](state, batch.patches, batch.extents)
-            maps, scores = jax.device_get(scored)
+            maps, scores = jax.device_get(whole.score(state, batch.patches, batch.extents))
             _check_finite(scores[: batch.num], seen.split.examples[viewed:])
-            found.append(wholes[i].add(maps[: batch.num], scores[: batch.num]))
+            found.append(whole.add(maps[: batch.num], scores[: batch.num]))
             seconds[i] += shared + time.perf_counter() - began
         viewed += batch.num
         yield from zip(*found, strict=True)
@@ -142,8 +141,9 @@ def nominal(summaries: np.ndarray) -> Nominal:
 
 
 def _check_finite(scores: np.ndarray, examples: Sequence[Example]) -> None:
-    if not np.isfinite(scores).all():
-        name = examples[int(np.argmin(np.isfinite(scores)))].name
+    finite = np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
+    if not finite.all():
+        name = examples[int(np.argmin(finite))].name
         raise DatasetError(
             f"{name}: its score is not finite, though its features are: --solver gives codes that"
             " are not; try another, such as affine_ridge"

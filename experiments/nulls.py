@@ -147,14 +147,13 @@ def of_looks(
     Raises:
       DatasetError: if features are not finite.
     """
-    scorer = detector.scorers[solver]
 
     def of_one(look: loading.Split, state: Any, own: Sequence[detectors.Origins]):
-        seen, wholes = loading.views(look), assembly.Assembly(look)
+        seen, wholes = loading.views(look), assembly.Assembly(look, detector, solver, state)
         for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
             others = without(state, own, givers[seen.owners[i]])
             extents = None if seen.extents is None else seen.extents[i : i + 1]
-            yield from wholes.add(*jax.device_get(scorer(others, patches, extents)))
+            yield from wholes.add(*jax.device_get(wholes.score(others, patches, extents)))
 
     return zip(*map(of_one, loading.looks(split), states, origins), strict=True)
 

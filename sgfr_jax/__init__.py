@@ -17,7 +17,7 @@ names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets` reads
 `sgfr_jax.sharding` spreads fitting and scoring over devices.
 """
 
-from sgfr_jax.maps import anomaly_map, image_score, without_halo
+from sgfr_jax.maps import anomaly_map, halo, image_score
 from sgfr_jax.patches import merge_levels, unit_norm
 from sgfr_jax.pipeline import fit, score, score_and_owner, score_held_out
 from sgfr_jax.reconstruction import reconstruct, residual, residual_norm
@@ -69,6 +69,7 @@ __all__ = [
     "elastic_net_solution",
     "fit",
     "greedy_k_center",
+    "halo",
     "image_score",
     "k_center_advance",
     "k_center_start",
@@ -97,5 +98,4 @@ __all__ = [
     "uniform",
     "unit_norm",
     "whole_bank_ridge",
-    "without_halo",
 ]

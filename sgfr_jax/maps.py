@@ -75,40 +75,31 @@ def image_score(
     return jnp.where(jnp.isnan(largest), jnp.nan, mean)
 
 
-def without_halo(
-    maps: jax.Array,
-    scores: jax.Array,
-    mean: jax.Array,
-    spread: jax.Array,
-    *,
-    share: float,
-    spreads: float = 2.0,
+def halo(
+    scores: jax.Array, mean: jax.Array, spread: jax.Array, *, share: float, spreads: float = 2.0
 ) -> jax.Array:
-    """Maps less a share of what their images score beyond nominal ones.
+    """How much defects lift the whole maps of their images: what is to be taken off these.
 
     A defect raises the map not only where it is: it lies in the field of view of many patches, of
     deep levels in that of all, and the blur spreads it further. The stronger it is, the more of the
     image it lifts above what is nominal, and above weak defects of other images. A rule of this
-    project (`docs/results.md`): `m' = m - share * max(score - (mean + spreads * spread), 0)`. Which
-    pixels of an image are the highest stays as it is; nominal images stay as they are.
+    project (`docs/results.md`): `share * max(score - (mean + spreads * spread), 0)`. Less that,
+    `maps - halo(scores, ...)[:, None, None]`, the pixels of an image keep their order, and nominal
+    images their maps.
 
     Args:
-      maps: `[B, H, W]`.
-      scores: `[B]` of the same images, in the unit of the maps, such as of `image_score`.
+      scores: `[B]` of maps, in their unit, as of `image_score`.
       mean: scalar: of the scores of nominal images.
       spread: scalar: their standard deviation.
       share: in [0, 1]; 0 leaves all maps as they are.
       spreads: how many of them above the mean count as nominal.
 
     Returns:
-      `[B, H, W]`.
+      `[B]`, in the unit of the maps; not negative, NaN where a score is.
 
     Raises:
-      ValueError: if share is not in [0, 1] or scores are not one for each map.
+      ValueError: if share is not in [0, 1].
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share={share}; it must be in [0, 1]")
-    if maps.ndim != 3 or scores.shape != maps.shape[:1]:
-        raise ValueError(f"scores {scores.shape} must be one for each of the maps {maps.shape}")
-    beyond = jnp.maximum(scores - (mean + spreads * spread), 0)
-    return maps - share * beyond[:, None, None]
+    return share * jnp.maximum(scores - (mean + spreads * spread), 0)

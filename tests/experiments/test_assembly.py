@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments import assembly, config, loading
+from experiments import assembly, config, detectors, loading
 from sgfr_jax.datasets import Example
 from sgfr_jax.datasets.geometry import Geometry, assemble
 
@@ -18,8 +18,13 @@ SHAPES = [(40, 40), (40, 90), (20, 30), (90, 90)]
 TILES = Geometry("tile", tile=40, overlap=0.1)
 
 
+def assembled(split, joined=None):
+    detector = detectors.Detector(None, None, {"own": None}, 4, joined or {})
+    return assembly.Assembly(split, detector, "own", "state")
+
+
 def test_full_squares_pass_through(rng):
-    whole = assembly.Assembly(split_of(SHAPES))
+    whole = assembled(split_of(SHAPES))
     maps, scores = rng.normal(size=(3, 8, 8)), rng.normal(size=3)
     found = whole.add(maps, scores)
     np.testing.assert_array_equal([one.anomaly_map for one in found], maps)
@@ -33,7 +38,7 @@ def test_images_come_as_soon_as_they_are_whole(rng, at_a_time):
     assert [len(own) for own in split.windows] == [1, 3, 1, 9] and num == 14
     maps = rng.normal(size=(num, 16, 16)).astype(np.float32)
     scores = rng.normal(size=num)
-    wholes, found = assembly.Assembly(split), []
+    wholes, found = assembled(split), []
     for begin in range(0, num, at_a_time):
         some = slice(begin, begin + at_a_time)
         found += wholes.add(maps[some], scores[some])
@@ -44,6 +49,29 @@ def test_images_come_as_soon_as_they_are_whole(rng, at_a_time):
         expected = assemble(maps[mine], own, shape, overlap=TILES.overlap)
         np.testing.assert_array_equal(found[i].anomaly_map, expected)
         first += len(own)
+
+
+def test_a_detector_may_join_windows_its_own_way(rng):
+    split = loading.with_windows(split_of(SHAPES), TILES)
+    seen = []
+
+    def join(state, anomaly_map, scores):
+        seen.append((state, anomaly_map.shape, scores.shape))
+        return anomaly_map + 1, scores.sum()
+
+    of_windows = object()
+    whole = assembled(split, {"own": detectors.Windowed(of_windows, join)})
+    assert whole.score is of_windows
+    maps, scores = rng.normal(size=(14, 8, 8)).astype(np.float32), rng.normal(size=(14, 2))
+    found = whole.add(maps, scores)
+    assert [one.score for one in found] == pytest.approx(
+        [scores[own].sum() for own in (slice(0, 1), slice(1, 4), slice(4, 5), slice(5, 14))]
+    )
+    plain = assembled(split).add(maps, scores)
+    for one, other in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map + 1)
+    assert seen == [("state", s, (n, 2)) for s, n in zip(SHAPES, (1, 3, 1, 9), strict=True)]
+    assert assembled(split_of(SHAPES), {"own": detectors.Windowed(of_windows, join)}).score is None
 
 
 def test_views_know_their_images():

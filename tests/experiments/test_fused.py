@@ -118,6 +118,28 @@ def test_defects_lose_their_halos_and_nothing_else_changes(detector, unsparing, 
         np.testing.assert_allclose(parts_of(which, fitted, data.test).sum(axis=0), found, atol=1e-3)
 
 
+def test_windows_of_an_image_lose_one_halo(detector, unsparing, data, fitted, rng):
+    """Joined from one window an image is what it is as a square; from several, of its own map."""
+    scorer, state = detector.scorers["nearest"].__self__, fitted.states["nearest"]
+    batch = next(detector.batches(data.test))
+    plain, _ = score(unsparing, fitted, data.test)
+    windows, both = jax.device_get(scorer.score_windows(state, batch))
+    np.testing.assert_allclose(windows, plain, atol=1e-5)
+    maps, scores = score(detector, fitted, data.test)
+    for i, (whole, of_both) in enumerate(zip(windows, both, strict=True)):
+        joined, of_image = scorer.join(state, whole, of_both[None])
+        np.testing.assert_allclose(joined, maps[i], atol=1e-4)
+        assert of_image == pytest.approx(scores[i], abs=1e-4)
+    wide = rng.normal(0, 40, (90, 130)).astype(np.float32)
+    joined, of_image = scorer.join(state, wide, both[:3])
+    mean, spread = np.asarray(state.score_mean), np.asarray(state.score_spread)
+    found = np.sort(wide.ravel())[-12:].mean(), both[:3, 1].max()
+    assert of_image == pytest.approx(np.mean((np.array(found) - mean) / spread), rel=1e-4)
+    beyond = max(found[0] - (mean[0] + 2 * spread[0]), 0)
+    assert beyond > 1
+    np.testing.assert_allclose(joined, wide - 0.2 * beyond, atol=1e-3)
+
+
 def test_image_scores_are_those_of_the_map_and_of_the_streams(unsparing, data, fitted):
     maps, scores = score(unsparing, fitted, data.test)
     parts = parts_of(unsparing, fitted, data.test)
