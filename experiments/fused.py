@@ -65,10 +65,10 @@ def make_detector(
         partial(_all_batches, readers),
         {solver: scorer.score for solver, scorer in scorers.items()},
         views[0][0].batch_size,
-        {s: detectors.Windowed(of.score_windows, of.join) for s, of in scorers.items()},
-        {solver: scorer.parts for solver, scorer in scorers.items()},
-        partial(devices.put, layout=layout),
-        partial(devices.replicate, layout=layout),
+        joined={s: detectors.Windowed(of.score_windows, of.join) for s, of in scorers.items()},
+        parts={solver: scorer.parts for solver, scorer in scorers.items()},
+        put=partial(devices.put, layout=layout),
+        place=partial(devices.replicate, layout=layout),
     )
 
 

@@ -125,8 +125,9 @@ def make_detector(embedder: Embedder) -> detectors.Detector:
         devices.place_bank, config=config, layout=layout, chunk_size=chunk_size(config.solver)
     )
     return detectors.Detector(
-        fit_category, embedder.batches, scorers, embedder.batch_size, parts, put, place
-    )
+        fit_category, embedder.batches, scorers, embedder.batch_size,
+        parts=parts, put=put, place=place,
+    )  # fmt: skip
 
 
 def _only_part(scorer: Callable, bank: types.Bank, features: jax.Array) -> jax.Array:
