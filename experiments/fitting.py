@@ -50,7 +50,8 @@ def _several(
 ) -> looks.Several:
     """The states of one solver, and what nominal images come to in each look."""
     known = set().union(*(fitted.calibrated_on for fitted in each))
-    chosen = nulls.choose(len(category.train.examples), known, seed, NOMINAL_IMAGES)
+    num_images = len(category.train.examples)
+    chosen = nulls.choose(num_images, known, seed, at_most=NOMINAL_IMAGES)
     mine = [chosen[i] for i in processes.share(len(chosen))]
     givers = mine if len(chosen) > 1 else [nulls.NO_IMAGE] * len(mine)
     states = [fitted.states[solver] for fitted in each]

@@ -100,7 +100,7 @@ def grow(model: Model, detector: detectors.Detector, split: loading.Split) -> tu
         state = _calibrate(model, detector, split, state, origins)
 
     before, solver = len(model.about.train), model.config.solver
-    chosen = nulls.choose(len(split.examples), (), model.config.seed)
+    chosen = nulls.choose(len(split.examples), (), model.config.seed, at_most=nulls.NULL_IMAGES)
     fresh = nulls.of_images(
         detector, solver, state, origins, split.take(chosen),
         [before + i for i in chosen], f"{model.about.category}: held-out scores",
