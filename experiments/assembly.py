@@ -53,7 +53,7 @@ class Assembly:
           state: of the detector; of what nominal images come to, if not of the banks.
         """
         self._windows, self._overlap = split.windows, split.geometry.overlap
-        found = detectors.windowed(detector, solver)
+        found = detectors.of_windows(detector, solver)
         self.score = detector.scorers[solver] if self._windows is None else found.score
         self._join = partial(found.join, state)
         self._done, self._maps, self._scores = 0, [], []

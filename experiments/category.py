@@ -242,10 +242,13 @@ def _rounds(
     """
     own = test.take(processes.deal(len(test.examples), detector.batch_size))
     found = looks.whole_images(own, detector, fitted.states, seconds)
-    readable, mine, done = loading.iterate(own, config), iter(own.examples), 0
+    readable, done = loading.iterate(own, config), 0
+    scored, mine = iter(own.examples), iter(own.examples)
     while done < len(test.examples):
         # None in the last round, if that is without this process.
         wholes = list(itertools.islice(found, detector.batch_size))
+        for of_image in wholes:
+            looks.check_finite(next(scored), of_image)
         began = time.perf_counter()
         loaded = [next(readable) for _ in wholes]
         masks = [image.mask for image in loaded if image.mask is not None]

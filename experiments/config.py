@@ -305,7 +305,7 @@ def _named_streams(config: Config) -> tuple[str, ...]:
         _require(stream not in named, "layers", name,
                  f"left out: at {stream.image_size} pixels a side it is what"
                  f" {named.get(stream)} is")  # fmt: skip
-        named[stream] = name
+        named[stream] = f"{level}{streams.AT}{scale:g}"
     return tuple(named[stream] for stream in streams.plan(config))
 
 

@@ -58,20 +58,20 @@ class Detector(NamedTuple):
     # `(state, batch, extents [B, 2] or None) -> (maps [B, S, S], scores [B])`.
     scorers: dict[str, Callable]
     batch_size: int
-    # By the same names, where it is not as `windowed` has it for all.
-    joined: Mapping[str, Windowed] = MappingProxyType({})
+    # By the same names, where it is not as `of_windows` has it for all.
+    windowed: Mapping[str, Windowed] = MappingProxyType({})
     # Of the same arguments, what each of `S` banks adds to the maps: `[S, B, H, W]`.
     parts: Mapping[str, Callable] = MappingProxyType({})
     put: Callable[[Any], Any] = jax.device_put  # a batch to where scorers want it
     place: Callable[[Any], Any] = lambda state: state  # and a state that was elsewhere
 
 
-def windowed(detector: Detector, solver: str) -> Windowed:
+def of_windows(detector: Detector, solver: str) -> Windowed:
     """How a solver scores images seen through windows: by default as high as the highest."""
-    return detector.joined.get(solver, Windowed(detector.scorers[solver], _highest))
+    return detector.windowed.get(solver, Windowed(detector.scorers[solver], _as_the_highest))
 
 
-def _highest(state: Any, anomaly_map: np.ndarray, scores: np.ndarray):
+def _as_the_highest(state: Any, anomaly_map: np.ndarray, scores: np.ndarray):
     del state
     return anomaly_map, np.max(scores)
 

@@ -58,8 +58,10 @@ def _several(
     origins = [fitted.origins for fitted in each]
     split, found = category.train.take(mine), []
     with progress.bar(f"{category.name}: comparing looks", len(mine), "images") as report:
-        for image in nulls.of_looks(detector, solver, states, origins, split, givers):
-            found.append(looks.summary(image))
+        wholes = nulls.of_looks(detector, solver, states, origins, split, givers)
+        for example, of_image in zip(split.examples, wholes, strict=True):
+            looks.check_finite(example, of_image)
+            found.append(looks.summary(of_image))
             report(1)
     nominal = looks.nominal(np.array(processes.joined(found)))
     return looks.Several(tuple(states), nominal)

@@ -65,7 +65,7 @@ def make_detector(
         partial(_all_batches, readers),
         {solver: scorer.score for solver, scorer in scorers.items()},
         views[0][0].batch_size,
-        joined={s: detectors.Windowed(of.score_windows, of.join) for s, of in scorers.items()},
+        windowed={s: detectors.Windowed(of.score_windows, of.join) for s, of in scorers.items()},
         parts={solver: scorer.parts for solver, scorer in scorers.items()},
         put=partial(devices.put, layout=layout),
         place=partial(devices.replicate, layout=layout),
@@ -149,7 +149,7 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
     if num_images == 1 or config.subspaces != "implicit":
         why = "one training image" if num_images == 1 else "learned bases come from all images"
         notes.append(f"{why}: nothing could be held out, so residuals are those of patches that")
-        notes[-1] += " the banks have seen"
+        notes[-1] += " the banks have seen, and maps keep their halos"
         sources = [jnp.full_like(s, -1) for s in sources]
     drawn = synthetic.draw(
         category.train, config.seed, config.image_size,
@@ -253,8 +253,11 @@ def _weigh(scorer: Scorer, banks, sources, nominal, defective, drawn, report) ->
         jnp.asarray(np.maximum(alone.std(axis=1), LEAST_SPREAD), jnp.float32),
         jnp.zeros(2),
         jnp.ones(2),
+        jnp.float32(jnp.inf),
     )
-    return scorer.standard(state, held, extents)
+    # Of a bank whose atoms are of no one image nothing was left out.
+    unseen = all(bool(jnp.any(of_bank >= 0)) for of_bank in sources)
+    return scorer.standard(state, held, extents, held_out=unseen)
 
 
 def _weights(

@@ -25,6 +25,8 @@ LEAST_SPREAD = 1e-6
 _BATCH = 16
 # A map's score is the mean of so large a share of its pixels, the highest.
 _SCORED_SHARE = 0.001
+# An image has a halo if its map scores so many spreads more than nominal ones do on average.
+_HALO_SPREADS = 2.0
 
 
 class Fused(NamedTuple):
@@ -39,6 +41,7 @@ class Fused(NamedTuple):
     # Of nominal images, the scores of the anomaly map and of the streams together.
     score_mean: jax.Array  # [2]
     score_spread: jax.Array  # [2]
+    halo_above: jax.Array  # []: the map's score above which an image has a halo
 
 
 class Found(NamedTuple):
@@ -83,8 +86,7 @@ class Scorer:
         score_of = partial(maps.image_score, share=_SCORED_SHARE)
 
         def halo_of(state: Fused, scores: jax.Array):
-            mean, spread = state.score_mean[0], state.score_spread[0]
-            return maps.halo(scores[:, 0], mean, spread, share=config.halo)
+            return maps.halo(scores[:, 0], state.halo_above, share=config.halo)
 
         def score_of_both(state: Fused, scores: jax.Array):
             relative = (scores - state.score_mean[None]) / state.score_spread[None]
@@ -171,7 +173,7 @@ class Scorer:
         """
         found = np.max(scores, axis=0)
         if len(scores) > 1:  # near borders inside the image the windows' own maps are false
-            found[0] = _highest(anomaly_map)
+            found[0] = _highest(anomaly_map, len(scores))
         halo, score = jax.device_get(
             (self._halo(state, found[None]), self._score(state, found[None]))
         )
@@ -206,24 +208,35 @@ class Scorer:
         """What calibrated scores make of images."""
         return Found(*_together(_in_batches(self._glance, calibrated, (scores, owners, extents))))
 
-    def standard(self, state: Fused, found, extents) -> Fused:
+    def standard(self, state: Fused, found, extents, *, held_out: bool) -> Fused:
         """The state whose image scores have mean 0 and spread 1 on nominal images.
 
         Args:
           state: calibrated and weighed.
           found: scores and owners `[B, h, w]` of nominal images, of every stream.
           extents: theirs.
+          held_out: whether the banks have not seen these; else they say nothing about halos.
         """
         scores = _together(_in_batches(self._nominal, state, (found, extents)))
-        spread = np.maximum(scores.std(axis=0), LEAST_SPREAD)
+        mean, spread = scores.mean(axis=0), scores.std(axis=0)
+        above = mean[0] + _HALO_SPREADS * spread[0] if held_out else np.inf
+        # Of one image, deviations stay as large as they are.
+        spread = np.where(spread > LEAST_SPREAD, spread, 1)
         return state._replace(
-            score_mean=jnp.asarray(scores.mean(axis=0)), score_spread=jnp.asarray(spread)
+            score_mean=jnp.asarray(mean, jnp.float32),
+            score_spread=jnp.asarray(spread, jnp.float32),
+            halo_above=jnp.float32(above),
         )
 
 
-def _highest(anomaly_map: np.ndarray) -> np.ndarray:
-    """As `maps.image_score`, of a map of any size."""
-    num = max(1, round(_SCORED_SHARE * anomaly_map.size))
+def _highest(anomaly_map: np.ndarray, num_windows: int) -> np.ndarray:
+    """As `maps.image_score` of one window, from the map of all: else more of them would hide more.
+
+    Args:
+      anomaly_map: `[H, W]`.
+      num_windows: that it is put together from.
+    """
+    num = max(1, round(_SCORED_SHARE * anomaly_map.size / num_windows))
     return np.partition(anomaly_map, -num, axis=None)[-num:].mean()
 
 

@@ -75,12 +75,13 @@ class Checked(NamedTuple):
     geometries: tuple[Geometry, ...] = (Geometry(),)
 
     def looks(self) -> list["Checked"]:
-        """The category once for every way in which its images are looked at."""
+        """The category once for every way in which its images are looked at, and named by it."""
+        if len(self.geometries) == 1:
+            return [self]
+        each = zip(self.geometries, looks(self.train), looks(self.test), strict=True)
         return [
-            self._replace(train=train, test=test, geometries=(geometry,))
-            for train, test, geometry in zip(
-                looks(self.train), looks(self.test), self.geometries, strict=True
-            )
+            self._replace(name=f"{self.name} ({of.kind})", train=train, test=test, geometries=(of,))
+            for of, train, test in each
         ]
 
     def fingerprint(self) -> list:

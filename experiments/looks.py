@@ -6,7 +6,7 @@ images that it has not seen says what its numbers mean. So measured, maps and sc
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +43,13 @@ def states(state: Any) -> tuple[Any, ...]:
     return state.looks if isinstance(state, Several) else (state,)
 
 
+def each(function: Callable, state: Any) -> Any:
+    """The state with what a function makes of every look's."""
+    if isinstance(state, Several):
+        return state._replace(looks=tuple(map(function, state.looks)))
+    return function(state)
+
+
 def whole_images(
     images: loading.Split,
     detector: detectors.Detector,
@@ -56,9 +63,6 @@ def whole_images(
       detector: that scores.
       fitted: its states, by the solvers' names.
       seconds: of each solver; the time that scoring takes is added to it.
-
-    Raises:
-      DatasetError: if a score is not finite.
     """
     of_looks = [
         _of_one_look(look, detector, {name: states(s)[i] for name, s in fitted.items()}, seconds)
@@ -77,17 +81,15 @@ def _of_one_look(
 ) -> Iterator[tuple[Whole, ...]]:
     seen = loading.views(images)
     wholes = [assembly.Assembly(images, detector, *of_solver) for of_solver in fitted.items()]
-    viewed, began = 0, time.perf_counter()
+    began = time.perf_counter()
     for batch in assembly.batches(detector, seen):
         shared = time.perf_counter() - began
         found = []
         for i, (state, whole) in enumerate(zip(fitted.values(), wholes, strict=True)):
             began = time.perf_counter()
             maps, scores = jax.device_get(whole.score(state, batch.patches, batch.extents))
-            _check_finite(scores[: batch.num], seen.split.examples[viewed:])
             found.append(whole.add(maps[: batch.num], scores[: batch.num]))
             seconds[i] += shared + time.perf_counter() - began
-        viewed += batch.num
         yield from zip(*found, strict=True)
         began = time.perf_counter()
 
@@ -108,18 +110,18 @@ def together(state: Any, found: Sequence[Whole]) -> Whole:
         return alone
     nominal = jax.tree.map(np.asarray, state.nominal)
     shape = max((one.anomaly_map.shape for one in found), key=np.prod)
-    maps = np.stack([to_size(one.anomaly_map, shape) for one in found])
-    maps = (maps - nominal.map_mean[:, None, None]) / nominal.map_spread[:, None, None]
+    total = np.zeros(shape, np.float32)  # one map at a time: photographs are large
+    for one, mean, spread in zip(found, nominal.map_mean, nominal.map_spread, strict=True):
+        total += (to_size(one.anomaly_map, shape) - mean) / spread
     scores = np.array([one.score for one in found], np.float32)
     scores = (scores - nominal.score_mean) / nominal.score_spread
-    return Whole(maps.mean(axis=0), scores.mean())
+    return Whole(total / np.float32(len(found)), scores.mean())
 
 
 def summary(found: Sequence[Whole]) -> np.ndarray:
     """Of what each look makes of an image, what `nominal` asks: float64 `[L, 3]`."""
-    maps = [one.anomaly_map.astype(float) for one in found]
     return np.array([
-        (m.mean(), np.square(m).mean(), one.score) for m, one in zip(maps, found, strict=True)
+        (np.mean(m, dtype=float), np.mean(np.square(m), dtype=float), score) for m, score in found
     ])  # fmt: skip
 
 
@@ -140,11 +142,10 @@ def nominal(summaries: np.ndarray) -> Nominal:
     )
 
 
-def _check_finite(scores: np.ndarray, examples: Sequence[Example]) -> None:
-    finite = np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
-    if not finite.all():
-        name = examples[int(np.argmin(finite))].name
+def check_finite(example: Example, found: Sequence[Whole]) -> None:
+    """Raises DatasetError if a score of an image is not finite."""
+    if not np.isfinite([one.score for one in found]).all():
         raise DatasetError(
-            f"{name}: its score is not finite, though its features are: --solver gives codes that"
-            " are not; try another, such as affine_ridge"
+            f"{example.name}: its score is not finite, though its features are: --solver gives"
+            " codes that are not; try another, such as affine_ridge"
         )

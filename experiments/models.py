@@ -229,7 +229,7 @@ def make_scorer(
       detector: from `make_detector`, for whoever has one: its programs take long to compile.
     """
     detector = detector or make_detector(model, batch_size)
-    states = {model.config.solver: detector.place(model.state)}
+    states = {model.config.solver: looks.each(detector.place, model.state)}
 
     def score(images: Sequence[np.ndarray]) -> Iterator[assembly.Whole]:
         split = loading.laid(as_split(images), model.config.geometries)

@@ -213,12 +213,11 @@ def check_squares(settings: config.Config, checked: Sequence, num_memories: int 
 
     grid = config.coarsest_grid(settings)
     for category in checked:
-        for look in loading.looks(category.train):
-            seen = loading.views(look)
-            num_patches = sampling.num_patches(seen, grid)
-            config.check_patches(settings, {category.name: num_patches})
+        for look in category.looks():
+            seen = loading.views(look.train)
+            config.check_patches(settings, {look.name: sampling.num_patches(seen, grid)})
             if num_memories is not None:
-                memory.check(settings, {category.name: len(seen.owners)}, num_memories)
+                memory.check(settings, {look.name: len(seen.owners)}, num_memories)
 
 
 def check_data(settings: config.Config, *, accept_license: bool = False) -> bool:

@@ -75,24 +75,21 @@ def image_score(
     return jnp.where(jnp.isnan(largest), jnp.nan, mean)
 
 
-def halo(
-    scores: jax.Array, mean: jax.Array, spread: jax.Array, *, share: float, spreads: float = 2.0
-) -> jax.Array:
+def halo(scores: jax.Array, nominal: jax.Array, *, share: float) -> jax.Array:
     """How much defects lift the whole maps of their images: what is to be taken off these.
 
     A defect raises the map not only where it is: it lies in the field of view of many patches, of
     deep levels in that of all, and the blur spreads it further. The stronger it is, the more of the
     image it lifts above what is nominal, and above weak defects of other images. A rule of this
-    project (`docs/results.md`): `share * max(score - (mean + spreads * spread), 0)`. Less that,
-    `maps - halo(scores, ...)[:, None, None]`, the pixels of an image keep their order, and nominal
-    images their maps.
+    project (`docs/results.md`): `share * max(score - nominal, 0)`. Less that,
+    `maps - halo(scores, ...)[:, None, None]`, the pixels of an image keep their order, and images
+    that score as nominal ones do keep their maps.
 
     Args:
       scores: `[B]` of maps, in their unit, as of `image_score`.
-      mean: scalar: of the scores of nominal images.
-      spread: scalar: their standard deviation.
+      nominal: scalar: up to where scores are nominal, such as two standard deviations above the
+        mean of nominal images'; where it is infinite, no map has a halo.
       share: in [0, 1]; 0 leaves all maps as they are.
-      spreads: how many of them above the mean count as nominal.
 
     Returns:
       `[B]`, in the unit of the maps; not negative, NaN where a score is.
@@ -102,4 +99,4 @@ def halo(
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share={share}; it must be in [0, 1]")
-    return share * jnp.maximum(scores - (mean + spreads * spread), 0)
+    return share * jnp.maximum(scores - nominal, 0)

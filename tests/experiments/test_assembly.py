@@ -18,8 +18,8 @@ SHAPES = [(40, 40), (40, 90), (20, 30), (90, 90)]
 TILES = Geometry("tile", tile=40, overlap=0.1)
 
 
-def assembled(split, joined=None):
-    detector = detectors.Detector(None, None, {"own": None}, 4, joined or {})
+def assembled(split, windowed=None):
+    detector = detectors.Detector(None, None, {"own": None}, 4, windowed or {})
     return assembly.Assembly(split, detector, "own", "state")
 
 

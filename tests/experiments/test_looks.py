@@ -125,11 +125,21 @@ def test_a_score_that_is_not_finite_names_its_image():
         return maps, jnp.where(batch == 2, jnp.nan, scores)
 
     split = loading.laid(split_of(SHAPES), [SQUARE])
+    found = list(looks.whole_images(split, of_numbers(bad), {"own": jnp.float32(1)}, [0.0]))
+    for example, of_image in zip(split.examples[:2], found, strict=False):
+        looks.check_finite(example, of_image)
     with pytest.raises(DatasetError, match="2: its score is not finite"):
-        list(looks.whole_images(split, of_numbers(bad), {"own": jnp.float32(1)}, [0.0]))
+        looks.check_finite(split.examples[2], found[2])
 
 
 def test_no_images_have_no_wholes():
     state = looks.Several((0, 0), looks.Nominal(*[jnp.zeros(2)] * 4))
     split = loading.laid(split_of([]), [SQUARE, TILE])
     assert not list(looks.whole_images(split, of_numbers(multiples), {"own": state}, [0.0]))
+
+
+def test_a_state_is_placed_look_by_look():
+    nominal = looks.Nominal(*[jnp.zeros(2)] * 4)
+    placed = looks.each(lambda state: state + 1, looks.Several((1, 2), nominal))
+    assert placed.looks == (2, 3) and placed.nominal is nominal
+    assert looks.each(lambda state: state + 1, 1) == 2
