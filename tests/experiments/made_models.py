@@ -19,6 +19,7 @@ def make(settings: config.Config) -> models.Model:
             tuple(_bank(rng, stream.width) for stream in planned),
             tuple(_calibration(rng) for _ in planned),
             *(rng.uniform(0.1, 1, n).astype(np.float32) for n in (num, num, num, num, 2, 2)),
+            np.float32(rng.uniform(0.1, 1)),
         )
     else:
         state = _bank(rng, config.num_features(settings))

@@ -47,7 +47,7 @@ def diagnose(settings, embedded, banks, sources):
     detector = detectors.Detector(None, batches, {}, 1)
     state = banks[0]
     if settings.has_streams:
-        state = fused_scorer.Fused(tuple(banks), *[None] * 7)
+        state = fused_scorer.Fused(tuple(banks), *[None] * 8)
     fitted = fitted_of({settings.solver: state}, tuple(map(origins_of, sources)))
     return diagnosis.diagnose(
         settings, detector, fitted, category_of(len(embedded[0])), progress.bar
