@@ -70,9 +70,8 @@ def _several(
 def apart(fitted: detectors.Fitted) -> list[detectors.Fitted]:
     """What is fitted to each look, with the banks and their origins alone."""
     state = next(iter(fitted.states.values()))
-    found, origins = [], iter(fitted.origins)
-    for i, of_look in enumerate(looks.states(state)):
-        own = tuple(itertools.islice(origins, len(nulls.banks(of_look))))
+    found = []
+    for i, own in enumerate(nulls.by_look(state, fitted.origins)):
         states = {solver: looks.states(s)[i] for solver, s in fitted.states.items()}
         found.append(fitted._replace(states=states, origins=own))
     return found

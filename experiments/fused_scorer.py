@@ -109,8 +109,9 @@ class Scorer:
             found = pipeline.score_and_owner(bank, flat, code=code, chunk_size=chunk_size)
             return maps_of(calibrated, *(x.reshape(-1, grid, grid) for x in found), extents)
 
-        def views(state: Fused, found: Sequence[jax.Array], extents: jax.Array | None):
+        def views(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
             """The anomaly map, and two scores of each image: the map's, and the streams'."""
+            found, extents = batch
             weighed = jnp.tensordot(
                 state.map_weights, jnp.stack(found), axes=1, precision=linalg.HIGHEST
             )
@@ -120,17 +121,14 @@ class Scorer:
             return weighed, jnp.stack([score_of(weighed, extents), together], axis=1)
 
         def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
-            weighed, scores = views(state, *batch)
+            weighed, scores = views(state, batch)
             return weighed - halo_of(state, scores)[:, None, None], score_of_both(state, scores)
 
         def add(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
-            _, scores = views(state, *batch)
+            _, scores = views(state, batch)
             # The weights' sum is 1, and so all parts' the anomaly map.
             each = jnp.stack(batch[0], axis=1) - halo_of(state, scores)[:, None, None, None]
             return state.map_weights[None, :, None, None] * each
-
-        def of_windows(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
-            return views(state, *batch)
 
         def nominal(state: Fused, batch):
             """The two scores `[B, 2]` of nominal images, from every stream's patches' scores."""
@@ -139,7 +137,7 @@ class Scorer:
                 maps_of(calibrated, *of_one, extents)
                 for calibrated, of_one in zip(state.calibrations, of_streams, strict=True)
             ]
-            return views(state, found, extents)[1]
+            return views(state, (found, extents))[1]
 
         self.calibrate = jax.jit(calibration.calibrate, static_argnums=2)
         self._held_out = devices.spread(held_out, layout, static=("grid",))
@@ -147,7 +145,7 @@ class Scorer:
         self._of_stream = devices.spread(of_stream, layout, static=("grid",))
         self._fuse = devices.spread(fuse, layout)
         self._add = devices.spread(add, layout)
-        self._of_windows = devices.spread(of_windows, layout)
+        self._of_windows = devices.spread(views, layout)
         self._halo, self._score = jax.jit(halo_of), jax.jit(score_of_both)
         self._nominal = devices.spread(nominal, layout)
 

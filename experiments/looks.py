@@ -134,12 +134,13 @@ def nominal(summaries: np.ndarray) -> Nominal:
     map_mean, square, score_mean = summaries.mean(axis=0).T
     map_spread = np.sqrt(np.maximum(square - map_mean**2, 0))
     score_spread = summaries[..., 2].std(axis=0)
-    # Of one image, or of images without any difference, deviations stay as large as they are.
-    spreads = (np.where(x > _LEAST_SPREAD, x, 1) for x in (map_spread, score_spread))
-    map_spread, score_spread = spreads
-    return Nominal(
-        *(jnp.asarray(x, jnp.float32) for x in (map_mean, map_spread, score_mean, score_spread))
-    )
+
+    def usable(spread: np.ndarray) -> np.ndarray:
+        # Of one image, or of images without any difference, deviations stay as large as they are.
+        return np.where(spread > _LEAST_SPREAD, spread, 1)
+
+    found = Nominal(map_mean, usable(map_spread), score_mean, usable(score_spread))
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), found)
 
 
 def check_finite(example: Example, found: Sequence[Whole]) -> None:

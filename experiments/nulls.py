@@ -46,6 +46,14 @@ def banks(state: Any) -> tuple[types.Bank, ...]:
     return (state,) if isinstance(state, types.Bank) else state.banks
 
 
+def by_look(
+    state: Any, origins: Sequence[detectors.Origins]
+) -> list[tuple[detectors.Origins, ...]]:
+    """The origins of the banks of each look of a state, of all of them in a row."""
+    left = iter(origins)
+    return [tuple(itertools.islice(left, len(banks(own)))) for own in looks.states(state)]
+
+
 def with_banks(state: Any, new: Sequence[types.Bank]) -> Any:
     """The state of one look with other banks in their places."""
     return new[0] if isinstance(state, types.Bank) else state._replace(banks=tuple(new))
@@ -116,10 +124,9 @@ def of_images(
       DatasetError: if features are not finite.
     """
     scores, pixels = [], thresholds.no_pixels()
-    each, left = looks.states(state), iter(origins)
-    of_each = [tuple(itertools.islice(left, len(banks(of_look)))) for of_look in each]
+    each, own = looks.states(state), by_look(state, origins)
     with progress.bar(title, len(split.examples), "images") as report:
-        for found in of_looks(detector, solver, each, of_each, split, givers):
+        for found in of_looks(detector, solver, each, own, split, givers):
             whole = looks.together(state, found)
             scores.append(float(whole.score))
             thresholds.add_pixels(pixels, whole.anomaly_map)
