@@ -19,7 +19,7 @@ from sgfr_jax.datasets.geometry import Geometry
 from sgfr_jax.datasets.mtd import SPLITS
 
 # What --layers takes beside names of levels and streams: a bank for each of several levels and
-# scales, or the network's default levels in one bank.
+# scales, or the network's default levels in one bank. --geometry takes the first, too.
 AUTO, FAST = streams.AUTO, "fast"
 # The atoms of one bank of several; twice as many made no clear difference (docs/results.md).
 STREAM_ATOMS = 1000
@@ -47,7 +47,8 @@ class Config:
     weights: str | None = None
     layers: tuple[str, ...] = (AUTO,)  # or (FAST,), or names of levels or streams
     image_size: int | None = None  # None: 256, or 448 for networks of 14-pixel patches
-    geometry: str = "square"  # or several, joined by +, each with a detector of its own
+    # Or several, joined by +, each with a detector of its own; auto: as `geometries` has it.
+    geometry: str = AUTO
     crop: float = 0.875
     tile: int | None = None  # None: the median shorter side of a category's training images
     overlap: float = 0.25
@@ -104,7 +105,7 @@ class Config:
 
     @property
     def geometries(self) -> tuple[Geometry, ...]:
-        """The ways in which every image is looked at."""
+        """The ways in which every image is looked at, where `geometry` names them."""
         kinds = self.geometry.split("+")
         return tuple(Geometry(kind, self.crop, self.tile, self.overlap) for kind in kinds)
 
@@ -137,6 +138,8 @@ def resolve(config: Config) -> Config:
     Raises:
       ConfigError: names the flag and says what it may be.
     """
+    if config.geometry == AUTO and not config.has_streams:
+        config = dataclasses.replace(config, geometry="square")
     _check_names(config)
     _check_ranges(config)
     config = _with_size(_with_weights(config))
@@ -173,9 +176,10 @@ def _check_names(config: Config) -> None:
         "sampler", "sampler", config.sampler, (*choices.SAMPLERS, choices.STREAMING)
     )
     choices.check_known("split", "split", config.split, SPLITS)
-    kinds = config.geometry.split("+")
+    kinds = () if config.geometry == AUTO else config.geometry.split("+")
     for kind in kinds:
-        choices.check_known("geometry", "geometry", kind, GEOMETRIES)
+        choices.check_known("geometry", "geometry", kind, (AUTO, *GEOMETRIES))
+    _require(AUTO not in kinds, "geometry", config.geometry, f"{AUTO} alone, or without it")
     _require(len(set(kinds)) == len(kinds), "geometry", config.geometry, "different ones")
     _require("crop" not in kinds or len(kinds) == 1, "geometry", config.geometry,
              "without crop, or crop alone: what it shows is another image")  # fmt: skip

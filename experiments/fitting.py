@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import detectors, loading, looks, nulls, processes, progress
@@ -64,7 +65,8 @@ def _several(
             found.append(looks.summary(of_image))
             report(1)
     nominal = looks.nominal(np.array(processes.joined(found)))
-    return looks.Several(tuple(states), nominal)
+    whole = jnp.array([geometry.kind != "tile" for geometry in category.geometries])
+    return looks.Several(tuple(states), nominal, whole)
 
 
 def apart(fitted: detectors.Fitted) -> list[detectors.Fitted]:

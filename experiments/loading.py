@@ -1,7 +1,6 @@
 """Reading every image before the long work starts, so that a bad one is found at once."""
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import sys
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import processes, progress
+from experiments import geometries, processes, progress
 from experiments.config import Config, strides
 from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, batches, images
 from sgfr_jax.datasets.geometry import Geometry, Window, windows
@@ -178,6 +177,16 @@ def check(
     return checked
 
 
+def ways(train: Sequence[Example], config: Config) -> list[Geometry]:
+    """How the images of a category are looked at; of `geometries.of_images`.
+
+    Raises:
+      DatasetError: if a training image is needed to tell, and cannot be read.
+    """
+    shapes = () if geometries.settled(config) else _shapes(train)
+    return geometries.of_images(config, shapes)
+
+
 def with_windows(split: Split, geometry: Geometry) -> Split:
     """The images of a split as they are to be seen in one way."""
     if geometry.kind == "square":
@@ -191,9 +200,9 @@ def with_windows(split: Split, geometry: Geometry) -> Split:
     return split._replace(windows=found, geometry=geometry)
 
 
-def laid(split: Split, geometries: Sequence[Geometry]) -> Split:
+def laid(split: Split, each: Sequence[Geometry]) -> Split:
     """The images of a split as they are to be looked at, in one way or several."""
-    first, *others = (with_windows(split, geometry) for geometry in geometries)
+    first, *others = (with_windows(split, geometry) for geometry in each)
     return first._replace(also=tuple(others))
 
 
@@ -236,19 +245,10 @@ def view_hashes(
     """The content hashes of what every look sees of training images; None if one is unreadable."""
     split = Split(tuple(train), hashes, None)
     try:
-        geometries = _geometries(split.examples, config)
-        return [views(with_windows(split, geometry)).split.hashes for geometry in geometries]
+        found = ways(split.examples, config)
+        return [views(with_windows(split, geometry)).split.hashes for geometry in found]
     except DatasetError:
         return None
-
-
-def _geometries(train: Sequence[Example], config: Config) -> list[Geometry]:
-    """The configuration's geometries, with a side for tiles if that is left open."""
-    found = config.geometries
-    if not config.tiled or config.tile is not None:
-        return list(found)
-    side = int(np.median([min(shape) for shape in _shapes(train)]))
-    return [dataclasses.replace(g, tile=side) if g.kind == "tile" else g for g in found]
 
 
 def _shapes(examples: Sequence[Example]) -> list[tuple[int, int]]:
@@ -259,14 +259,14 @@ def _shapes(examples: Sequence[Example]) -> list[tuple[int, int]]:
 def _with_windows(category: Checked, config: Config) -> Checked:
     """The category as it is to be looked at; ways that come to the same are one."""
     found = {}
-    for geometry in _geometries(category.train.examples, config):
+    for geometry in ways(category.train.examples, config):
         train, test = (with_windows(split, geometry) for split in (category.train, category.test))
         found.setdefault((train.windows, test.windows), (geometry, train, test))
-    geometries, trains, tests = zip(*found.values(), strict=True)
+    different, trains, tests = zip(*found.values(), strict=True)
     return category._replace(
         train=trains[0]._replace(also=trains[1:]),
         test=tests[0]._replace(also=tests[1:]),
-        geometries=geometries,
+        geometries=different,
     )
 
 

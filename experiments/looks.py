@@ -2,7 +2,9 @@
 
 The whole image, squeezed into one square, shows what belongs together; tiles show where exactly
 something is. A detector is fitted to either (`experiments.fitting`), and what it makes of nominal
-images that it has not seen says what its numbers mean. So measured, maps and scores are averaged.
+images that it has not seen says what its numbers mean. So measured, maps are averaged. Whole images
+tell which of them are defective; tiles have a say in that where they find what is far from nominal,
+such as a defect too small to be seen in a whole image.
 """
 
 import time
@@ -20,6 +22,8 @@ from sgfr_jax.datasets.geometry import to_size
 
 # A spread below this is none.
 _LEAST_SPREAD = 1e-6
+# What tiles score adds to an image's score if it is so many spreads beyond nominal.
+_FAR = 2.0
 
 
 class Nominal(NamedTuple):
@@ -36,6 +40,7 @@ class Several(NamedTuple):
 
     looks: tuple[Any, ...]
     nominal: Nominal
+    whole: jax.Array  # [L] bool: which looks show an image whole, and not in tiles; one at least
 
 
 def states(state: Any) -> tuple[Any, ...]:
@@ -102,8 +107,9 @@ def together(state: Any, found: Sequence[Whole]) -> Whole:
       found: what each look makes of it.
 
     Returns:
-      Of one look what it finds. Of several the means of their maps and of their scores, each
-      standardized on nominal images; the map has the size of the largest.
+      Of one look what it finds. Of several the mean of their maps, each standardized on nominal
+      images, at the size of the largest; and the mean of the scores of those that show the image
+      whole, also standardized, with that of tiles added as far as it is `_FAR` beyond nominal.
     """
     if not isinstance(state, Several):
         (alone,) = found
@@ -115,7 +121,9 @@ def together(state: Any, found: Sequence[Whole]) -> Whole:
         total += (to_size(one.anomaly_map, shape) - mean) / spread
     scores = np.array([one.score for one in found], np.float32)
     scores = (scores - nominal.score_mean) / nominal.score_spread
-    return Whole(total / np.float32(len(found)), scores.mean())
+    whole = np.asarray(state.whole)
+    of_tiles = np.maximum(scores[~whole] - np.float32(_FAR), 0).sum()
+    return Whole(total / np.float32(len(found)), scores[whole].mean() + of_tiles)
 
 
 def summary(found: Sequence[Whole]) -> np.ndarray:

@@ -342,7 +342,7 @@ def _like(config: Config, num_banks: int) -> tuple:
         )
     num_looks = len(config.geometries)
     if num_looks > 1:
-        state = looks.Several((state,) * num_looks, blank(looks.Nominal))
+        state = looks.Several((state,) * num_looks, blank(looks.Nominal), 0)
     tallies = nulls.Nulls(*[blank(thresholds.Tally)] * 2)
     return state, (blank(detectors.Origins),) * (num_looks * num_banks), tallies
 

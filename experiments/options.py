@@ -87,7 +87,9 @@ GEOMETRY = flags.DEFINE_string(
     "geometry", DEFAULT.geometry,
     "How images become squares: square squeezes them, pad keeps their aspect ratio and pads them,"
     " crop takes their middle, tile covers them with overlapping squares at one scale for all."
-    " Several, such as square+tile: each with banks of its own, and the mean of what they find.",
+    " Several, such as square+tile: each with banks of its own, and the mean of what they find."
+    f" {config.AUTO}: with one bank square; with several square+tile where a category's training"
+    " images differ in size or shape, and square where they do not.",
 )  # fmt: skip
 CROP = flags.DEFINE_float(
     "crop", DEFAULT.crop, "With --geometry=crop, its side over the image's shorter side."

@@ -157,16 +157,24 @@ def held_out(
 
     Large spoilt images are shrunk, unless a candidate looks at pixels in their own size.
     """
-    from experiments import models, synthetic
+    from experiments import loading, models, synthetic
 
     candidates = [settings for _, settings in points]
-    as_they_are = any(settings.tiled or settings.native for settings in candidates)
     bound = {
         "size": max(settings.image_size for settings in candidates),
-        "most_pixels": None if as_they_are else synthetic.MOST_PIXELS,
         "least_side": max(side for of in candidates for side, _, _ in models.layout(of)),
     }
-    return [validation(category, share, candidates[0].seed, **bound) for category in categories]
+
+    def as_they_are(category: Category, settings: config.Config) -> bool:
+        kinds = {geometry.kind for geometry in loading.ways(category.train, settings)}
+        return settings.native or "tile" in kinds
+
+    found = []
+    for category in categories:
+        kept = any(as_they_are(category, settings) for settings in candidates)
+        most = None if kept else synthetic.MOST_PIXELS
+        found.append(validation(category, share, candidates[0].seed, most_pixels=most, **bound))
+    return found
 
 
 def evaluate(

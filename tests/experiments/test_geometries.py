@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import config, memory, models, run, synthetic
+from experiments import config, geometries, memory, models, run, synthetic
 from experiments.config import ConfigError
 from sgfr_jax.datasets import geometry
 from tests.experiments.conftest import SMALL, texture
@@ -80,6 +80,47 @@ def test_defects_are_found_and_a_saved_model_finds_the_same(photographs, tmp_pat
                 assert place < geometry.filled(share, model.config.grid)  # no atom is padding
 
 
+@pytest.mark.parametrize(
+    "shapes,kinds",
+    [
+        ([(480, 640)] * 20, "square"),  # of one camera
+        ([(480, 640)], "square"),
+        ([(480, 640), (500, 700), (470, 660)], "square"),  # cut out by hand
+        ([(480, 640)] * 19 + [(480, 2000)], "square"),  # one is another
+        ([(480, 640), (640, 480)] * 5, "square+tile"),  # lying and standing
+        ([(200, 300), (200, 400), (200, 500)], "square+tile"),
+        ([(100, 100), (200, 200), (300, 300)], "square+tile"),  # at different scales when squeezed
+    ],
+)
+def test_images_say_how_they_are_looked_at(shapes, kinds):
+    several = config.resolve(config.Config())
+    found = geometries.of_images(several, shapes)
+    assert "+".join(geometry.kind for geometry in found) == kinds
+    side = int(np.median([min(shape) for shape in shapes]))
+    assert [g.tile for g in found] == [None, side][: len(found)]
+    one = config.resolve(config.Config(layers=("fast",)))
+    assert geometries.settled(one) and not geometries.settled(several)
+    assert geometries.of_images(one, ()) == [geometry.Geometry("square")]
+    given = dataclasses.replace(several, geometry="tile", tile=50)
+    assert geometries.settled(given)
+    assert geometries.of_images(given, ()) == [geometry.Geometry("tile", tile=50)]
+
+
+def test_by_default_photographs_that_differ_have_two_looks(photographs, folder, tmp_path):
+    fields = {"layers": ("block2@1", "block4@1"), "solver": "nearest"}
+    named = config.resolve(dataclasses.replace(SMALL, data_dir=str(photographs), **fields))
+    assert named.geometry == "auto"
+    found = go(named, tmp_path / "open", save_model=True)
+    assert models.load(tmp_path / "open" / "models" / "bolt").config.geometry == "square+tile"
+    given = go(dataclasses.replace(named, geometry="square+tile"), tmp_path / "given")
+    assert [image["score"] for image in found.images] == [i["score"] for i in given.images]
+    alike = config.resolve(
+        dataclasses.replace(SMALL, data_dir=str(folder), categories=("cap",), **fields)
+    )
+    go(alike, tmp_path / "alike", save_model=True)
+    assert models.load(tmp_path / "alike" / "models" / "cap").config.geometry == "square"
+
+
 def test_several_levels_through_tiles(photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "SIZES", (0.1, 0.4))
     monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
@@ -113,7 +154,9 @@ def test_of_several_looks_each_is_what_it_is_alone(photographs, tmp_path, layers
     scores = np.array([[i["score"] for i in records[k].images] for k in ("square", "tile")])
     mean, spread = (np.asarray(x)[:, None] for x in both.nominal[2:])
     found = [image["score"] for image in records["square+tile"].images]
-    np.testing.assert_allclose(found, ((scores - mean) / spread).mean(axis=0), rtol=1e-4)
+    whole, of_tiles = (scores - mean) / spread
+    expected = whole + np.maximum(of_tiles - 2, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert records["square+tile"].results["num_atoms"] == sum(
         records[kind].results["num_atoms"] for kind in ("square", "tile")
     )
@@ -172,8 +215,10 @@ def test_what_tiles_allow_is_known_when_images_are_read(photographs, tmp_path, m
         ({"geometry": "square+pad", "tile": 30}, r"--tile=30 must be left out with --geometry=squ"),
         ({"geometry": "crop", "crop": 1.5}, r"--crop=1.5 must be in \(0, 1\]"),
         ({"geometry": "tile", "tile": 0}, "--tile=0 must be a positive number"),
-        ({"tile": 100}, "--tile=100 must be left out with --geometry=square"),
-        ({"crop": 0.5}, "--crop=0.5 must be left out with --geometry=square"),
+        ({"tile": 100}, "--tile=100 must be left out with --geometry=auto"),
+        ({"crop": 0.5}, "--crop=0.5 must be left out with --geometry=auto"),
+        ({"layers": ("fast",), "tile": 9}, "--tile=9 must be left out with --geometry=square"),
+        ({"geometry": "auto+tile"}, r"--geometry=auto\+tile must be auto alone"),
         ({"geometry": "pad", "overlap": 0.3}, "--overlap=0.3 must be left out with --geometry=pad"),
         ({"geometry": "tile", "overlap": 0.9}, r"--overlap=0.9 must be in \[0, 0.5\]"),
     ],

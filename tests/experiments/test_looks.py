@@ -10,6 +10,7 @@ from sgfr_jax.datasets.geometry import Geometry, to_size
 SHAPES = [(40, 90), (40, 40), (30, 50)]
 SQUARE, TILE = Geometry(), Geometry("tile", tile=40)
 SIDE = 8  # of a square's map
+WHOLE = jnp.array([True, True])  # both looks show the image whole
 
 
 def split_of(shapes):
@@ -60,7 +61,7 @@ def test_one_look_is_left_as_it_is():
 def test_several_looks_are_standardized_and_averaged(rng):
     split = loading.laid(split_of(SHAPES), [SQUARE, TILE])
     nominal = looks.Nominal(*(jnp.asarray(rng.uniform(1, 2, 2), jnp.float32) for _ in range(4)))
-    state = looks.Several((jnp.float32(2), jnp.float32(-1)), nominal)
+    state = looks.Several((jnp.float32(2), jnp.float32(-1)), nominal, WHOLE)
     detector = of_numbers(multiples)
     found = list(looks.whole_images(split, detector, {"own": state}, [0.0]))
     each = [
@@ -80,6 +81,20 @@ def test_several_looks_are_standardized_and_averaged(rng):
         assert whole.score == pytest.approx(sum(scores) / 2, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "scores,expected",
+    [((1.0, 0.5, 1.9), 0.75), ((1.0, 0.5, 7.0), 5.75), ((-3.0, 1.0, -9.0), -1.0)],
+)
+def test_tiles_have_a_say_in_scores_where_they_are_far_from_nominal(scores, expected):
+    nominal = looks.Nominal(jnp.zeros(3), jnp.ones(3), jnp.array([0, 2, 1.0]), jnp.array([1, 2, 4]))
+    state = looks.Several((0,) * 3, nominal, jnp.array([True, True, False]))
+    own = np.array(scores, np.float32) * nominal.score_spread + nominal.score_mean
+    found = [Whole(np.zeros((4, 4), np.float32), score) for score in own]
+    assert looks.together(state, found).score == pytest.approx(expected, abs=1e-6)
+    found[2] = found[2]._replace(score=np.float32(np.nan))
+    assert np.isnan(looks.together(state, found).score)
+
+
 def test_nominal_images_have_mean_0_and_spread_1_in_every_look(rng):
     found = some(rng, [(8, 8), (16, 24)])
     nominal = looks.nominal(np.array([looks.summary(one) for one in found]))
@@ -90,7 +105,7 @@ def test_nominal_images_have_mean_0_and_spread_1_in_every_look(rng):
         scores = np.array([one[i].score for one in found], float)
         assert nominal.score_mean[i] == pytest.approx(scores.mean(), rel=1e-5)
         assert nominal.score_spread[i] == pytest.approx(scores.std(), rel=1e-5)
-    state = looks.Several((None, None), nominal)
+    state = looks.Several((None, None), nominal, WHOLE)
     scores = [looks.together(state, one).score for one in found]
     assert np.mean(scores) == pytest.approx(0, abs=1e-5)
 
@@ -103,7 +118,9 @@ def test_looks_count_alike_whatever_their_scale(rng):
     wholes = []
     for images in (found, scaled):
         nominal = looks.nominal(np.array([looks.summary(one) for one in images]))
-        wholes.append([looks.together(looks.Several((0, 0), nominal), one) for one in images])
+        wholes.append(
+            [looks.together(looks.Several((0, 0), nominal, WHOLE), one) for one in images]
+        )
     for plain, other in zip(*wholes, strict=True):
         np.testing.assert_allclose(plain.anomaly_map, other.anomaly_map, atol=1e-3)
         assert plain.score == pytest.approx(other.score, abs=1e-3)
@@ -115,7 +132,7 @@ def test_images_without_a_difference_leave_deviations_as_they_are(num):
     nominal = looks.nominal(np.array([looks.summary(alike)] * num))
     np.testing.assert_array_equal(nominal.map_spread, 1)
     np.testing.assert_array_equal(nominal.score_spread, 1)
-    whole = looks.together(looks.Several((0, 0), nominal), alike)
+    whole = looks.together(looks.Several((0, 0), nominal, WHOLE), alike)
     assert whole.score == 0 and not whole.anomaly_map.any()
 
 
@@ -133,13 +150,13 @@ def test_a_score_that_is_not_finite_names_its_image():
 
 
 def test_no_images_have_no_wholes():
-    state = looks.Several((0, 0), looks.Nominal(*[jnp.zeros(2)] * 4))
+    state = looks.Several((0, 0), looks.Nominal(*[jnp.zeros(2)] * 4), WHOLE)
     split = loading.laid(split_of([]), [SQUARE, TILE])
     assert not list(looks.whole_images(split, of_numbers(multiples), {"own": state}, [0.0]))
 
 
 def test_a_state_is_placed_look_by_look():
     nominal = looks.Nominal(*[jnp.zeros(2)] * 4)
-    placed = looks.each(lambda state: state + 1, looks.Several((1, 2), nominal))
+    placed = looks.each(lambda state: state + 1, looks.Several((1, 2), nominal, WHOLE))
     assert placed.looks == (2, 3) and placed.nominal is nominal
     assert looks.each(lambda state: state + 1, 1) == 2
