@@ -54,7 +54,7 @@ class Assembly:
         """
         self._windows, self._overlap = split.windows, split.geometry.overlap
         found = detectors.of_windows(detector, solver)
-        self.score = detector.scorers[solver] if self._windows is None else found.score
+        self.score = found.score
         self._join = partial(found.join, state)
         self._done, self._maps, self._scores = 0, [], []
 
@@ -66,7 +66,7 @@ class Assembly:
           scores: `[n, ...]`, of the same.
         """
         if self._windows is None:
-            return [Whole(*one) for one in zip(maps, scores, strict=True)]
+            return [Whole(*self._join(*of)) for of in zip(maps, scores[:, None], strict=True)]
         self._maps.extend(maps)
         self._scores.extend(scores)
         found = []

@@ -39,7 +39,7 @@ class Fitted(NamedTuple):
 
 
 class Windowed(NamedTuple):
-    """How images are scored that are seen through windows, several or one."""
+    """How images are scored that are seen through windows, several or one, whole or in parts."""
 
     # Of windows: `(state, batch, extents) -> (maps [B, S, S], scores [B, ...])`.
     score: Callable
@@ -64,6 +64,7 @@ class Detector(NamedTuple):
     parts: Mapping[str, Callable] = MappingProxyType({})
     put: Callable[[Any], Any] = jax.device_put  # a batch to where scorers want it
     place: Callable[[Any], Any] = lambda state: state  # and a state that was elsewhere
+    image_prior: float = 0.0  # of `maps.image_prior`, where the spread of nominal maps is known
 
 
 def of_windows(detector: Detector, solver: str) -> Windowed:

@@ -69,6 +69,7 @@ def make_detector(
         parts={solver: scorer.parts for solver, scorer in scorers.items()},
         put=partial(devices.put, layout=layout),
         place=partial(devices.replicate, layout=layout),
+        image_prior=config.image_prior,
     )
 
 

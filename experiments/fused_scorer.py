@@ -44,6 +44,11 @@ class Fused(NamedTuple):
     halo_above: jax.Array  # []: the map's score above which an image has a halo
 
 
+def map_spread(state: Fused) -> jax.Array:
+    """How much nominal maps differ: the spread `[]` of their scores."""
+    return state.score_spread[0]
+
+
 class Found(NamedTuple):
     """What one stream makes of some images."""
 
@@ -120,14 +125,19 @@ class Scorer:
             together = jnp.sum(state.image_weights[:, None] * relative, axis=0)
             return weighed, jnp.stack([score_of(weighed, extents), together], axis=1)
 
+        def shift(state: Fused, scores: jax.Array):
+            """What is added to the maps of images that are looked at in this way alone."""
+            credit = maps.image_prior(score_of_both(state, scores), share=config.image_prior)
+            return map_spread(state) * credit - halo_of(state, scores)
+
         def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
             weighed, scores = views(state, batch)
-            return weighed - halo_of(state, scores)[:, None, None], score_of_both(state, scores)
+            return weighed + shift(state, scores)[:, None, None], score_of_both(state, scores)
 
         def add(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
             _, scores = views(state, batch)
             # The weights' sum is 1, and so all parts' the anomaly map.
-            each = jnp.stack(batch[0], axis=1) - halo_of(state, scores)[:, None, None, None]
+            each = jnp.stack(batch[0], axis=1) + shift(state, scores)[:, None, None, None]
             return state.map_weights[None, :, None, None] * each
 
         def nominal(state: Fused, batch):
@@ -162,7 +172,8 @@ class Scorer:
     def join(self, state: Fused, anomaly_map: np.ndarray, scores: np.ndarray):
         """The map and the score of an image from what `score_windows` makes of its windows.
 
-        A defect's halo lies on all of them.
+        A defect's halo lies on all of them. What an image's score says of its map is left to who
+        knows all looks at it.
 
         Args:
           state: of the detector.

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import assembly, detectors, loading
+from experiments import assembly, detectors, fused_scorer, loading
 from experiments.assembly import Whole
 from sgfr_jax.datasets import DatasetError, Example
 from sgfr_jax.datasets.geometry import to_size
+from sgfr_jax.maps import image_prior
 
 # A spread below this is none.
 _LEAST_SPREAD = 1e-6
@@ -75,7 +76,7 @@ def whole_images(
     ]
     for found in zip(*of_looks, strict=True):
         by_solver = zip(fitted.values(), zip(*found, strict=True), strict=True)
-        yield tuple(together(state, of_solver) for state, of_solver in by_solver)
+        yield tuple(together(detector, state, of_solver) for state, of_solver in by_solver)
 
 
 def _of_one_look(
@@ -99,21 +100,24 @@ def _of_one_look(
         began = time.perf_counter()
 
 
-def together(state: Any, found: Sequence[Whole]) -> Whole:
+def together(detector: detectors.Detector, state: Any, found: Sequence[Whole]) -> Whole:
     """What all looks make of an image.
 
     Args:
-      state: of the detector.
+      detector: that scores.
+      state: of it.
       found: what each look makes of it.
 
     Returns:
       Of one look what it finds. Of several the mean of their maps, each standardized on nominal
       images, at the size of the largest; and the mean of the scores of those that show the image
       whole, also standardized, with that of tiles added as far as it is `_FAR` beyond nominal.
+      Where it is known how much nominal maps differ, the map has `maps.image_prior` added.
     """
     if not isinstance(state, Several):
         (alone,) = found
-        return alone
+        spread = fused_scorer.map_spread(state) if isinstance(state, fused_scorer.Fused) else 0
+        return _with_prior(alone, detector.image_prior * float(spread))
     nominal = jax.tree.map(np.asarray, state.nominal)
     shape = max((one.anomaly_map.shape for one in found), key=np.prod)
     total = np.zeros(shape, np.float32)  # one map at a time: photographs are large
@@ -123,7 +127,15 @@ def together(state: Any, found: Sequence[Whole]) -> Whole:
     scores = (scores - nominal.score_mean) / nominal.score_spread
     whole = np.asarray(state.whole)
     of_tiles = np.maximum(scores[~whole] - np.float32(_FAR), 0).sum()
-    return Whole(total / np.float32(len(found)), scores[whole].mean() + of_tiles)
+    standard = Whole(total / np.float32(len(found)), scores[whole].mean() + of_tiles)
+    return _with_prior(standard, detector.image_prior)
+
+
+def _with_prior(found: Whole, share: float) -> Whole:
+    if not share:
+        return found
+    added = np.asarray(image_prior(found.score, share=share))
+    return found._replace(anomaly_map=found.anomaly_map + added)
 
 
 def summary(found: Sequence[Whole]) -> np.ndarray:

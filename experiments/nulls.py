@@ -127,7 +127,7 @@ def of_images(
     each, own = looks.states(state), by_look(state, origins)
     with progress.bar(title, len(split.examples), "images") as report:
         for found in of_looks(detector, solver, each, own, split, givers):
-            whole = looks.together(state, found)
+            whole = looks.together(detector, state, found)
             scores.append(float(whole.score))
             thresholds.add_pixels(pixels, whole.anomaly_map)
             report(1)

@@ -172,6 +172,12 @@ HALO = flags.DEFINE_float(
     "With streams, how much of what an image scores beyond nominal ones is taken off its map: a"
     " defect lifts all that lies around it.",
 )  # fmt: skip
+IMAGE_PRIOR = flags.DEFINE_float(
+    "image_prior", DEFAULT.image_prior,
+    "With streams or several looks, how much the map of an image is lowered that looks nominal as a"
+    " whole: by so many spreads of nominal maps for each spread that its score is below one above"
+    " the nominal mean.",
+)  # fmt: skip
 METRICS = flags.DEFINE_string(
     "metrics", DEFAULT.metrics,
     "How pixel scores are counted: exact keeps all of them, streaming counts them in bins, auto"
@@ -312,6 +318,7 @@ def named_by_flags() -> config.Config:
         search=SEARCH.value,
         sigma=SIGMA.value,
         halo=HALO.value,
+        image_prior=IMAGE_PRIOR.value,
         metrics=METRICS.value,
         eval_size=EVAL_SIZE.value,
         seed=SEED.value,

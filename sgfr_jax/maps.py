@@ -100,3 +100,28 @@ def halo(scores: jax.Array, nominal: jax.Array, *, share: float) -> jax.Array:
     if not 0 <= share <= 1:
         raise ValueError(f"share={share}; it must be in [0, 1]")
     return share * jnp.maximum(scores - nominal, 0)
+
+
+def image_prior(scores: jax.Array, *, share: float) -> jax.Array:
+    """What an image as a whole says of its pixels: what is to be added to its map.
+
+    Pixels of an image that looks nominal are less likely to be defective than equal ones of an
+    image that does not. A rule of this project (`docs/results.md`): `share * min(score, 1)`. So
+    `maps + spread * image_prior(scores, ...)[:, None, None]`, with the spread of nominal maps,
+    lowers the maps of images that are less than one spread above nominal ones, by more the less
+    they stand out. Every image keeps the order of its pixels, and those that do stand out keep
+    theirs together.
+
+    Args:
+      scores: `[B]` of images, in standard deviations above the mean of nominal images'.
+      share: at least 0, which leaves all maps as they are.
+
+    Returns:
+      `[B]`, in spreads of nominal maps, at most `share`; NaN where a score is.
+
+    Raises:
+      ValueError: if share is negative.
+    """
+    if not share >= 0:
+        raise ValueError(f"share={share}; it must be 0 or positive")
+    return share * jnp.minimum(scores, 1)

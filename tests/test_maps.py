@@ -121,6 +121,16 @@ def test_halos_keep_the_order_of_pixels_and_images(rng):
     np.testing.assert_array_equal(np.argsort(before.max(axis=1)), np.argsort(after.max(axis=1)))
 
 
+def test_images_that_look_nominal_have_lower_maps():
+    scores = jnp.array([-2.0, 0.0, 0.5, 1.0, 7.0, jnp.inf, -jnp.inf, jnp.nan])
+    found = maps.image_prior(scores, share=0.4)
+    expected = [-0.8, 0.0, 0.2, 0.4, 0.4, 0.4, -np.inf, np.nan]
+    np.testing.assert_allclose(found, np.float32(expected), rtol=1e-6)
+    np.testing.assert_array_equal(maps.image_prior(scores[:5], share=0.0), 0)
+    with pytest.raises(ValueError, match=r"share=-0\.1; it must be 0 or positive"):
+        maps.image_prior(scores, share=-0.1)
+
+
 def test_a_map_that_is_not_a_number_stays_alone(rng):
     made = rng.normal(0, 4, size=(3, 4, 4)).astype(np.float32)
     made[1, 0, 0] = np.nan

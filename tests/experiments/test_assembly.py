@@ -71,7 +71,10 @@ def test_a_detector_may_join_windows_its_own_way(rng):
     for one, other in zip(found, plain, strict=True):
         np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map + 1)
     assert seen == [("state", s, (n, 2)) for s, n in zip(SHAPES, (1, 3, 1, 9), strict=True)]
-    assert assembled(split_of(SHAPES), {"own": detectors.Windowed(of_windows, join)}).score is None
+    seen.clear()
+    squares = assembled(split_of(SHAPES), {"own": detectors.Windowed(of_windows, join)})
+    assert [one.score for one in squares.add(maps[:4], scores[:4])] == list(scores[:4].sum(axis=1))
+    assert seen == [("state", (8, 8), (1, 2))] * 4  # an image that is one square
 
 
 def test_views_know_their_images():

@@ -94,8 +94,8 @@ def test_named_streams_are_the_automatic_ones_in_any_order(settings, detector, d
 
 @pytest.fixture(scope="module")
 def unsparing(settings):
-    """The detector that leaves maps their halos."""
-    plain = dataclasses.replace(settings, halo=0.0)
+    """The detector that leaves maps as they are."""
+    plain = dataclasses.replace(settings, halo=0.0, image_prior=0.0)
     return run.make_detector(plain, run.Resources(Path("unused"), batch_size=4))[0]
 
 
@@ -105,7 +105,12 @@ def parts_of(detector, fitted, split):
     return np.asarray(detector.parts["nearest"](fitted.states["nearest"], batch), np.float64)
 
 
-def test_defects_lose_their_halos_and_nothing_else_changes(detector, unsparing, data, fitted):
+def credit(state, scores):
+    """What an image's score adds to its map where it is looked at in one way."""
+    return 0.4 * np.asarray(state.score_spread[0]) * np.minimum(scores, 1)
+
+
+def test_defects_lose_their_halos_and_nominal_images_more(detector, unsparing, data, fitted):
     maps, scores = score(detector, fitted, data.test)
     plain, same = score(unsparing, fitted, data.test)
     np.testing.assert_array_equal(scores, same)
@@ -115,7 +120,9 @@ def test_defects_lose_their_halos_and_nothing_else_changes(detector, unsparing, 
     assert state.halo_above == pytest.approx(nominal, rel=1e-5)
     beyond = np.maximum(highest - nominal, 0)
     assert (beyond > 0).any()
-    np.testing.assert_allclose(maps, plain - 0.2 * beyond[:, None, None], atol=1e-3)
+    added = credit(state, scores) - 0.2 * beyond
+    assert (scores < 1).any() and (scores > 1).any()
+    np.testing.assert_allclose(maps, plain + added[:, None, None], atol=1e-3)
     for which, found in ((detector, maps), (unsparing, plain)):
         np.testing.assert_allclose(parts_of(which, fitted, data.test).sum(axis=0), found, atol=1e-3)
 
@@ -130,7 +137,7 @@ def test_windows_of_an_image_lose_one_halo(detector, unsparing, data, fitted, rn
     maps, scores = score(detector, fitted, data.test)
     for i, (whole, of_both) in enumerate(zip(windows, both, strict=True)):
         joined, of_image = scorer.join(state, whole, of_both[None])
-        np.testing.assert_allclose(joined, maps[i], atol=1e-4)
+        np.testing.assert_allclose(joined + credit(state, scores[i]), maps[i], atol=1e-4)
         assert of_image == pytest.approx(scores[i], abs=1e-4)
     wide = rng.normal(0, 40, (90, 130)).astype(np.float32)
     joined, of_image = scorer.join(state, wide, both[:3])
@@ -181,7 +188,9 @@ def test_one_training_image_is_enough(detector, unsparing, data):
     assert any("one training image" in note for note in alone.notes)
     maps, scores = score(detector, alone, data.test)
     assert np.isfinite(maps).all() and np.isfinite(scores).all()
-    np.testing.assert_array_equal(maps, score(unsparing, alone, data.test)[0])  # halos untold
+    plain, _ = score(unsparing, alone, data.test)  # halos untold
+    added = credit(alone.states["nearest"], scores)
+    np.testing.assert_allclose(maps, plain + added[:, None, None], atol=1e-5)
     assert np.array_equal(alone.states["nearest"].score_spread, [1, 1])
 
 

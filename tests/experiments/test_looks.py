@@ -10,6 +10,7 @@ from sgfr_jax.datasets.geometry import Geometry, to_size
 SHAPES = [(40, 90), (40, 40), (30, 50)]
 SQUARE, TILE = Geometry(), Geometry("tile", tile=40)
 SIDE = 8  # of a square's map
+DETECTOR = detectors.Detector(None, None, {}, 4)
 WHOLE = jnp.array([True, True])  # both looks show the image whole
 
 
@@ -90,9 +91,22 @@ def test_tiles_have_a_say_in_scores_where_they_are_far_from_nominal(scores, expe
     state = looks.Several((0,) * 3, nominal, jnp.array([True, True, False]))
     own = np.array(scores, np.float32) * nominal.score_spread + nominal.score_mean
     found = [Whole(np.zeros((4, 4), np.float32), score) for score in own]
-    assert looks.together(state, found).score == pytest.approx(expected, abs=1e-6)
+    assert looks.together(DETECTOR, state, found).score == pytest.approx(expected, abs=1e-6)
     found[2] = found[2]._replace(score=np.float32(np.nan))
-    assert np.isnan(looks.together(state, found).score)
+    assert np.isnan(looks.together(DETECTOR, state, found).score)
+
+
+def test_a_map_is_lowered_where_its_image_looks_nominal(rng):
+    nominal = looks.Nominal(*(jnp.asarray(rng.uniform(1, 2, 2), jnp.float32) for _ in range(4)))
+    state, prior = looks.Several((0, 0), nominal, WHOLE), DETECTOR._replace(image_prior=0.4)
+    for found in some(rng, [(8, 8), (8, 8)]):
+        plain, lowered = looks.together(DETECTOR, state, found), looks.together(prior, state, found)
+        added = 0.4 * min(plain.score, 1)
+        assert lowered.score == plain.score
+        np.testing.assert_allclose(lowered.anomaly_map, plain.anomaly_map + added, atol=1e-5)
+    (one, _), *_ = some(rng, [(8, 8), (8, 8)])
+    alone = looks.together(prior, jnp.float32(1), [one])  # nothing is known of nominal maps
+    np.testing.assert_array_equal(alone.anomaly_map, one.anomaly_map)
 
 
 def test_nominal_images_have_mean_0_and_spread_1_in_every_look(rng):
@@ -106,7 +120,7 @@ def test_nominal_images_have_mean_0_and_spread_1_in_every_look(rng):
         assert nominal.score_mean[i] == pytest.approx(scores.mean(), rel=1e-5)
         assert nominal.score_spread[i] == pytest.approx(scores.std(), rel=1e-5)
     state = looks.Several((None, None), nominal, WHOLE)
-    scores = [looks.together(state, one).score for one in found]
+    scores = [looks.together(DETECTOR, state, one).score for one in found]
     assert np.mean(scores) == pytest.approx(0, abs=1e-5)
 
 
@@ -119,7 +133,7 @@ def test_looks_count_alike_whatever_their_scale(rng):
     for images in (found, scaled):
         nominal = looks.nominal(np.array([looks.summary(one) for one in images]))
         wholes.append(
-            [looks.together(looks.Several((0, 0), nominal, WHOLE), one) for one in images]
+            [looks.together(DETECTOR, looks.Several((0, 0), nominal, WHOLE), one) for one in images]
         )
     for plain, other in zip(*wholes, strict=True):
         np.testing.assert_allclose(plain.anomaly_map, other.anomaly_map, atol=1e-3)
@@ -132,7 +146,7 @@ def test_images_without_a_difference_leave_deviations_as_they_are(num):
     nominal = looks.nominal(np.array([looks.summary(alike)] * num))
     np.testing.assert_array_equal(nominal.map_spread, 1)
     np.testing.assert_array_equal(nominal.score_spread, 1)
-    whole = looks.together(looks.Several((0, 0), nominal, WHOLE), alike)
+    whole = looks.together(DETECTOR, looks.Several((0, 0), nominal, WHOLE), alike)
     assert whole.score == 0 and not whole.anomaly_map.any()
 
 
