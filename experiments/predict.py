@@ -82,8 +82,6 @@ def predict() -> int:
     check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
     model = models.load(Path(MODEL.value).expanduser(), options.WEIGHTS.value)
-    if EXPLAIN.value:
-        models.require_squares(model.config, "explained (--explain)")
     output_dir = Path(OUTPUT_DIR.value).expanduser()
     sources = prediction.find(IMAGES.value, predictions.drawn(output_dir))
     decisions, about = _decide(model)

@@ -12,12 +12,14 @@ from PIL import Image
 from experiments import (
     config,
     detectors,
+    explaining,
     explanation_pages,
     explanations,
     figures,
     loading,
     models,
     nulls,
+    places,
     training_images,
 )
 from sgfr_jax import thresholds, types
@@ -64,15 +66,23 @@ def detector(model):
     return detectors.Detector(
         fit=None,
         batches=lambda split: iter([np.repeat(patches, len(split.examples), axis=0)]),
-        scorers={"nearest": None},
+        scorers={"nearest": lambda state, batch, extents: (whole[0], np.array([7.0, 8.0]))},
         batch_size=2,
-        parts={"nearest": lambda state, batch: jnp.asarray(whole)},
+        parts={"nearest": lambda state, batch, extents: jnp.asarray(whole)},
     )
 
 
 def explained(model, detector, least=1.0):
     explain = explanations.make_explainer(model, detector, least=least)
-    return list(explain([np.zeros((72, 90), np.uint8)] * 2))
+    found = list(explain([np.zeros((72, 90), np.uint8)] * 2))
+    assert [one.score for one in found] == [7.0, 8.0]
+    assert all(one.anomaly_map.max() == 3 for one in found)
+    return [one.places for one in found]
+
+
+def through(place, window):
+    """The place, seen through another window."""
+    return place._replace(views=tuple(v._replace(window=window) for v in place.views))
 
 
 def test_what_is_known_of_a_place(model, detector):
@@ -83,7 +93,7 @@ def test_what_is_known_of_a_place(model, detector):
     assert (other.x, other.y, other.value) == (5.5 / 64, 50.5 / 64, 2.0)
     (view,) = place.views
     assert (view.stream, view.grid, view.cell, view.part) == ("block2+block4@64", 4, 6, 3.0)
-    assert view.atoms == (explanations.Atom(2, 1.0, 1, 15),)
+    assert view.atoms == (explanations.Atom(2, 1.0, 1, 0, 15),)
     assert view.score == pytest.approx(0.1 * np.sqrt(40), rel=1e-5)
     assert view.levels == {"block2": 0.0, "block4": 1.0}
     assert other.views[0].cell == 12 and other.views[0].score == 0
@@ -97,7 +107,7 @@ def test_only_the_highest_place_where_nothing_is_anomalous(model, detector):
 
 def test_as_json(model, detector):
     place = explained(model, detector)[0][0]
-    found = explanations.describe(place, (72, 90, 3), model.about.train)
+    found = explaining.describe(place, (72, 90, 3), model.about.train, lambda number: None)
     assert json.loads(json.dumps(found)) == found | {
         "streams": [found["streams"][0] | {"box": [45, 18, 23, 18]}]
     }
@@ -110,8 +120,8 @@ def test_as_json(model, detector):
 def test_learned_atoms_are_called_so(model, detector):
     learned = dataclasses.replace(model, origins=(detectors.no_origins(5),))
     place = explained(learned, detector)[0][0]
-    assert place.views[0].atoms == (explanations.Atom(2, 1.0, -1, -1),)
-    found = explanations.describe(place, (72, 90), model.about.train)
+    assert place.views[0].atoms == (explanations.Atom(2, 1.0, -1, -1, -1),)
+    found = explaining.describe(place, (72, 90), model.about.train, lambda number: None)
     assert found["streams"][0]["atoms"] == [{"atom": 2, "weight": 1.0, "learned": True}]
 
 
@@ -197,7 +207,11 @@ class TestPages:
 
     @pytest.mark.parametrize("shape", [(72, 90), (500, 20), (20, 500)])
     def test_images_of_any_shape(self, page, shape):
-        page = page._replace(image=np.zeros(shape, np.uint8), anomaly_map=np.zeros(shape))
+        page = page._replace(
+            image=np.zeros(shape, np.uint8),
+            anomaly_map=np.zeros(shape),
+            places=[through(place, places.whole(shape)) for place in page.places],
+        )
         shown = self.draw(page, lambda number: np.zeros(shape[::-1], np.uint8))
         assert shown.ndim == 3
 
