@@ -23,6 +23,7 @@ from experiments import (
     training_images,
 )
 from sgfr_jax import thresholds, types
+from sgfr_jax.datasets import geometry
 from tests.experiments.conftest import SMALL, texture
 
 GRID, WIDTHS = 4, (24, 40)  # of SMALL: 64 pixels, block2 and block4
@@ -117,6 +118,25 @@ def test_as_json(model, detector):
     ]
 
 
+def test_windows_as_json(model, detector):
+    """The atom's pixels as they lie in the training image, where that can be read."""
+    place = explained(model, detector)[0][0]
+    tiles = geometry.Geometry("tile", tile=40)
+    (view,) = place.views
+    atoms = (view.atoms[0]._replace(window=1, cell=6),)
+    view = view._replace(geometry=tiles, window=geometry.Window((32, 50, 72, 90)), atoms=atoms)
+    place = place._replace(views=(view,))
+    found = explaining.describe(
+        place, (72, 90), model.about.train, lambda number: np.zeros((72, 72), np.uint8)
+    )
+    (stream,) = found["streams"]
+    assert stream["box"] == (70, 42, 10, 10)
+    named = {"atom": 2, "weight": 1.0, "image": "a/1", "row": 1, "column": 2, "grid": 4}
+    assert stream["atoms"] == [named | {"window": 1, "box": (36, 10, 10, 10)}]
+    gone = explaining.describe(place, (72, 90), model.about.train, lambda number: None)
+    assert gone["streams"][0]["atoms"] == [named | {"window": 1}]
+
+
 def test_learned_atoms_are_called_so(model, detector):
     learned = dataclasses.replace(model, origins=(detectors.no_origins(5),))
     place = explained(learned, detector)[0][0]
@@ -200,6 +220,40 @@ class TestPages:
         assert green[:360].any() and green[360:].any()  # in the image and as a crop
         assert (shown == (0, 0, 255)).all(axis=-1).sum() > 500
         assert (shown == figures.OUTLINE).all(axis=-1).sum() > 100
+
+    def test_atoms_are_cut_out_of_the_windows_they_were_seen_in(self, page):
+        """Of four tiles in a row the last is blue; nothing else of the training image is."""
+        tiles = geometry.Geometry("tile", tile=40)
+        striped = np.zeros((40, 110, 3), np.uint8)
+        striped[:, 70:] = (0, 0, 255)
+        assert geometry.windows((40, 110), tiles)[3].box == (0, 70, 40, 110)
+        (view,) = page.places[0].views
+        blue = {}
+        for window in (0, 3):
+            atoms = (view.atoms[0]._replace(window=window, cell=5),)
+            seen = view._replace(geometry=tiles, atoms=atoms)
+            one = page._replace(places=[page.places[0]._replace(views=(seen,))])
+            shown = self.draw(one, lambda number: striped)
+            blue[window] = (shown == (0, 0, 255)).all(axis=-1).sum()
+        assert blue[0] == 0 and blue[3] > 5000
+
+    def test_the_patch_is_cut_out_of_its_window(self, page):
+        place = page.places[0]
+        # Cell 6 of this window is rows 46 to 48 and columns 74 to 76: nothing there is green.
+        other = through(place, geometry.Window((44, 70, 52, 78)))
+        shown = self.draw(page._replace(places=[other]), lambda number: None)
+        green = (shown == (0, 200, 0)).all(axis=-1)
+        assert green[:360].any() and not green[360:].any()
+
+    def test_small_patches_of_large_images_can_be_seen(self, page):
+        image = np.zeros((850, 1700), np.uint8)  # a fifth of it is drawn
+        place = through(page.places[0], geometry.Window((400, 1000, 440, 1040)))
+        page = page._replace(image=image, anomaly_map=np.zeros(image.shape), places=[place])
+        shown = self.draw(page, lambda number: None)
+        rows, columns = np.nonzero((shown[:360, :340] == (255, 0, 255)).all(axis=-1))
+        # Below margin and title, what is at row 415 and column 1025 of the image.
+        assert abs(rows.mean() - 38 - 83) < 3 and abs(columns[columns < 218].mean() - 8 - 205) < 3
+        assert np.ptp(rows) >= 6
 
     def test_without_the_training_images(self, page):
         shown = self.draw(page, lambda number: None)
