@@ -18,7 +18,7 @@ _PICTURE, _CROP, _TEXT, _LINE = 340, 96, 190, 15
 _CROPS_ACROSS = 12
 _GREY, _INK, _EMPTY = (90, 90, 90), (0, 0, 0), (228, 228, 228)
 _MARKED = (255, 0, 255)
-# A patch is marked in the picture by a box of at least so many of its pixels.
+# The side of the box that marks a patch in the picture, if its own sides are all shorter.
 _LEAST_MARK = 7
 
 
@@ -140,10 +140,11 @@ def _box_in_picture(view: View, shape: tuple[int, int], size: tuple[int, int]) -
     scaled = (top * down, left * across, bottom * down, right * across)
     window = view.window._replace(box=tuple(map(round, scaled)))
     box = places.cell_box(view.cell, view.grid, size, window)
-    more = [max(0, _LEAST_MARK - side) for side in (box.width, box.height)]
-    return places.Box(
-        box.left - more[0] // 2, box.top - more[1] // 2, box.width + more[0], box.height + more[1]
-    )
+    if max(box.width, box.height) >= _LEAST_MARK:
+        return box
+    middle = (box.left + box.width // 2, box.top + box.height // 2)
+    left, top = (place - _LEAST_MARK // 2 for place in middle)
+    return places.Box(left, top, _LEAST_MARK, _LEAST_MARK)
 
 
 def _atom_crop(atom: Atom, view: View, read: Callable) -> Image.Image:

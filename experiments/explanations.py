@@ -237,12 +237,12 @@ def _explain(
         # By so much the look's map is lower than all parts: the halo, which all streams share.
         halo = here.parts.sum(axis=0) - values
         added = (here.parts - look.weights[:, None] * (halo + look.mean)[None]) / look.divisor
-        for s, (stream, bank, origin) in enumerate(
-            zip(streams, look.banks, look.origins, strict=True)
-        ):
+        banks = zip(streams, look.banks, look.origins, strict=True)
+        for s, (stream, bank, origin) in enumerate(banks):
+            patches = here.patches[s]
             # One shape compiles once.
-            patches = np.resize(here.patches[s], (NUM_PLACES, here.patches[s].shape[1]))
-            rebuilt = jax.device_get(stream.explain(bank, patches))
+            rebuilt = stream.explain(bank, np.resize(patches, (NUM_PLACES, patches.shape[1])))
+            rebuilt = jax.device_get(rebuilt)
             for i, of_place in enumerate(views):
                 of_place.append(
                     View(

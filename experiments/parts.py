@@ -7,7 +7,7 @@ one bank are put together at a time: photographs are large.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -40,19 +40,6 @@ class Found(NamedTuple):
     patches: tuple[np.ndarray, ...]  # of every bank `[n, D]`
 
 
-def windows(look: loading.Split, number: int) -> tuple[Window, ...]:
-    """The windows through which an image of a split is seen, in pixels of the image.
-
-    Args:
-      look: the split, as it is looked at in one way.
-      number: of the image, whose example holds an array.
-    """
-    if look.windows is not None:
-        return look.windows[number]
-    example = look.examples[number]
-    return (example.window or places.whole(example.image.shape[:2]),)
-
-
 def at_places(
     look: loading.Split,
     detector: detectors.Detector,
@@ -74,21 +61,23 @@ def at_places(
     Raises:
       DatasetError: if features are not finite.
     """
-    seen = loading.views(look)
-    first = np.searchsorted(seen.owners, np.arange(len(marked)))
-    images = [_needed(look, number, of_image) for number, of_image in enumerate(marked)]
-    chosen = [first[i] + number for i, image in enumerate(images) for number in image.windows]
-    squares = _squares(detector, solver, state, seen.take(chosen))
-    for i, image in enumerate(images):
-        shown = dict(zip(image.windows, itertools.islice(squares, len(image.windows)), strict=True))
-        yield _found(look, windows(look, i), marked[i], image.deepest, shown, grids)
+    views = loading.views(look)
+    first = np.searchsorted(views.owners, np.arange(len(marked)))
+    seen = [_seen(look, number, of_image) for number, of_image in enumerate(marked)]
+    chosen = [first[i] + number for i, of_image in enumerate(seen) for number in of_image.needed]
+    squares = _squares(detector, solver, state, views.take(chosen))
+    for of_image, places_of_image in zip(seen, marked, strict=True):
+        shown = list(itertools.islice(squares, len(of_image.needed)))
+        yield _found(look, of_image, places_of_image, shown, grids)
 
 
-class _Needed(NamedTuple):
-    """Of the windows of an image, by their numbers."""
+class _Seen(NamedTuple):
+    """How a look sees an image, and which of its windows matter, by their numbers."""
 
-    windows: list[int]  # that have part in what the map is at the places
-    deepest: list[int]  # [n]: in which each place lies deepest
+    windows: Sequence[Window]
+    on_map: Sequence[Window]  # the same, in pixels of the map that places are marked on
+    needed: list[int]  # those that have part in what the map is at the places
+    deepest: list[int]  # [n]: that in which each place lies deepest
 
 
 class _Square(NamedTuple):
@@ -98,24 +87,28 @@ class _Square(NamedTuple):
     patches: list[np.ndarray]  # of every bank [P, D]
 
 
-def _needed(look: loading.Split, number: int, marked: Marked) -> _Needed:
-    if look.windows is None:
-        return _Needed([0], [0] * len(marked.pixels))
-    own = look.windows[number]
+def _seen(look: loading.Split, number: int, marked: Marked) -> _Seen:
+    if look.windows is not None:
+        windows = on_map = look.windows[number]
+    else:
+        example = look.examples[number]
+        windows = (example.window or places.whole(example.image.shape[:2]),)
+        on_map = (places.whole(marked.shape),)
     weights = np.stack([
-        geometry.weights_at(pixel, own, marked.shape, overlap=look.geometry.overlap)
+        geometry.weights_at(pixel, on_map, marked.shape, overlap=look.geometry.overlap)
         for pixel in marked.pixels
     ])  # fmt: skip
-    # Where the map was resized, so that of a small image, pixels take from those around them.
-    direct = marked.joined == marked.shape
-    some = np.flatnonzero(weights.any(axis=0)) if direct else range(len(own))
-    return _Needed([int(i) for i in some], [int(i) for i in weights.argmax(axis=1)])
+    needed = np.flatnonzero(weights.any(axis=0))
+    if marked.joined != marked.shape:
+        # The map was resized, as those of small images are: pixels take from those around them.
+        needed = np.arange(len(windows))
+    return _Seen(windows, on_map, needed.tolist(), weights.argmax(axis=1).tolist())
 
 
 def _squares(
-    detector: detectors.Detector, solver: str, state: Any, seen: loading.Views
+    detector: detectors.Detector, solver: str, state: Any, views: loading.Views
 ) -> Iterator[_Square]:
-    for batch in assembly.batches(detector, seen):
+    for batch in assembly.batches(detector, views):
         parts = np.asarray(detector.parts[solver](state, batch.patches, batch.extents))
         patches = [np.asarray(of_bank) for of_bank in jax.tree.leaves(batch.patches)]
         for i in range(batch.num):
@@ -124,42 +117,28 @@ def _squares(
 
 def _found(
     look: loading.Split,
-    own: Sequence[Window],
+    seen: _Seen,
     marked: Marked,
-    deepest: Sequence[int],
-    shown: Mapping[int, _Square],
+    squares: Sequence[_Square],
     grids: Sequence[int],
 ) -> Found:
-    """What is found at the places of one image.
+    """What is found at the places of one image, from the windows that it needs."""
 
-    Args:
-      look: that has the image.
-      own: its windows.
-      marked: the places.
-      deepest: of the windows, for every place.
-      shown: what is made of those that are needed.
-      grids: patches per side, of every bank.
-    """
-    # The map shows what the one window of a square or a crop does.
-    on_map = own if look.windows is not None else [places.whole(marked.shape)]
+    def assembled(maps: Sequence[np.ndarray]) -> np.ndarray:
+        if look.windows is None:
+            return maps[0]
+        needed = [seen.windows[number] for number in seen.needed]
+        return geometry.assemble(maps, needed, marked.shape, overlap=look.geometry.overlap)
+
+    deepest = [squares[seen.needed.index(number)] for number in seen.deepest]
     parts, cells, patches = [], [], []
     for i, grid in enumerate(grids):
-        maps = [square.parts[i] for square in shown.values()]
-        if look.windows is None:
-            (joined,) = maps
-        else:
-            joined = geometry.assemble(
-                maps, [own[number] for number in shown], marked.shape,
-                overlap=look.geometry.overlap,
-            )  # fmt: skip
-        parts.append(marked.read(joined))
+        parts.append(marked.read(assembled([square.parts[i] for square in squares])))
         here = [
-            places.cell_at(*pixel, grid, marked.shape, on_map[number])
-            for pixel, number in zip(marked.pixels, deepest, strict=True)
+            places.cell_at(*pixel, grid, marked.shape, seen.on_map[number])
+            for pixel, number in zip(marked.pixels, seen.deepest, strict=True)
         ]
         cells.append(here)
-        of_places = zip(deepest, here, strict=True)
-        patches.append(np.stack([shown[n].patches[i][cell] for n, cell in of_places]))
-    return Found(
-        np.stack(parts), tuple(own[number] for number in deepest), np.array(cells), tuple(patches)
-    )
+        patches.append(np.stack([of.patches[i][c] for of, c in zip(deepest, here, strict=True)]))
+    windows = tuple(seen.windows[number] for number in seen.deepest)
+    return Found(np.stack(parts), windows, np.array(cells), tuple(patches))

@@ -10,7 +10,9 @@ decision), predictions.json (thresholds and what was skipped), maps/ (16-bit PNG
 contours.json (COCO polygons of what is above the pixel threshold). With --explain also
 explanations/, a page for each of the highest scores, and explanations.json: where the image is
 anomalous, which nominal patches tried to mimic it there, with what weights, from which training
-image and place, and which levels of the network carry what they could not.
+image and place, and which levels of the network carry what they could not. Models of any geometry
+are explained: each way of looking at images by patches of its own, and those of tiles by the tile
+in which the place lies deepest.
 
 Thresholds come from nominal images alone: by default 1% of nominal images may be called anomalous,
 and 0.1% of their pixels outlined. Files that cannot be read are named and skipped.

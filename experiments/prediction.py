@@ -34,7 +34,7 @@ class Predicted(NamedTuple):
     image: np.ndarray  # uint8 [H, W] or [H, W, 3], upright
     anomaly_map: np.ndarray  # float32 [H, W]
     score: float
-    found: Any = None  # as it was made, with what else is said of it
+    found: Any = None  # what `score` gave, with all else that it says
 
 
 class Unread(NamedTuple):
