@@ -214,7 +214,7 @@ def test_of_tiles_the_one_in_which_a_place_lies_deepest(fitted, images):
         return detector.batches(split)
 
     split = loading.laid(models.as_split(images[:1]), model.config.geometries)
-    marked = parts.Marked([(5, 30), (5, 100)], images[0].shape, images[0].shape)
+    marked = parts.Marked([(5, 30), (5, 35), (5, 100)], images[0].shape, images[0].shape)
     state = model.state
     grids = [grid for _, _, grid in models.layout(model.config)]
     (found,) = parts.at_places(
@@ -222,10 +222,12 @@ def test_of_tiles_the_one_in_which_a_place_lies_deepest(fitted, images):
     )
     boxes = [(0, left, 40, left + 40) for left in (0, 23, 47, 70)]
     assert asked == [[boxes[0], boxes[1], boxes[3]]]
-    # Column 30 is 9.5 pixels inside the first tile's right border, 7.5 inside the second's left.
-    assert [window.box for window in found.windows] == [boxes[0], boxes[3]]
+    # Column 30 is 9.5 pixels inside the first tile's right border, 7.5 inside the second's left;
+    # column 35 is 4.5 and 12.5.
+    assert [window.box for window in found.windows] == [boxes[0], boxes[1], boxes[3]]
     patches = jax.tree.leaves(next(iter(detector.batches(loading.views(split).split))))
     for i, grid in enumerate(grids):
-        cell = (5 * grid // 40) * grid + 30 * grid // 40
-        assert found.cells[i][0] == cell
-        np.testing.assert_array_equal(found.patches[i][0], patches[i][0][cell])
+        for place, (window, column) in enumerate([(0, 30), (1, 35 - 23)]):
+            cell = (5 * grid // 40) * grid + column * grid // 40
+            assert found.cells[i][place] == cell
+            np.testing.assert_allclose(found.patches[i][place], patches[i][window][cell], atol=1e-5)
