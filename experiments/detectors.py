@@ -60,7 +60,8 @@ class Detector(NamedTuple):
     batch_size: int
     # By the same names, where it is not as `of_windows` has it for all.
     windowed: Mapping[str, Windowed] = MappingProxyType({})
-    # Of the same arguments, what each of `S` banks adds to the maps: `[S, B, H, W]`.
+    # Of the same arguments, what each of `S` banks adds to the maps, whose halos are not taken off:
+    # `[S, B, H, W]`, which add up to the maps of `of_windows`.
     parts: Mapping[str, Callable] = MappingProxyType({})
     put: Callable[[Any], Any] = jax.device_put  # a batch to where scorers want it
     place: Callable[[Any], Any] = lambda state: state  # and a state that was elsewhere

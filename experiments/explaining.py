@@ -3,6 +3,9 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from experiments import (
     detectors,
@@ -10,12 +13,16 @@ from experiments import (
     explanations,
     figures,
     models,
+    places,
     prediction,
     progress,
     records,
     training_images,
 )
+from experiments.explanations import Atom, Place, View
 from experiments.prediction import Predicted, Source
+
+Reader = Callable[[int], np.ndarray | None]  # of `training_images.make_reader`
 
 
 def write(
@@ -38,35 +45,86 @@ def write(
       min_side: as of `prediction.predict`.
     """
     explain = explanations.make_explainer(model, detector, least=scale.threshold)
-    score = models.make_scorer(model, detector=detector)
     read, train = training_images.make_reader(model), model.about.train
-    told, named, at_once = [], set(), detector.batch_size
+    told, named = [], set()
     with progress.bar("explaining", len(sources), "images") as report:
-        for begin in range(0, len(sources), at_once):
-            some = sources[begin : begin + at_once]
-            found = prediction.predict(score, some, batch_size=at_once, min_side=min_side)
-            found = [one for one in found if isinstance(one, Predicted)]
-            for one, places in zip(found, explain([one.image for one in found]), strict=True):
-                path = directory / "explanations" / f"{one.source.name}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                title = f"{one.source.name}   score {one.score:.4g}"
-                page = explanation_pages.Page(title, one.image, one.anomaly_map, places)
-                explanation_pages.draw(page, scale, train, read).save(path)
-                named |= {a.image for p in places for view in p.views for a in view.atoms}
-                told.append({
-                    "path": one.source.name,
-                    "score": one.score,
-                    "page": path.relative_to(directory).as_posix(),
-                    "places": [explanations.describe(p, one.image.shape, train) for p in places],
-                })  # fmt: skip
-                report(1)
+        for one in prediction.predict(
+            explain, sources, batch_size=detector.batch_size, min_side=min_side
+        ):
+            report(1)
+            if not isinstance(one, Predicted):
+                continue
+            found = one.found.places
+            path = directory / "explanations" / f"{one.source.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            title = f"{one.source.name}   score {one.score:.4g}"
+            page = explanation_pages.Page(title, one.image, one.anomaly_map, found)
+            explanation_pages.draw(page, scale, train, read).save(path)
+            named |= {a.image for place in found for view in place.views for a in view.atoms}
+            told.append({
+                "path": one.source.name,
+                "score": one.score,
+                "page": path.relative_to(directory).as_posix(),
+                "places": [describe(place, one.image.shape, train, read) for place in found],
+            })  # fmt: skip
     notes = list(_notes(model, named, read))
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     records.write_json(directory / "explanations.json", {"images": told, "notes": notes})
 
 
-def _notes(model: models.Model, named: set[int], read: Callable) -> Iterator[str]:
+def describe(
+    place: Place, shape: tuple[int, ...], train: Sequence[str], read: Reader
+) -> dict[str, Any]:
+    """A place as JSON takes it, in pixels of the image.
+
+    Args:
+      place: of the image.
+      shape: the image's, height and width first.
+      train: names of the training images.
+      read: of those images, what can still be had.
+    """
+    return {
+        "x": round(place.x * shape[1], 1),
+        "y": round(place.y * shape[0], 1),
+        "value": place.value,
+        "streams": [
+            {
+                "name": view.stream,
+                "part": view.part,
+                "residual": view.score,
+                "levels": view.levels,
+                "box": places.cell_box(view.cell, view.grid, shape[:2], view.window),
+                "atoms": [_describe_atom(atom, view, train, read) for atom in view.atoms],
+            }
+            for view in place.views
+        ],
+    }
+
+
+def _describe_atom(atom: Atom, view: View, train: Sequence[str], read: Reader) -> dict[str, Any]:
+    """Where an atom comes from: its cell, counted from 0, as the training image may be gone.
+
+    Where that is no cell of the whole image, also of which window, and its pixels if these can be
+    had.
+    """
+    named = {"atom": atom.number, "weight": atom.weight}
+    if atom.image < 0:
+        return named | {"learned": True}
+    row, column = divmod(atom.cell, view.grid)
+    named |= {"image": train[atom.image], "row": row, "column": column, "grid": view.grid}
+    if view.geometry.kind == "square":
+        return named
+    named["window"] = atom.window
+    image = read(atom.image)
+    if image is not None:
+        shape = image.shape[:2]
+        window = explanations.atom_window(view, atom, shape)
+        named["box"] = places.cell_box(atom.cell, view.grid, shape, window)
+    return named
+
+
+def _notes(model: models.Model, named: set[int], read: Reader) -> Iterator[str]:
     """Why some atoms are not shown, of the training images that are named; -1 is none."""
     if -1 in named:
         yield "the atoms are learned: they are no patches of an image, and none can be shown"

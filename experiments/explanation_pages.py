@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments import figures, places
+from experiments import explanations, figures, places
 from experiments.explanations import Atom, Place, View
 from experiments.figures import MARGIN, OUTLINE, Scale
+from sgfr_jax.datasets.geometry import Window
 
 # Of a place the banks that are drawn, and of a bank its levels: those with the largest parts.
 NUM_VIEWS, NUM_LEVELS = 3, 5
@@ -17,6 +18,8 @@ _PICTURE, _CROP, _TEXT, _LINE = 340, 96, 190, 15
 _CROPS_ACROSS = 12
 _GREY, _INK, _EMPTY = (90, 90, 90), (0, 0, 0), (228, 228, 228)
 _MARKED = (255, 0, 255)
+# The side of the box that marks a patch in the picture, if its own sides are all shorter.
+_LEAST_MARK = 7
 
 
 class Page(NamedTuple):
@@ -96,8 +99,7 @@ def _pictures(page: Page, scale: Scale) -> list[Image.Image]:
         found.append(Image.fromarray(picture))
         pen = _Pen(found[-1])
         for number, place in enumerate(page.places, 1):
-            view = place.views[0]
-            box = places.cell_box(view.cell, view.grid, size[::-1])
+            box = _box_in_picture(place.views[0], shape, size[::-1])
             pen.draw.rectangle(_corners(box), outline=_MARKED)
             beside = min(box.left + box.width + 2, size[0] - 9)
             pen.draw.text(
@@ -110,7 +112,7 @@ def _pictures(page: Page, scale: Scale) -> list[Image.Image]:
 def _draw_view(pen: _Pen, top: int, image, view: View, train, read) -> None:
     """One line: the patch, what the bank says of it, and the atoms that tried to mimic it."""
     left = MARGIN
-    pen.canvas.paste(_crop(image, view.cell, view.grid), (left, top))
+    pen.canvas.paste(_crop(image, view.cell, view.grid, view.window), (left, top))
     left += _CROP + MARGIN
     pen.write_within(left, top, _TEXT - MARGIN, view.stream)
     pen.write(left, top + _LINE, f"adds {view.part:.4g} to the map", _GREY)
@@ -124,26 +126,41 @@ def _draw_view(pen: _Pen, top: int, image, view: View, train, read) -> None:
         )
     left += _TEXT
     for atom in view.atoms:
-        pen.canvas.paste(_atom_crop(atom, view.grid, read), (left, top))
+        pen.canvas.paste(_atom_crop(atom, view, read), (left, top))
         pen.write(left, top + _CROP + 1, f"{atom.weight:+.3g}")
         name = "learned" if atom.image < 0 else train[atom.image]
         pen.write_within(left, top + _CROP + _LINE, _CROP, name)
         left += _CROP + MARGIN
 
 
-def _atom_crop(atom: Atom, grid: int, read: Callable) -> Image.Image:
+def _box_in_picture(view: View, shape: tuple[int, int], size: tuple[int, int]) -> places.Box:
+    """A view's patch of an image `[H, W]` in a picture of another size; large enough to be seen."""
+    down, across = (new / old for new, old in zip(size, shape, strict=True))
+    top, left, bottom, right = view.window.box
+    scaled = (top * down, left * across, bottom * down, right * across)
+    window = view.window._replace(box=tuple(map(round, scaled)))
+    box = places.cell_box(view.cell, view.grid, size, window)
+    if max(box.width, box.height) >= _LEAST_MARK:
+        return box
+    middle = (box.left + box.width // 2, box.top + box.height // 2)
+    left, top = (place - _LEAST_MARK // 2 for place in middle)
+    return places.Box(left, top, _LEAST_MARK, _LEAST_MARK)
+
+
+def _atom_crop(atom: Atom, view: View, read: Callable) -> Image.Image:
     """The patch that an atom is; an empty tile if it is none, or its image is not to be had."""
     image = read(atom.image) if atom.image >= 0 else None
-    if image is not None:
-        return _crop(image, atom.cell, grid)
-    return Image.new("RGB", (_CROP, _CROP), _EMPTY)
+    if image is None:
+        return Image.new("RGB", (_CROP, _CROP), _EMPTY)
+    window = explanations.atom_window(view, atom, image.shape[:2])
+    return _crop(image, atom.cell, view.grid, window)
 
 
-def _crop(image: np.ndarray, cell: int, grid: int) -> Image.Image:
-    """A patch, marked, in the middle of a tile with the cells around it that the image has."""
+def _crop(image: np.ndarray, cell: int, grid: int, window: Window) -> Image.Image:
+    """A patch, marked, in the middle of a tile with what the image has around it."""
     shape = image.shape[:2]
     around = max(1, grid // _CROPS_ACROSS)
-    outer = places.cell_extent(cell, grid, shape, around=around)
+    outer = places.cell_extent(cell, grid, shape, window, around=around)
     share = _CROP / max(outer[2] - outer[0], outer[3] - outer[1])
     seen = (*np.maximum(outer[:2], 0), *np.minimum(outer[2:], shape[::-1]))
     place = [round((x - outer[i % 2]) * share) for i, x in enumerate(seen)]
@@ -151,7 +168,8 @@ def _crop(image: np.ndarray, cell: int, grid: int) -> Image.Image:
     tile = Image.new("RGB", (_CROP, _CROP), _EMPTY)
     crop = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=seen)
     tile.paste(crop, tuple(place[:2]))
-    inner = places.cell_extent(cell, grid, shape)
+    inner = places.cell_extent(cell, grid, shape, window)
+    inner = (*inner[:2], *np.minimum(inner[2:], shape[::-1]))  # no padding
     marked = [round((x - outer[i % 2]) * share) for i, x in enumerate(inner)]
     ImageDraw.Draw(tile).rectangle((*marked[:2], marked[2] - 1, marked[3] - 1), outline=_MARKED)
     return tile

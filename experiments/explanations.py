@@ -2,11 +2,13 @@
 
 The highest places of an image's anomaly map are explained, each by every bank: how much of the map
 the bank adds there, which of its atoms rebuilt the patch, and which levels carry the residual. With
-several streams (such as of `--layers=auto`) a stream's part is its weighed, calibrated map; the
-parts add up to the anomaly map, and are blurred as it is, while atoms and residual are those of the
-one patch that lies there.
+several streams (such as of `--layers=auto`) a stream's part is its weighed, calibrated map; with
+several looks (such as of `--geometry=square+tile`) it is that of its look, standardized and divided
+by their number. The parts add up to the anomaly map, and are blurred as it is, while atoms and
+residual are those of the one patch that lies there: of the window in which the place lies deepest.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,14 +16,28 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import assembly, choices, detectors, loading, models, nulls, places
-from sgfr_jax import explanation
+from experiments import (
+    assembly,
+    choices,
+    detectors,
+    loading,
+    looks,
+    models,
+    nulls,
+    parts,
+    places,
+)
+from sgfr_jax import explanation, types
 from sgfr_jax.backbones.architectures import ARCHITECTURES
+from sgfr_jax.datasets import Example
+from sgfr_jax.datasets.geometry import Geometry, Window, to_size, windows
 
 # Places of an image that are explained, and how many atoms of each bank are named.
 NUM_PLACES, NUM_ATOMS = 3, 5
-# The distance between two places, as a share of the map's side.
+# The distance between two places, as a share of the side of a square as large as the map.
 _APART = 1 / 5
+# Where all of an image that is looked at is one full square, places are found on its map.
+_ONE_SQUARE = ("square", "crop")
 
 
 class Atom(NamedTuple):
@@ -30,13 +46,16 @@ class Atom(NamedTuple):
     number: int  # row of the bank
     weight: float  # its coefficient
     image: int  # the training image that it is a patch of; -1: learned from many
-    cell: int  # and which of its patches; -1: the same
+    window: int  # in which of the image's windows; -1: the same
+    cell: int  # and which patch of the window; -1: the same
 
 
 class View(NamedTuple):
     """What one bank makes of a place."""
 
-    stream: str  # the levels and image size that the bank sees
+    stream: str  # the levels and image size that the bank sees, and how, if there are several ways
+    geometry: Geometry  # how it looks at images
+    window: Window  # of the image: the one whose patch is meant
     grid: int  # patches per side
     cell: int  # the patch at the place
     part: float  # what the bank adds to the anomaly map there
@@ -54,6 +73,19 @@ class Place(NamedTuple):
     views: tuple[View, ...]  # of all banks, the largest part first
 
 
+def atom_window(view: View, atom: Atom, shape: tuple[int, int]) -> Window:
+    """The window of its training image `[H, W]` that an atom is a patch of."""
+    return windows(shape, view.geometry)[atom.window]
+
+
+class Explained(NamedTuple):
+    """What `assembly.Whole` says of an image, and why."""
+
+    anomaly_map: np.ndarray
+    score: float
+    places: tuple[Place, ...]  # highest first
+
+
 class _Stream(NamedTuple):
     """What explains the patches of one bank."""
 
@@ -63,10 +95,23 @@ class _Stream(NamedTuple):
     explain: Callable  # (bank, patches [NUM_PLACES, D]) -> explanation.Explanation
 
 
+class _Look(NamedTuple):
+    """One of the ways in which a model looks at images."""
+
+    geometry: Geometry
+    prefix: str  # of the names of its streams
+    banks: tuple[types.Bank, ...]
+    origins: tuple[detectors.Origins, ...]
+    weights: np.ndarray  # [S]: what each stream counts in the look's map; their sum is 1
+    # `(map - mean) / divisor` is the look's part of the anomaly map.
+    mean: float
+    divisor: float
+
+
 def make_explainer(
     model: models.Model, detector: detectors.Detector, *, least: float
-) -> Callable[[Sequence[np.ndarray]], Iterator[tuple[Place, ...]]]:
-    """What explains images: `[uint8 [H, W] or [H, W, 3], ...] -> (Place, ...), ...`, in order.
+) -> Callable[[Sequence[np.ndarray]], Iterator[Explained]]:
+    """What scores and explains images: `[uint8 [H, W] or [H, W, 3], ...] -> Explained, ...`.
 
     Args:
       model: from `models.load`.
@@ -74,18 +119,28 @@ def make_explainer(
       least: of an image's places all but the highest must have more in the anomaly map.
 
     Returns:
-      A function whose places are highest first: 1 to `NUM_PLACES` of each image.
+      A function that scores as `models.make_scorer` does, image by image in order, and names 1 to
+      `NUM_PLACES` places of each.
     """
-    streams = _streams(model)
-    parts_of = detector.parts[model.config.solver]
+    solver, state = model.config.solver, looks.each(detector.place, model.state)
+    streams, of_looks = _streams(model), _looks(model)
+    grids = [stream.grid for stream in streams]
 
-    def explain(images: Sequence[np.ndarray]) -> Iterator[tuple[Place, ...]]:
-        seen = loading.views(models.as_split(images))
-        for batch in assembly.batches(detector, seen):
-            parts = np.asarray(parts_of(model.state, batch.patches))
-            each = [np.asarray(x) for x in jax.tree.leaves(batch.patches)]
-            for i in range(batch.num):
-                yield _explain(model, streams, [x[i] for x in each], parts[:, i], least)
+    def explain(images: Sequence[np.ndarray]) -> Iterator[Explained]:
+        split = loading.laid(models.as_split(images), model.config.geometries)
+        apart = looks.apart(split, detector, {solver: state}, [0.0])
+        scored = [
+            _score(model, detector, example, of_image, least)
+            for example, (of_image,) in zip(split.examples, apart, strict=True)
+        ]
+        marked = [one.marked for one in scored]
+        found = zip(*(
+            parts.at_places(seen, detector, solver, own, grids, marked)
+            for seen, own in zip(loading.looks(split), looks.states(state), strict=True)
+        ), strict=True)  # fmt: skip
+        for example, one, of_image in zip(split.examples, scored, found, strict=True):
+            whole = models.with_surroundings(one.whole, example)
+            yield Explained(*whole, _explain(of_looks, streams, example, one, of_image))
 
     return explain
 
@@ -109,39 +164,33 @@ def peaks(values: np.ndarray, num: int, *, apart: float, least: float) -> list[t
     return found
 
 
-def describe(place: Place, shape: tuple[int, ...], train: Sequence[str]) -> dict[str, Any]:
-    """A place as JSON takes it, in pixels of the image.
+class _Scored(NamedTuple):
+    """An image before it is explained."""
 
-    Args:
-      place: of the image.
-      shape: the image's, height and width first.
-      train: names of the training images.
-    """
-    return {
-        "x": round(place.x * shape[1], 1),
-        "y": round(place.y * shape[0], 1),
-        "value": place.value,
-        "streams": [
-            {
-                "name": view.stream,
-                "part": view.part,
-                "residual": view.score,
-                "levels": view.levels,
-                "box": places.cell_box(view.cell, view.grid, shape[:2]),
-                "atoms": [_describe_atom(atom, view.grid, train) for atom in view.atoms],
-            }
-            for view in place.views
-        ],
-    }
+    whole: assembly.Whole
+    marked: parts.Marked  # its highest places
+    values: np.ndarray  # [n]: of the anomaly map there
+    of_looks: np.ndarray  # [L, n]: and of the map of each look
 
 
-def _describe_atom(atom: Atom, grid: int, train: Sequence[str]) -> dict[str, Any]:
-    """Where an atom comes from: its cell, counted from 0, as the training image may be gone."""
-    named = {"atom": atom.number, "weight": atom.weight}
-    if atom.image < 0:
-        return named | {"learned": True}
-    row, column = divmod(atom.cell, grid)
-    return named | {"image": train[atom.image], "row": row, "column": column, "grid": grid}
+def _looks(model: models.Model) -> list[_Look]:
+    each = zip(
+        model.config.geometries, looks.states(model.state),
+        nulls.by_look(model.state, model.origins), looks.scales(model.state), strict=True,
+    )  # fmt: skip
+    several = len(model.config.geometries) > 1
+    return [
+        _Look(
+            of, f"{of.kind}: " if several else "", nulls.banks(state), origins, _weights(state),
+            *scale,
+        )
+        for of, state, origins, scale in each
+    ]  # fmt: skip
+
+
+def _weights(state: Any) -> np.ndarray:
+    """What each bank of a look counts in its map; they add up to 1."""
+    return np.ones(1) if isinstance(state, types.Bank) else np.asarray(state.map_weights)
 
 
 def _streams(model: models.Model) -> list[_Stream]:
@@ -158,46 +207,83 @@ def _streams(model: models.Model) -> list[_Stream]:
     return found
 
 
-def _explain(
+def _score(
     model: models.Model,
-    streams: Sequence[_Stream],
-    patches: Sequence[np.ndarray],
-    parts: np.ndarray,
+    detector: detectors.Detector,
+    example: Example,
+    of_looks: Sequence[assembly.Whole],
     least: float,
+) -> _Scored:
+    """What all looks make of an image together, and its highest places."""
+    whole = looks.together(detector, model.state, of_looks)
+    anomaly_map = whole.anomaly_map
+    if model.config.geometry not in _ONE_SQUARE:
+        # As it comes if other images of the same call are no squares.
+        anomaly_map = to_size(anomaly_map, example.image.shape[:2])
+    apart = _APART * math.sqrt(anomaly_map.size)
+    highest = peaks(anomaly_map, NUM_PLACES, apart=apart, least=least)
+    marked = parts.Marked(highest, anomaly_map.shape, whole.anomaly_map.shape)
+    values = np.array([anomaly_map[pixel] for pixel in highest])
+    each = np.stack([marked.read(one.anomaly_map) for one in of_looks])
+    return _Scored(whole, marked, values, each)
+
+
+def _explain(
+    of_looks: Sequence[_Look],
+    streams: Sequence[_Stream],
+    example: Example,
+    scored: _Scored,
+    found: Sequence[parts.Found],
 ) -> tuple[Place, ...]:
-    """The places of one image, from the patches `[P, D]` and the parts `[S, S]` of every bank."""
-    whole = parts.sum(axis=0)
-    size = len(whole)
-    highest = peaks(whole, NUM_PLACES, apart=_APART * size, least=least)
-    views = [[] for _ in highest]
-    banks = nulls.banks(model.state)
-    for stream, bank, origin, of_bank, part in zip(
-        streams, banks, model.origins, patches, parts, strict=True
-    ):
-        cells = [places.cell_at(*place, stream.grid, whole.shape) for place in highest]
-        padded = cells + [0] * (NUM_PLACES - len(cells))  # one shape compiles once
-        found = jax.device_get(stream.explain(bank, of_bank[np.array(padded)]))
-        for i, (place, cell) in enumerate(zip(highest, cells, strict=True)):
-            views[i].append(
-                View(
-                    stream.name, stream.grid, cell, float(part[place]), float(found.scores[i]),
-                    dict(zip(stream.levels, map(float, found.shares[i]), strict=True)),
-                    tuple(_atoms(found, i, origin)),
-                )
-            )  # fmt: skip
+    """The places of one image, from what each look has there."""
+    views = [[] for _ in scored.values]
+    standard = [
+        (values - look.mean) / look.divisor
+        for look, values in zip(of_looks, scored.of_looks, strict=True)
+    ]
+    # What the image's score adds to its map, which all looks share, and all streams of each.
+    prior = (scored.values - np.sum(standard, axis=0)) / len(of_looks)
+    for look, values, here in zip(of_looks, standard, found, strict=True):
+        whole = here.parts.sum(axis=0) / look.divisor
+        # By so much the look's share is lower than all parts: its halo, and what is nominal.
+        lower = whole - values - prior
+        added = here.parts / look.divisor - look.weights[:, None] * lower[None]
+        banks = zip(streams, look.banks, look.origins, strict=True)
+        for s, (stream, bank, origin) in enumerate(banks):
+            patches = here.patches[s]
+            # One shape compiles once.
+            rebuilt = stream.explain(bank, np.resize(patches, (NUM_PLACES, patches.shape[1])))
+            rebuilt = jax.device_get(rebuilt)
+            for i, of_place in enumerate(views):
+                of_place.append(
+                    View(
+                        look.prefix + stream.name, look.geometry, here.windows[i], stream.grid,
+                        int(here.cells[s, i]), float(added[s, i]), float(rebuilt.scores[i]),
+                        dict(zip(stream.levels, map(float, rebuilt.shares[i]), strict=True)),
+                        tuple(_atoms(rebuilt, i, origin)),
+                    )
+                )  # fmt: skip
     return tuple(
         Place(
-            (column + 0.5) / size,
-            (row + 0.5) / size,
-            float(whole[row, column]),
+            *_shares_of_sides(example, pixel, scored.marked.shape),
+            float(value),
             tuple(sorted(of_place, key=lambda view: -view.part)),
         )
-        for (row, column), of_place in zip(highest, views, strict=True)
+        for pixel, value, of_place in zip(scored.marked.pixels, scored.values, views, strict=True)
     )
+
+
+def _shares_of_sides(
+    example: Example, pixel: tuple[int, int], shape: tuple[int, int]
+) -> tuple[float, float]:
+    """Where in an image a pixel of its map lies; the map shows the part of it that is meant."""
+    height, width = example.image.shape[:2]
+    top, left, bottom, right = (example.window or places.whole((height, width))).box
+    row, column = ((x + 0.5) / side for x, side in zip(pixel, shape, strict=True))
+    return (left + column * (right - left)) / width, (top + row * (bottom - top)) / height
 
 
 def _atoms(found: explanation.Explanation, i: int, origin: detectors.Origins) -> Iterator[Atom]:
     for number, weight in zip(found.atoms[i], found.coefficients[i], strict=True):
         if number >= 0:
-            image, cell = int(origin.images[number]), int(origin.cells[number])
-            yield Atom(int(number), float(weight), image, cell)
+            yield Atom(int(number), float(weight), *(int(of[number]) for of in origin))

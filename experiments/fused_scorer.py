@@ -134,11 +134,8 @@ class Scorer:
             weighed, scores = views(state, batch)
             return weighed + shift(state, scores)[:, None, None], score_of_both(state, scores)
 
-        def add(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
-            _, scores = views(state, batch)
-            # The weights' sum is 1, and so all parts' the anomaly map.
-            each = jnp.stack(batch[0], axis=1) + shift(state, scores)[:, None, None, None]
-            return state.map_weights[None, :, None, None] * each
+        def add(state: Fused, found: list[jax.Array]):
+            return state.map_weights[None, :, None, None] * jnp.stack(found, axis=1)
 
         def nominal(state: Fused, batch):
             """The two scores `[B, 2]` of nominal images, from every stream's patches' scores."""
@@ -191,8 +188,8 @@ class Scorer:
     def parts(
         self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None
     ) -> jax.Array:
-        """What each stream adds to the maps, `[streams, B, S, S]`."""
-        return jnp.moveaxis(self._add(state, (self._maps(state, batch, extents), extents)), 1, 0)
+        """What each stream adds to the maps, `[streams, B, S, S]`; halos are not taken off."""
+        return jnp.moveaxis(self._add(state, self._maps(state, batch, extents)), 1, 0)
 
     def _maps(
         self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None

@@ -70,13 +70,24 @@ def whole_images(
       fitted: its states, by the solvers' names.
       seconds: of each solver; the time that scoring takes is added to it.
     """
+    for found in apart(images, detector, fitted, seconds):
+        by_solver = zip(fitted.values(), found, strict=True)
+        yield tuple(together(detector, state, of_solver) for state, of_solver in by_solver)
+
+
+def apart(
+    images: loading.Split,
+    detector: detectors.Detector,
+    fitted: Mapping[str, Any],
+    seconds: list[float],
+) -> Iterator[tuple[tuple[Whole, ...], ...]]:
+    """What every solver makes of each look at each image; arguments as of `whole_images`."""
     of_looks = [
         _of_one_look(look, detector, {name: states(s)[i] for name, s in fitted.items()}, seconds)
         for i, look in enumerate(loading.looks(images))
     ]
     for found in zip(*of_looks, strict=True):
-        by_solver = zip(fitted.values(), zip(*found, strict=True), strict=True)
-        yield tuple(together(detector, state, of_solver) for state, of_solver in by_solver)
+        yield tuple(zip(*found, strict=True))
 
 
 def _of_one_look(
@@ -136,6 +147,19 @@ def _with_prior(found: Whole, share: float) -> Whole:
         return found
     added = np.asarray(image_prior(found.score, share=share))
     return found._replace(anomaly_map=found.anomaly_map + added)
+
+
+def scales(state: Any) -> list[tuple[float, float]]:
+    """For each look the mean `m` and the divisor `d` by which its map is a part of all looks' one.
+
+    The map that `together` makes is the sum of `(map - m) / d` over the looks, but for what the
+    image's score adds everywhere.
+    """
+    if not isinstance(state, Several):
+        return [(0.0, 1.0)]
+    nominal = jax.device_get(state.nominal)
+    divisors = nominal.map_spread * len(state.looks)
+    return list(zip(nominal.map_mean.tolist(), divisors.tolist(), strict=True))
 
 
 def summary(found: Sequence[Whole]) -> np.ndarray:

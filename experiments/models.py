@@ -235,7 +235,7 @@ def make_scorer(
         split = loading.laid(as_split(images), model.config.geometries)
         found = looks.whole_images(split, detector, states, [0.0])
         for example, (whole,) in zip(split.examples, found, strict=True):
-            yield _with_surroundings(whole, example)
+            yield with_surroundings(whole, example)
 
     return score
 
@@ -257,7 +257,7 @@ def require_squares(config: Config, what: str) -> None:
         raise ConfigError(f"--model: its --geometry={config.geometry} cannot be {what}; square can")
 
 
-def _with_surroundings(found: assembly.Whole, example: Example) -> assembly.Whole:
+def with_surroundings(found: assembly.Whole, example: Example) -> assembly.Whole:
     """With the map of the whole image, where a part of it was looked at."""
     if example.window is None:
         return found

@@ -10,7 +10,9 @@ decision), predictions.json (thresholds and what was skipped), maps/ (16-bit PNG
 contours.json (COCO polygons of what is above the pixel threshold). With --explain also
 explanations/, a page for each of the highest scores, and explanations.json: where the image is
 anomalous, which nominal patches tried to mimic it there, with what weights, from which training
-image and place, and which levels of the network carry what they could not.
+image and place, and which levels of the network carry what they could not. Models of any geometry
+are explained: each way of looking at images by patches of its own, and those of tiles by the tile
+in which the place lies deepest.
 
 Thresholds come from nominal images alone: by default 1% of nominal images may be called anomalous,
 and 0.1% of their pixels outlined. Files that cannot be read are named and skipped.
@@ -82,8 +84,6 @@ def predict() -> int:
     check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
     model = models.load(Path(MODEL.value).expanduser(), options.WEIGHTS.value)
-    if EXPLAIN.value:
-        models.require_squares(model.config, "explained (--explain)")
     output_dir = Path(OUTPUT_DIR.value).expanduser()
     sources = prediction.find(IMAGES.value, predictions.drawn(output_dir))
     decisions, about = _decide(model)

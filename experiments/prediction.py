@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -34,6 +34,7 @@ class Predicted(NamedTuple):
     image: np.ndarray  # uint8 [H, W] or [H, W, 3], upright
     anomaly_map: np.ndarray  # float32 [H, W]
     score: float
+    found: Any = None  # what `score` gave, with all else that it says
 
 
 class Unread(NamedTuple):
@@ -86,7 +87,7 @@ def predict(
     """What a model makes of each image, in order.
 
     Args:
-      score: from `models.make_scorer`.
+      score: from `models.make_scorer` or `explanations.make_explainer`.
       sources: the images.
       batch_size: at most so many are held, and fewer if they are large.
       min_side: an image with a shorter side cannot be scored.
@@ -107,7 +108,7 @@ def _predicted(source: Source, image: np.ndarray, found: Whole) -> Predicted | U
     if not np.isfinite(found.score):
         return Unread(source, f"the score of '{source.path}' is not finite")
     native = to_size(found.anomaly_map, image.shape[:2])
-    return Predicted(source, image, native, float(found.score))
+    return Predicted(source, image, native, float(found.score), found)
 
 
 def _read(source: Source, min_side: int) -> np.ndarray | str:

@@ -130,6 +130,8 @@ def make_detector(embedder: Embedder) -> detectors.Detector:
     )  # fmt: skip
 
 
-def _only_part(scorer: Callable, bank: types.Bank, features: jax.Array) -> jax.Array:
+def _only_part(
+    scorer: Callable, bank: types.Bank, features: jax.Array, extents: jax.Array | None = None
+) -> jax.Array:
     """What the one bank adds to the maps: all of them."""
-    return scorer(bank, features)[0][None]
+    return scorer(bank, features, extents)[0][None]

@@ -108,6 +108,33 @@ def assemble(
     return np.where(known, found_map, found_map[known].min())
 
 
+def weights_at(
+    pixel: tuple[int, int],
+    found: Sequence[Window],
+    shape: tuple[int, int],
+    *,
+    overlap: float = 0.0,
+) -> np.ndarray:
+    """How much each window counts in one pixel of what `assemble` makes of all of them.
+
+    Args:
+      pixel: its row and column.
+      found: the `n` windows.
+      shape: height and width of the image.
+      overlap: as of `assemble`.
+
+    Returns:
+      float32 `[n]`: 0 of those that do not show the pixel, and the more the deeper it lies in them.
+    """
+    row, column = pixel
+    weights = np.zeros(len(found), np.float32)
+    for i, (top, left, bottom, right) in enumerate(window.box for window in found):
+        if top <= row < bottom and left <= column < right:
+            down = _falloff(top, bottom, shape[0], overlap)[row - top]
+            weights[i] = down * _falloff(left, right, shape[1], overlap)[column - left]
+    return weights
+
+
 def to_size(anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """A map resized bilinearly, the way back from the resizing of an image.
 

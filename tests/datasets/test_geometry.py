@@ -125,6 +125,30 @@ def test_a_seam_is_blended():
     assert np.abs(np.diff(row)).max() < 0.1 and (np.diff(row) >= -1e-6).all()
 
 
+@given(height=SIDES, width=SIDES, tile=st.integers(8, 300), overlap=st.floats(0, 0.5))
+@settings(max_examples=40, deadline=None)
+def test_a_pixel_is_the_mean_of_the_windows_that_show_it(height, width, tile, overlap):
+    shape = (height, width)
+    found = windows(shape, Geometry("tile", tile=tile, overlap=overlap))
+    rng = np.random.default_rng(height)
+    maps = rng.normal(size=(len(found), 8, 8)).astype(np.float32)
+    whole = assemble(maps, found, shape, overlap=overlap)
+    pixel = int(rng.integers(height)), int(rng.integers(width))
+    weights = geometry.weights_at(pixel, found, shape, overlap=overlap)
+    value = 0.0
+    for weight, own, window in zip(weights, maps, found, strict=True):
+        top, left, bottom, right = window.box
+        assert (weight > 0) == (top <= pixel[0] < bottom and left <= pixel[1] < right)
+        if weight > 0:
+            alone = assemble(own[None], [window], shape)
+            value += weight / weights.sum() * alone[pixel]
+    assert whole[pixel] == pytest.approx(value, abs=1e-4)
+    # Of the others nothing is needed there.
+    some = np.flatnonzero(weights)
+    of_some = assemble(maps[some], [found[i] for i in some], shape, overlap=overlap)
+    assert of_some[pixel] == pytest.approx(whole[pixel], abs=1e-5)
+
+
 def test_what_a_crop_does_not_show_is_never_anomalous(rng):
     found = windows((50, 80), Geometry("crop", crop=0.6))
     values = rng.normal(size=(1, 32, 32)).astype(np.float32)

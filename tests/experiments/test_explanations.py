@@ -12,15 +12,18 @@ from PIL import Image
 from experiments import (
     config,
     detectors,
+    explaining,
     explanation_pages,
     explanations,
     figures,
     loading,
     models,
     nulls,
+    places,
     training_images,
 )
 from sgfr_jax import thresholds, types
+from sgfr_jax.datasets import geometry
 from tests.experiments.conftest import SMALL, texture
 
 GRID, WIDTHS = 4, (24, 40)  # of SMALL: 64 pixels, block2 and block4
@@ -64,15 +67,23 @@ def detector(model):
     return detectors.Detector(
         fit=None,
         batches=lambda split: iter([np.repeat(patches, len(split.examples), axis=0)]),
-        scorers={"nearest": None},
+        scorers={"nearest": lambda state, batch, extents: (whole[0], np.array([7.0, 8.0]))},
         batch_size=2,
-        parts={"nearest": lambda state, batch: jnp.asarray(whole)},
+        parts={"nearest": lambda state, batch, extents: jnp.asarray(whole)},
     )
 
 
 def explained(model, detector, least=1.0):
     explain = explanations.make_explainer(model, detector, least=least)
-    return list(explain([np.zeros((72, 90), np.uint8)] * 2))
+    found = list(explain([np.zeros((72, 90), np.uint8)] * 2))
+    assert [one.score for one in found] == [7.0, 8.0]
+    assert all(one.anomaly_map.max() == 3 for one in found)
+    return [one.places for one in found]
+
+
+def through(place, window):
+    """The place, seen through another window."""
+    return place._replace(views=tuple(v._replace(window=window) for v in place.views))
 
 
 def test_what_is_known_of_a_place(model, detector):
@@ -83,7 +94,7 @@ def test_what_is_known_of_a_place(model, detector):
     assert (other.x, other.y, other.value) == (5.5 / 64, 50.5 / 64, 2.0)
     (view,) = place.views
     assert (view.stream, view.grid, view.cell, view.part) == ("block2+block4@64", 4, 6, 3.0)
-    assert view.atoms == (explanations.Atom(2, 1.0, 1, 15),)
+    assert view.atoms == (explanations.Atom(2, 1.0, 1, 0, 15),)
     assert view.score == pytest.approx(0.1 * np.sqrt(40), rel=1e-5)
     assert view.levels == {"block2": 0.0, "block4": 1.0}
     assert other.views[0].cell == 12 and other.views[0].score == 0
@@ -97,7 +108,7 @@ def test_only_the_highest_place_where_nothing_is_anomalous(model, detector):
 
 def test_as_json(model, detector):
     place = explained(model, detector)[0][0]
-    found = explanations.describe(place, (72, 90, 3), model.about.train)
+    found = explaining.describe(place, (72, 90, 3), model.about.train, lambda number: None)
     assert json.loads(json.dumps(found)) == found | {
         "streams": [found["streams"][0] | {"box": [45, 18, 23, 18]}]
     }
@@ -107,11 +118,30 @@ def test_as_json(model, detector):
     ]
 
 
+def test_windows_as_json(model, detector):
+    """The atom's pixels as they lie in the training image, where that can be read."""
+    place = explained(model, detector)[0][0]
+    tiles = geometry.Geometry("tile", tile=40)
+    (view,) = place.views
+    atoms = (view.atoms[0]._replace(window=1, cell=6),)
+    view = view._replace(geometry=tiles, window=geometry.Window((32, 50, 72, 90)), atoms=atoms)
+    place = place._replace(views=(view,))
+    found = explaining.describe(
+        place, (72, 90), model.about.train, lambda number: np.zeros((72, 72), np.uint8)
+    )
+    (stream,) = found["streams"]
+    assert stream["box"] == (70, 42, 10, 10)
+    named = {"atom": 2, "weight": 1.0, "image": "a/1", "row": 1, "column": 2, "grid": 4}
+    assert stream["atoms"] == [named | {"window": 1, "box": (36, 10, 10, 10)}]
+    gone = explaining.describe(place, (72, 90), model.about.train, lambda number: None)
+    assert gone["streams"][0]["atoms"] == [named | {"window": 1}]
+
+
 def test_learned_atoms_are_called_so(model, detector):
     learned = dataclasses.replace(model, origins=(detectors.no_origins(5),))
     place = explained(learned, detector)[0][0]
-    assert place.views[0].atoms == (explanations.Atom(2, 1.0, -1, -1),)
-    found = explanations.describe(place, (72, 90), model.about.train)
+    assert place.views[0].atoms == (explanations.Atom(2, 1.0, -1, -1, -1),)
+    found = explaining.describe(place, (72, 90), model.about.train, lambda number: None)
     assert found["streams"][0]["atoms"] == [{"atom": 2, "weight": 1.0, "learned": True}]
 
 
@@ -191,13 +221,51 @@ class TestPages:
         assert (shown == (0, 0, 255)).all(axis=-1).sum() > 500
         assert (shown == figures.OUTLINE).all(axis=-1).sum() > 100
 
+    def test_atoms_are_cut_out_of_the_windows_they_were_seen_in(self, page):
+        """Of four tiles in a row the last is blue; nothing else of the training image is."""
+        tiles = geometry.Geometry("tile", tile=40)
+        striped = np.zeros((40, 110, 3), np.uint8)
+        striped[:, 70:] = (0, 0, 255)
+        assert geometry.windows((40, 110), tiles)[3].box == (0, 70, 40, 110)
+        (view,) = page.places[0].views
+        blue = {}
+        for window in (0, 3):
+            atoms = (view.atoms[0]._replace(window=window, cell=5),)
+            seen = view._replace(geometry=tiles, atoms=atoms)
+            one = page._replace(places=[page.places[0]._replace(views=(seen,))])
+            shown = self.draw(one, lambda number: striped)
+            blue[window] = (shown == (0, 0, 255)).all(axis=-1).sum()
+        assert blue[0] == 0 and blue[3] > 5000
+
+    def test_the_patch_is_cut_out_of_its_window(self, page):
+        place = page.places[0]
+        # Cell 6 of this window is rows 46 to 48 and columns 74 to 76: nothing there is green.
+        other = through(place, geometry.Window((44, 70, 52, 78)))
+        shown = self.draw(page._replace(places=[other]), lambda number: None)
+        green = (shown == (0, 200, 0)).all(axis=-1)
+        assert green[:360].any() and not green[360:].any()
+
+    def test_small_patches_of_large_images_can_be_seen(self, page):
+        image = np.zeros((850, 1700), np.uint8)  # a fifth of it is drawn
+        place = through(page.places[0], geometry.Window((400, 1000, 440, 1040)))
+        page = page._replace(image=image, anomaly_map=np.zeros(image.shape), places=[place])
+        shown = self.draw(page, lambda number: None)
+        rows, columns = np.nonzero((shown[:360, :340] == (255, 0, 255)).all(axis=-1))
+        # Below margin and title, what is at row 415 and column 1025 of the image.
+        assert abs(rows.mean() - 38 - 83) < 3 and abs(columns[columns < 218].mean() - 8 - 205) < 3
+        assert np.ptp(rows) >= 6
+
     def test_without_the_training_images(self, page):
         shown = self.draw(page, lambda number: None)
         assert not (shown == (0, 0, 255)).all(axis=-1).any()
 
     @pytest.mark.parametrize("shape", [(72, 90), (500, 20), (20, 500)])
     def test_images_of_any_shape(self, page, shape):
-        page = page._replace(image=np.zeros(shape, np.uint8), anomaly_map=np.zeros(shape))
+        page = page._replace(
+            image=np.zeros(shape, np.uint8),
+            anomaly_map=np.zeros(shape),
+            places=[through(place, places.whole(shape)) for place in page.places],
+        )
         shown = self.draw(page, lambda number: np.zeros(shape[::-1], np.uint8))
         assert shown.ndim == 3
 

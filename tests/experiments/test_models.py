@@ -114,7 +114,9 @@ def test_the_parts_of_the_banks_add_up_to_the_map(fitted, photographs):
     model = models.load(workdir / "models" / "cap")
     detector = models.make_detector(model, batch_size=4)
     path, _, found = next(row for row in scored(workdir, photographs, "cap") if "dent" in str(row))
-    ((place, *_),) = explanations.make_explainer(model, detector, least=0.0)([pixels(path)])
+    (explained,) = explanations.make_explainer(model, detector, least=0.0)([pixels(path)])
+    np.testing.assert_array_equal(explained.anomaly_map, found)
+    place = explained.places[0]
     assert place.value == pytest.approx(float(found.max()), rel=1e-5)
     assert sum(view.part for view in place.views) == pytest.approx(place.value, rel=1e-4)
     assert len(place.views) == len(model.origins)

@@ -20,7 +20,7 @@ from experiments import config, interruption, models, nulls, predict, prediction
 from sgfr_jax import thresholds
 from sgfr_jax.datasets.geometry import to_size
 from tests.datasets import trees
-from tests.experiments.conftest import SMALL, write_folder
+from tests.experiments.conftest import SMALL, texture, write_folder
 
 ROOT = Path(__file__).parents[2]
 MTD = ROOT.parent / "shared" / "data" / "mtd"
@@ -224,6 +224,58 @@ def test_a_model_of_before_training_images_were_kept(model, test_images, tmp_pat
     asked = {"model": str(older), "images": str(test_images / "dent" / "0.png")}
     assert go(tmp_path / "out", explain=True, **asked) == 0
     assert "saved before models kept where their training images" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def tiled(place):
+    """A model of squares and tiles of photographs of which one has a red corner, and its home."""
+    directory, rng = place / "tiled", np.random.default_rng(1)
+    good, red = directory / "plate" / "train" / "good", np.array([1.0, 0.2, 0.2])
+    good.mkdir(parents=True)
+    for i in range(4):
+        image = np.repeat(texture(rng, 110)[:60, :, None], 3, axis=2)
+        if i == 2:
+            image[:40, 70:] = image[:40, 70:] * red
+        Image.fromarray(image).save(good / f"{i}.png")
+    (directory / "new").mkdir()
+    image = np.repeat(texture(rng, 130)[:100, :, None], 3, axis=2)
+    image[30:90, 60:120] = image[30:90, 60:120] * red
+    image[56:64, 86:94] = 255
+    Image.fromarray(image).save(directory / "new" / "red.png")
+    Image.fromarray(texture(rng, 40)).save(directory / "new" / "small.png")
+    settings = dataclasses.replace(
+        SMALL, data_dir=str(directory / "plate"), geometry="square+tile", tile=40
+    )
+    resources = run.Resources(directory / "run", batch_size=4, num_figures=0, save_model=True)
+    run.run(config.resolve(settings), resources)
+    return directory
+
+
+def test_explanations_of_several_looks(tiled, tmp_path):
+    """A defect in what is red is mimicked by the one red corner that was ever seen."""
+    asked = {"model": str(tiled / "run" / "models" / "plate"), "images": str(tiled / "new")}
+    assert go(tmp_path, explain=True, **asked) == 0
+    told = json.loads((tmp_path / "explanations.json").read_text())
+    assert told["notes"] == [] and len(told["images"]) == 2
+    by_name = {one["path"]: one for one in told["images"]}
+    with Image.open(tmp_path / by_name["red.png"]["page"]) as page:
+        assert min(page.size) > 300
+    place = by_name["red.png"]["places"][0]
+    highest = predictions.read_png(tmp_path / "maps" / "red.png.png").max()
+    assert place["value"] == pytest.approx(highest, rel=1e-4)
+    streams = {one["name"]: one for one in place["streams"]}
+    assert sorted(streams) == ["square: block2+block4@64", "tile: block2+block4@64"]
+    parts = sum(one["part"] for one in streams.values())
+    assert parts == pytest.approx(place["value"], rel=1e-4)
+    tile, square = (streams[f"{kind}: block2+block4@64"] for kind in ("tile", "square"))
+    left, top, width, height = tile["box"]
+    assert left <= place["x"] <= left + width and top <= place["y"] <= top + height
+    assert width <= 4 and height <= 4  # a sixteenth of a tile
+    assert 60 <= place["x"] <= 120 and 30 <= place["y"] <= 90
+    best = tile["atoms"][0]
+    assert best["image"] == "train/good/2.png" and best["window"] in (2, 3)
+    assert best["box"][0] >= 70 - 5 and best["box"][1] + best["box"][3] <= 40 + 5
+    assert not {"window", "box"} & set(square["atoms"][0])
 
 
 def test_exit_statuses(model, test_images, tmp_path):

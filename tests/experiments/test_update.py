@@ -289,7 +289,8 @@ def assert_explained(model, defective):
     )
     read, found_in_mask = training_images.make_reader(model), 0
     images = [np.asarray(Image.open(path)) for path in defective]
-    for path, (place,) in zip(defective, explain(images), strict=True):
+    for path, found in zip(defective, explain(images), strict=True):
+        (place,) = found.places
         mask = np.asarray(Image.open(path.with_suffix(".png"))) >= 128
         (view,) = place.views
         left, top, width, height = places.cell_box(view.cell, view.grid, mask.shape)
