@@ -45,9 +45,12 @@ def states(state: Any) -> tuple[Any, ...]:
 
 def each(function: Callable, state: Any) -> Any:
     """The state with what a function makes of every look's."""
-    if isinstance(state, Several):
-        return state._replace(looks=tuple(map(function, state.looks)))
-    return function(state)
+    return with_states(state, list(map(function, states(state))))
+
+
+def with_states(state: Any, new: Sequence[Any]) -> Any:
+    """The state with others in the places of every look's."""
+    return state._replace(looks=tuple(new)) if isinstance(state, Several) else new[0]
 
 
 def whole_images(
@@ -114,8 +117,15 @@ def together(state: Any, found: Sequence[Whole]) -> Whole:
     for one, mean, spread in zip(found, nominal.map_mean, nominal.map_spread, strict=True):
         total += (to_size(one.anomaly_map, shape) - mean) / spread
     scores = np.array([one.score for one in found], np.float32)
-    scores = (scores - nominal.score_mean) / nominal.score_spread
-    return Whole(total / np.float32(len(found)), scores.mean())
+    return Whole(total / np.float32(len(found)), score_together(state, scores))
+
+
+def score_together(state: Any, scores: np.ndarray) -> np.ndarray:
+    """As `together`, the scores `[...]` of images alone, of float32 `[..., L]` in every look."""
+    if not isinstance(state, Several):
+        return scores[..., 0]
+    mean, spread = np.asarray(state.nominal.score_mean), np.asarray(state.nominal.score_spread)
+    return ((scores - mean) / spread).mean(axis=-1)
 
 
 def summary(found: Sequence[Whole]) -> np.ndarray:

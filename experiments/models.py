@@ -28,6 +28,7 @@ from experiments import (
     loading,
     looks,
     nulls,
+    sampling,
     streams,
 )
 from experiments.choices import ConfigError
@@ -54,6 +55,9 @@ class About(NamedTuple):
     notes: tuple[str, ...]
     f1_threshold: float | None  # of the labelled test images; None: there were none
     record: str  # the digest of the run's record
+    # How many patches the training images have for each bank; empty in a model that was saved
+    # before these were kept.
+    patches: tuple[int, ...] = ()
 
 
 @jax.tree_util.register_dataclass
@@ -114,6 +118,7 @@ def make(
         (*category.notes, *fitted.notes, note),
         best,
         record,
+        num_patches(train, config),
     )
     config = _as_seen(dataclasses.replace(config, baselines=()), category.geometries)
     return Model(fitted.states[config.solver], fitted.origins, held_out, config, about)
@@ -150,6 +155,7 @@ def save(path: str | os.PathLike, model: Model) -> None:
             "train": model.about.train,
             "paths": model.about.paths,
             "sha256": model.about.hashes,
+            "patches": model.about.patches,
         },
         "thresholds": _described_thresholds(model),
         "made_with": json.loads(model.about.made_with),
@@ -277,6 +283,20 @@ def layout(config: Config) -> list[list]:
     return [[config.image_size, "+".join(config.layers), config.grid]]
 
 
+def num_patches(images: loading.Split, config: Config) -> tuple[int, ...]:
+    """How many patches of images there are for each bank, look by look; padding has none.
+
+    Args:
+      images: as they are looked at.
+      config: of the model.
+    """
+    return tuple(
+        sampling.num_patches(loading.views(look), grid)
+        for look in loading.looks(images)
+        for _, _, grid in layout(config)
+    )
+
+
 def _preprocessing(config: Config) -> dict[str, Any]:
     return {
         "image_sizes": sorted({size for size, _, _ in layout(config)}),
@@ -325,6 +345,7 @@ def _about(description: Mapping[str, Any]) -> About:
         tuple(description["notes"]),
         description["thresholds"]["f1"],
         description["record"],
+        tuple(description["data"].get("patches", ())),
     )
 
 
