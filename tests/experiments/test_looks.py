@@ -95,6 +95,15 @@ def test_nominal_images_have_mean_0_and_spread_1_in_every_look(rng):
     assert np.mean(scores) == pytest.approx(0, abs=1e-5)
 
 
+def test_scores_alone_come_together_as_with_their_maps(rng):
+    found = some(rng, [(8, 8), (16, 24)])
+    state = looks.Several((0, 0), looks.nominal(np.array([looks.summary(one) for one in found])))
+    scores = np.array([[one.score for one in of_image] for of_image in found], np.float32)
+    expected = [looks.together(state, of_image).score for of_image in found]
+    np.testing.assert_array_equal(looks.score_together(state, scores), expected)
+    np.testing.assert_array_equal(looks.score_together(0, scores[:, :1]), scores[:, 0])
+
+
 def test_looks_count_alike_whatever_their_scale(rng):
     found = some(rng, [(8, 8), (8, 8)])
     scaled = [
