@@ -87,9 +87,13 @@ def origins(bank_indices: jax.Array, picks: np.ndarray, owners: np.ndarray) -> O
       owners: `[V]`: which image each window shows, in order.
     """
     views, numbers = np.divmod(np.asarray(bank_indices), picks.shape[1])
-    first = np.searchsorted(owners, owners)  # of the image that each window shows
-    found = owners[views], (np.arange(len(owners)) - first)[views], picks[views, numbers]
+    found = owners[views], window_numbers(owners)[views], picks[views, numbers]
     return Origins(*(jnp.asarray(x, jnp.int32) for x in found))
+
+
+def window_numbers(owners: np.ndarray) -> np.ndarray:
+    """Which of its image's windows each is, from 0, of windows `[V]` of images in order."""
+    return np.arange(len(owners)) - np.searchsorted(owners, owners)
 
 
 def no_origins(num_atoms: int) -> Origins:

@@ -1,17 +1,20 @@
 """A saved model that learns from more nominal images, without those that it was fitted on.
 
-Every bank takes up what it cannot mimic yet (`sgfr_jax.growing`) and stays within the size that a
-fit of all images would have given it. What else a model holds was told from images that are gone:
+The new images are looked at as the old ones were, and every bank takes up what it cannot mimic yet
+(`sgfr_jax.growing`) of the squares that its look sees. It stays within the size that a fit of all
+images would have given it. What else a model holds was told from images that are gone:
 
 - The null is of both: the old images' scores as they were, under the bank as it was, and the new
   images' under the bank as it is, each without the atoms that it gave. Old images would score
   nearly the same now: a little less for the atoms that came, a little more for those that went.
-- With several streams, their weights and the calibration of old atoms and cells stay. Atoms that
-  have come are given scales by the new images.
+- With several streams, their weights, the calibration of old atoms and cells, and what nominal
+  images score stay. Atoms that have come are given scales by the new images.
+- With several looks, what makes them comparable stays: what nominal images came to in each.
 - The threshold of the best F1 falls away, as no labelled image was scored with the new bank.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -30,16 +33,19 @@ from experiments import (
     fused,
     fused_scorer,
     loading,
+    looks,
     models,
     nulls,
     progress,
+    sampling,
     stages,
 )
 from experiments.choices import ConfigError
+from experiments.config import Config
 from experiments.models import Model
 from sgfr_jax import calibration, growing, pipeline, thresholds, types
 
-# Images that banks take up at a time, whatever the size of a batch: it makes a bank what it is.
+# Squares that banks take up at a time, whatever the size of a batch: it makes a bank what it is.
 _TOGETHER = 16
 
 
@@ -48,6 +54,24 @@ class Seen(NamedTuple):
 
     scores: np.ndarray  # [B]
     known: np.ndarray  # [B]: the share of an image's patches, of all banks, that it could mimic
+
+
+class _Look(NamedTuple):
+    """One of the ways in which a model looks at the new images."""
+
+    name: str
+    split: loading.Split
+    state: Any  # for this look
+    origins: tuple[detectors.Origins, ...]
+    sizes: tuple[int, ...]  # that its banks may grow to
+
+
+class _Met(NamedTuple):
+    """What the banks of one look, as they were, made of the new images."""
+
+    scores: np.ndarray  # [B]
+    known: np.ndarray  # [B]: patches, of all banks, that they could mimic
+    shown: np.ndarray  # [B]: patches that are no padding
 
 
 class _Stream(NamedTuple):
@@ -61,11 +85,15 @@ class _Stream(NamedTuple):
 
 def check(model: Model) -> None:
     """Raises ConfigError if the model cannot grow."""
-    models.require_squares(model.config, "updated")
     if model.config.subspaces != "implicit":
         raise ConfigError(
             f"--model: its atoms are learned (--subspaces={model.config.subspaces}) from patches"
             " that are gone, so none can be added; fit a model of all images"
+        )
+    if not model.about.patches and model.config.geometry != "square":
+        raise ConfigError(
+            "--model: it was saved by a version that did not keep how many patches its banks were"
+            f" chosen from, which --geometry={model.config.geometry} leaves open; fit it again"
         )
 
 
@@ -85,7 +113,7 @@ def grow(model: Model, detector: detectors.Detector, split: loading.Split) -> tu
     Args:
       model: from `models.load`, that `check` lets pass.
       detector: of the model.
-      split: the images, none of which it has seen.
+      split: the images, whole, none of which it has seen.
 
     Returns:
       The model, and what the old one made of the images.
@@ -93,55 +121,108 @@ def grow(model: Model, detector: detectors.Detector, split: loading.Split) -> tu
     Raises:
       DatasetError: if features are not finite.
     """
-    streams, seen = _take_up(model, detector, split)
-    state = nulls.with_banks(model.state, [stream.bank for stream in streams])
-    origins = tuple(stream.origin for stream in streams)
-    if isinstance(state, fused_scorer.Fused):
-        state = _calibrate(model, detector, split, state, origins)
-
     before, solver = len(model.about.train), model.config.solver
+    laid = loading.laid(split, model.config.geometries)
+    patches = tuple(
+        old + new
+        for old, new in zip(
+            _num_patches(model), models.num_patches(laid, model.config), strict=True
+        )
+    )
+    grown, met = [], []
+    for look in _looks(model, laid, patches):
+        after, of_look = _take_up(model, detector, look)
+        if isinstance(after.state, fused_scorer.Fused):
+            after = after._replace(state=_calibrate(model, detector, after))
+        grown.append(after)
+        met.append(of_look)
+    state = looks.with_states(model.state, [look.state for look in grown])
+    origins = tuple(itertools.chain.from_iterable(look.origins for look in grown))
+    seen = Seen(
+        looks.score_together(model.state, np.stack([one.scores for one in met], axis=-1)),
+        sum(one.known for one in met) / sum(one.shown for one in met),
+    )
+
     chosen = nulls.choose(len(split.examples), (), model.config.seed, at_most=nulls.NULL_IMAGES)
     fresh = nulls.of_images(
-        detector, solver, state, origins, split.take(chosen),
+        detector, solver, state, origins, laid.take(chosen),
         [before + i for i in chosen], f"{model.about.category}: held-out scores",
     )  # fmt: skip
     pooled = nulls.Nulls(*map(thresholds.together, model.nulls, fresh))
-    about = _about(model, split, origins, seen, len(chosen))
+    about = _about(model, split, origins, seen, len(chosen))._replace(patches=patches)
     return Model(state, origins, pooled, model.config, about), seen
 
 
-def _take_up(
-    model: Model, detector: detectors.Detector, split: loading.Split
-) -> tuple[list[_Stream], Seen]:
-    """Grows the banks by some images after the others, in bounded memory."""
-    before, num_images = len(model.about.train), len(split.examples)
+def _num_patches(model: Model) -> tuple[int, ...]:
+    """How many patches the images have, for each bank, that the model has learned from."""
+    if model.about.patches:
+        return model.about.patches
+    return tuple(len(model.about.train) * grid**2 for _, _, grid in models.layout(model.config))
+
+
+def _looks(model: Model, laid: loading.Split, patches: Sequence[int]) -> Iterator[_Look]:
+    """The ways in which a model looks at images.
+
+    Args:
+      model: as it is.
+      laid: the new images, as it looks at them.
+      patches: how many each bank would be chosen from in a fit of all images.
+    """
+    config, category = model.config, model.about.category
+    if config.has_streams:
+        patches = [min(num, fused.SAMPLED_PATCHES) for num in patches]
+    sizes = map(config.num_atoms, patches)
+    kinds = [geometry.kind for geometry in config.geometries]
+    for kind, split, state, origins in zip(
+        kinds,
+        loading.looks(laid),
+        looks.states(model.state),
+        nulls.by_look(model.state, model.origins),
+        strict=True,
+    ):
+        name = f"{category} ({kind})" if len(kinds) > 1 else category
+        yield _Look(name, split, state, origins, tuple(itertools.islice(sizes, len(origins))))
+
+
+def _take_up(model: Model, detector: detectors.Detector, look: _Look) -> tuple[_Look, _Met]:
+    """The look with banks grown by some squares after the others, in bounded memory."""
+    config, before, num_images = model.config, len(model.about.train), len(look.split.examples)
     streams = [
-        _stream(model, bank, origin, grid, before + num_images)
-        for bank, origin, (_, _, grid) in zip(
-            nulls.banks(model.state), model.origins, models.layout(model.config), strict=True
-        )
+        _stream(config, *of_bank)
+        for of_bank in zip(nulls.banks(look.state), look.origins, look.sizes, strict=True)
     ]
-    scorer, scores, known = detector.scorers[model.config.solver], [], []
+    grids = [grid for _, _, grid in models.layout(config)]
+    seen = loading.views(look.split)
+    windows = detectors.window_numbers(seen.owners)
+    wholes = assembly.Assembly(look.split, detector, config.solver, look.state)
+    scores, known, shown, done = [], np.zeros(num_images), np.zeros(num_images), 0
 
     def patches_of(batch: assembly.Batch) -> list[np.ndarray]:
-        scores.extend(np.asarray(scorer(model.state, batch.patches)[1])[: batch.num])
-        report(batch.num)
+        found = jax.device_get(wholes.score(look.state, batch.patches, batch.extents))
+        whole = wholes.add(*(x[: batch.num] for x in found))
+        scores.extend(one.score for one in whole)
+        report(len(whole))
         return [np.asarray(features)[: batch.num] for features in jax.tree.leaves(batch.patches)]
 
-    with progress.bar(f"{model.about.category}: learning", num_images, "images") as report:
-        batches = assembly.batches(detector, loading.views(split))
+    with progress.bar(f"{look.name}: learning", num_images, "images") as report:
+        batches = assembly.batches(detector, seen)
         for together in _regrouped(map(patches_of, batches), _TOGETHER):
-            of_streams, num, first = [], len(together[0]), before + len(known)
-            for i, features in enumerate(together):
-                padded = embedding.pad(features, _TOGETHER)
-                streams[i], found = _learn(streams[i], padded, num, first)
-                of_streams.append(found)
-            known.extend(np.concatenate(of_streams, axis=1).mean(axis=1))
-    return streams, Seen(np.array(scores), np.array(known))
+            rows = np.arange(done, done + len(together[0]))
+            some = seen.take(rows)
+            for i, (features, grid) in enumerate(zip(together, grids, strict=True)):
+                real = sampling.patch_weights(some, grid) > 0
+                places = (before + some.owners, windows[rows])
+                streams[i], mimicked = _learn(streams[i], features, real, *places)
+                np.add.at(known, some.owners, mimicked.sum(axis=1))
+                np.add.at(shown, some.owners, real.sum(axis=1))
+            done += len(rows)
+    state = nulls.with_banks(look.state, [stream.bank for stream in streams])
+    origins = tuple(stream.origin for stream in streams)
+    return look._replace(state=state, origins=origins), _Met(np.array(scores), known, shown)
 
 
 def _regrouped(batches: Iterator[list[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:
-    """Arrays `[n, ...]` of the same images, `size` images at a time; the last may be fewer."""
+    """Arrays `[n, ...]` of the same squares, `size` squares at a time; the last may be fewer."""
     waiting = None
     for batch in batches:
         together = (
@@ -155,11 +236,8 @@ def _regrouped(batches: Iterator[list[np.ndarray]], size: int) -> Iterator[list[
         yield waiting
 
 
-def _stream(model: Model, bank, origin, grid: int, num_images: int) -> _Stream:
-    """A bank with room for what it may learn of so many images, old and new."""
-    config, num_patches = model.config, num_images * grid**2
-    if config.has_streams:
-        num_patches = min(num_patches, fused.SAMPLED_PATCHES)
+def _stream(config: Config, bank: types.Bank, origin: detectors.Origins, size: int) -> _Stream:
+    """A bank with room for as many atoms as it may have."""
     code, chunk_size = choices.make_coder(config.solver, config), stages.chunk_size(config.solver)
     level = jax.jit(partial(growing.nominal_level, code=code))(bank)
 
@@ -170,8 +248,7 @@ def _stream(model: Model, bank, origin, grid: int, num_images: int) -> _Stream:
     update = partial(
         growing.update, jax.random.key(config.seed), code=code, level=level, chunk_size=chunk_size
     )
-    missing = max(0, config.num_atoms(num_patches) - len(bank.atoms))
-    room = partial(_with_room, missing)
+    room = partial(_with_room, max(0, size - len(bank.atoms)))
     return _Stream(room(bank), room(origin), partial(known, bank), jax.jit(update))
 
 
@@ -181,57 +258,63 @@ def _with_room(missing: int, tree: Any) -> Any:
 
 
 def _learn(
-    stream: _Stream, features: jax.Array, num: int, first: int
+    stream: _Stream,
+    features: np.ndarray,
+    shown: np.ndarray,
+    images: np.ndarray,
+    windows: np.ndarray,
 ) -> tuple[_Stream, np.ndarray]:
-    """The bank after some images, numbered from `first`, and which patches it knew, `[num, P]`.
+    """The bank after some squares, and which of their patches it knew, `[n, P]`; none of padding.
 
     Args:
       stream: before them.
-      features: `[B, P, D]`, of which `num` images count.
-      num: see above.
-      first: number of the first image among all that the model has seen.
+      features: `[n, P, D]`, of `_TOGETHER` squares or fewer.
+      shown: `[n, P]` bool: which patches show an image.
+      images: `[n]`: that each square is of, numbered among all that the model has seen.
+      windows: `[n]`: and which of its windows.
     """
-    size, each = features.shape[:2]
-    patches = features.reshape(size * each, -1)
-    known = np.asarray(stream.known(patches))
-    fresh = ~known & (np.arange(size * each) < num * each)
-    found = stream.update(stream.bank, patches, fresh.astype(np.float32))
-    images, cells = jnp.divmod(found.sources, each)
-    origin = detectors.Origins(
-        jnp.where(found.sources < 0, stream.origin.images, first + images),
-        jnp.where(found.sources < 0, stream.origin.windows, 0),
-        jnp.where(found.sources < 0, stream.origin.cells, cells),
-    )
-    return stream._replace(bank=found.bank, origin=origin), known.reshape(size, each)[:num]
+    num, each = shown.shape
+    patches = embedding.pad(features, _TOGETHER).reshape(_TOGETHER * each, -1)
+    known = np.asarray(stream.known(patches)).reshape(_TOGETHER, each)[:num]
+    fresh = embedding.pad((shown & ~known).astype(np.float32), _TOGETHER)
+    found = stream.update(stream.bank, patches, fresh.reshape(-1))
+    sources = np.asarray(found.sources)
+    squares, cells = np.divmod(np.maximum(sources, 0), each)
+    came = detectors.Origins(images[squares], windows[squares], cells)
+    origin = jax.tree.map(
+        lambda old, new: jnp.where(sources < 0, old, jnp.asarray(new, jnp.int32)),
+        stream.origin, came,
+    )  # fmt: skip
+    return stream._replace(bank=found.bank, origin=origin), shown & known
 
 
-def _calibrate(
-    model: Model,
-    detector: detectors.Detector,
-    split: loading.Split,
-    state: fused_scorer.Fused,
-    origins: Sequence[detectors.Origins],
-) -> fused_scorer.Fused:
-    """The state with scales for the atoms that have come."""
+def _calibrate(model: Model, detector: detectors.Detector, look: _Look) -> fused_scorer.Fused:
+    """The state of a look with scales for the atoms that have come."""
     config, before = model.config, len(model.about.train)
     code, chunk_size = choices.make_coder(config.solver, config), stages.chunk_size(config.solver)
     held_out = jax.jit(partial(pipeline.score_held_out, code=code, chunk_size=chunk_size))
-    found, done = [[] for _ in state.banks], before
-    with progress.bar(f"{model.about.category}: calibrating", len(split.examples), "images") as bar:
-        for batch in assembly.batches(detector, loading.views(split)):
-            own = done + np.arange(detector.batch_size)
+    seen, pad = loading.views(look.split), partial(embedding.pad, size=detector.batch_size)
+    found, done = [[] for _ in look.origins], 0
+    with progress.bar(f"{look.name}: calibrating", len(seen.owners), "squares") as report:
+        for batch in assembly.batches(detector, seen):
+            own = pad(before + seen.owners[done : done + batch.num])
             for of_stream, bank, origin, features in zip(
-                found, state.banks, origins, jax.tree.leaves(batch.patches), strict=True
+                found, look.state.banks, look.origins, jax.tree.leaves(batch.patches), strict=True
             ):
                 scores = held_out(bank, origin.images, features, own)
                 of_stream.append([np.asarray(x)[: batch.num] for x in scores])
             done += batch.num
-            bar(batch.num)
+            report(batch.num)
     extended = []
-    for old, origin, of_stream in zip(state.calibrations, origins, found, strict=True):
-        scores, owners = map(np.concatenate, zip(*of_stream, strict=True))
-        extended.append(calibration.extend(old, origin.images >= before, scores, owners))
-    return state._replace(calibrations=tuple(extended))
+    for old, origin, of_stream, (_, _, grid) in zip(
+        look.state.calibrations, look.origins, found, models.layout(config), strict=True
+    ):
+        scores, owners = (
+            np.concatenate(parts).reshape(-1, grid, grid) for parts in zip(*of_stream, strict=True)
+        )
+        fresh = origin.images >= before
+        extended.append(calibration.extend(old, fresh, scores, owners, extents=seen.extents))
+    return look.state._replace(calibrations=tuple(extended))
 
 
 def _about(

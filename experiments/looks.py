@@ -51,9 +51,12 @@ def states(state: Any) -> tuple[Any, ...]:
 
 def each(function: Callable, state: Any) -> Any:
     """The state with what a function makes of every look's."""
-    if isinstance(state, Several):
-        return state._replace(looks=tuple(map(function, state.looks)))
-    return function(state)
+    return with_states(state, list(map(function, states(state))))
+
+
+def with_states(state: Any, new: Sequence[Any]) -> Any:
+    """The state with others in the places of every look's."""
+    return state._replace(looks=tuple(new)) if isinstance(state, Several) else new[0]
 
 
 def whole_images(
@@ -135,11 +138,18 @@ def together(detector: detectors.Detector, state: Any, found: Sequence[Whole]) -
     for one, mean, spread in zip(found, nominal.map_mean, nominal.map_spread, strict=True):
         total += (to_size(one.anomaly_map, shape) - mean) / spread
     scores = np.array([one.score for one in found], np.float32)
-    scores = (scores - nominal.score_mean) / nominal.score_spread
-    whole = np.asarray(state.whole)
-    of_tiles = np.maximum(scores[~whole] - np.float32(_FAR), 0).sum()
-    standard = Whole(total / np.float32(len(found)), scores[whole].mean() + of_tiles)
+    standard = Whole(total / np.float32(len(found)), score_together(state, scores))
     return _with_prior(standard, detector.image_prior)
+
+
+def score_together(state: Any, scores: np.ndarray) -> np.ndarray:
+    """As `together`, the scores `[...]` of images alone, of float32 `[..., L]` in every look."""
+    if not isinstance(state, Several):
+        return scores[..., 0]
+    mean, spread = np.asarray(state.nominal.score_mean), np.asarray(state.nominal.score_spread)
+    standard, whole = (scores - mean) / spread, np.asarray(state.whole)
+    of_tiles = np.maximum(standard[..., ~whole] - np.float32(_FAR), 0).sum(axis=-1)
+    return standard[..., whole].mean(axis=-1) + of_tiles
 
 
 def _with_prior(found: Whole, share: float) -> Whole:

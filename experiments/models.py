@@ -28,9 +28,9 @@ from experiments import (
     loading,
     looks,
     nulls,
+    sampling,
     streams,
 )
-from experiments.choices import ConfigError
 from experiments.config import Config, num_features
 from sgfr_jax import backbones, calibration, saving, thresholds, types
 from sgfr_jax.backbones import hub
@@ -54,6 +54,9 @@ class About(NamedTuple):
     notes: tuple[str, ...]
     f1_threshold: float | None  # of the labelled test images; None: there were none
     record: str  # the digest of the run's record
+    # How many patches the training images have for each bank; empty in a model that was saved
+    # before these were kept.
+    patches: tuple[int, ...] = ()
 
 
 @jax.tree_util.register_dataclass
@@ -114,6 +117,7 @@ def make(
         (*category.notes, *fitted.notes, note),
         best,
         record,
+        num_patches(train, config),
     )
     config = _as_seen(dataclasses.replace(config, baselines=()), category.geometries)
     return Model(fitted.states[config.solver], fitted.origins, held_out, config, about)
@@ -150,6 +154,7 @@ def save(path: str | os.PathLike, model: Model) -> None:
             "train": model.about.train,
             "paths": model.about.paths,
             "sha256": model.about.hashes,
+            "patches": model.about.patches,
         },
         "thresholds": _described_thresholds(model),
         "made_with": json.loads(model.about.made_with),
@@ -246,17 +251,6 @@ def as_split(images: Sequence[np.ndarray]) -> loading.Split:
     return loading.Split(examples, ("",) * len(examples), None)
 
 
-def require_squares(config: Config, what: str) -> None:
-    """Raises ConfigError where a model sees other than whole images, each as one square.
-
-    Args:
-      config: of the model.
-      what: what cannot be done then.
-    """
-    if config.geometry != "square":
-        raise ConfigError(f"--model: its --geometry={config.geometry} cannot be {what}; square can")
-
-
 def with_surroundings(found: assembly.Whole, example: Example) -> assembly.Whole:
     """With the map of the whole image, where a part of it was looked at."""
     if example.window is None:
@@ -275,6 +269,20 @@ def layout(config: Config) -> list[list]:
     if config.has_streams:
         return [[s.image_size, s.level, s.grid] for s in streams.plan(config)]
     return [[config.image_size, "+".join(config.layers), config.grid]]
+
+
+def num_patches(images: loading.Split, config: Config) -> tuple[int, ...]:
+    """How many patches of images there are for each bank, look by look; padding has none.
+
+    Args:
+      images: as they are looked at.
+      config: of the model.
+    """
+    return tuple(
+        sampling.num_patches(loading.views(look), grid)
+        for look in loading.looks(images)
+        for _, _, grid in layout(config)
+    )
 
 
 def _preprocessing(config: Config) -> dict[str, Any]:
@@ -326,6 +334,7 @@ def _about(description: Mapping[str, Any]) -> About:
         tuple(description["notes"]),
         description["thresholds"]["f1"],
         description["record"],
+        tuple(description["data"].get("patches", ())),
     )
 
 

@@ -58,7 +58,11 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"--model: its --solver={config.solver} cannot be exported; {', '.join(SOLVERS)} can"
         )
-    models.require_squares(config, "exported")
+    if config.geometry != "square":
+        raise ConfigError(
+            f"--model: its --geometry={config.geometry} cannot be exported, as a file takes squares"
+            " that show images whole: fit it with --geometry=square"
+        )
 
 
 def make(model: models.Model, *, plain: bool = False) -> Predictor:

@@ -54,6 +54,8 @@ def pick(draws: np.ndarray, shown: np.ndarray, num: int) -> np.ndarray:
 
 def num_patches(seen: loading.Views, grid: int) -> int:
     """How many patches show an image."""
+    if seen.extents is None:
+        return len(seen.owners) * grid**2
     return int(patch_weights(seen, grid).sum())
 
 

@@ -64,7 +64,10 @@ def update() -> None:
     sources = prediction.find(model_flags.IMAGES.value)
     examples = tuple(Example(s.name, s.path.absolute(), 0, "good", None) for s in sources)
     hashes = {model.about.category: loading.hash_images(examples)}
-    settings = dataclasses.replace(model.config, skip_bad_images=options.SKIP_BAD_IMAGES.value)
+    # Read as whole images; what is looked at of them is the model's to say.
+    settings = dataclasses.replace(
+        model.config, geometry="square", skip_bad_images=options.SKIP_BAD_IMAGES.value
+    )
     detector, _ = run.make_detector(model.config, resources)
     (checked,) = loading.check(
         [Category(model.about.category, examples, ())], settings, hashes, (),

@@ -98,6 +98,7 @@ def extend(
     owners: jax.Array,
     *,
     prior: float = 10.0,
+    extents: jax.Array | None = None,
 ) -> Calibration:
     """The calibration of a bank that has grown, where the images that made it are gone.
 
@@ -111,6 +112,7 @@ def extend(
       scores: `[B, h, w]` residual norms of new nominal images, without the atoms that they gave.
       owners: `[B, h, w]` int32, of the bank as it is.
       prior: how many patches the mean scale weighs; positive.
+      extents: as of `calibrate`; what is padded does not count.
 
     Returns:
       A `Calibration` of `M'` scales.
@@ -119,16 +121,17 @@ def extend(
       ValueError: if shapes do not fit or `prior` is not positive.
     """
     missing = len(fresh) - len(calibration.scales)
-    if missing < 0 or scores.shape != owners.shape:
+    if missing < 0 or scores.ndim != 3 or scores.shape != owners.shape:
         raise ValueError(
-            f"fresh must be [M'] with M' >= M, and scores and owners of one shape, got"
+            f"fresh must be [M'] with M' >= M, and scores and owners [B, h, w] of one shape, got"
             f" {fresh.shape} for {calibration.scales.shape}, {scores.shape} and {owners.shape}"
         )
     if not prior > 0:
         raise ValueError(f"prior={prior} must be positive")
     common = jnp.mean(calibration.scales)
-    counts = jnp.zeros(len(fresh)).at[owners].add(1.0)
-    sums = jnp.zeros(len(fresh)).at[owners].add(scores)
+    _, shown = _rings(scores.shape, 0, extents)
+    counts = jnp.zeros(len(fresh)).at[owners].add(shown)
+    sums = jnp.zeros(len(fresh)).at[owners].add(jnp.where(shown > 0, scores, 0))
     old = jnp.concatenate([calibration.scales, jnp.full(missing, common)])
     return calibration._replace(
         scales=jnp.where(fresh, (sums + prior * common) / (counts + prior), old)

@@ -181,9 +181,35 @@ def test_a_grown_bank_keeps_what_it_knows(rng):
     np.testing.assert_array_equal(same.scales, known.scales)
 
 
-@pytest.mark.parametrize("fresh,prior", [(2, 10.0), (3, 0.0)])
-def test_what_cannot_have_grown(fresh, prior):
+def test_atoms_that_have_come_are_scaled_by_what_images_fill(rng):
+    """The definition, patch by patch, in float64; squares are filled in part."""
+    scores, owners = rng.gamma(2.0, size=(4, 6, 5)), rng.integers(0, 7, (4, 6, 5))
+    extents = np.array([[1, 1], [0.5, 1], [1, 0.4], [1 / 6, 0.2]])
+    rows, columns = [6, 3, 6, 1], [5, 5, 2, 1]  # that show an image
+    known = calibration.Calibration(jnp.float32(rng.gamma(2.0, size=5)), jnp.ones(3), jnp.ones(3))
+    fresh = np.array([False, True, False, False, True, True, False])
+    common = np.mean(np.asarray(known.scales, np.float64))
+    expected = np.append(np.asarray(known.scales, np.float64), [common, common])
+    for atom in np.flatnonzero(fresh):
+        own = [
+            scores[i, y, x]
+            for i in range(4) for y in range(rows[i]) for x in range(columns[i])
+            if owners[i, y, x] == atom
+        ]  # fmt: skip
+        expected[atom] = (sum(own) + PRIOR * common) / (len(own) + PRIOR)
+    for i in range(4):
+        scores[i, rows[i] :], scores[i, :, columns[i] :] = np.nan, np.nan
+    found = calibration.extend(
+        known, fresh, jnp.float32(scores), jnp.asarray(owners), extents=jnp.float32(extents)
+    )
+    np.testing.assert_allclose(found.scales, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape,fresh,prior", [
+    ((1, 1, 1), 2, 10.0), ((1, 1, 1), 3, 0.0), ((1, 1), 3, 10.0),
+])  # fmt: skip
+def test_what_cannot_have_grown(shape, fresh, prior):
     known = calibration.Calibration(jnp.ones(3), jnp.ones((1, 1)), jnp.ones((1, 1)))
-    scores, owners = jnp.ones((1, 1, 1)), jnp.zeros((1, 1, 1), int)
+    scores, owners = jnp.ones(shape), jnp.zeros(shape, int)
     with pytest.raises(ValueError, match=r"fresh must be|prior=0\.0 must be"):
         calibration.extend(known, jnp.zeros(fresh, bool), scores, owners, prior=prior)

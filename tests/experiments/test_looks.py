@@ -124,6 +124,16 @@ def test_nominal_images_have_mean_0_and_spread_1_in_every_look(rng):
     assert np.mean(scores) == pytest.approx(0, abs=1e-5)
 
 
+def test_scores_alone_come_together_as_with_their_maps(rng):
+    found = some(rng, [(8, 8), (16, 24)])
+    nominal = looks.nominal(np.array([looks.summary(one) for one in found]))
+    state = looks.Several((0, 0), nominal, WHOLE)
+    scores = np.array([[one.score for one in of_image] for of_image in found], np.float32)
+    expected = [looks.together(DETECTOR, state, of_image).score for of_image in found]
+    np.testing.assert_array_equal(looks.score_together(state, scores), expected)
+    np.testing.assert_array_equal(looks.score_together(0, scores[:, :1]), scores[:, 0])
+
+
 def test_looks_count_alike_whatever_their_scale(rng):
     found = some(rng, [(8, 8), (8, 8)])
     scaled = [
@@ -132,9 +142,8 @@ def test_looks_count_alike_whatever_their_scale(rng):
     wholes = []
     for images in (found, scaled):
         nominal = looks.nominal(np.array([looks.summary(one) for one in images]))
-        wholes.append(
-            [looks.together(DETECTOR, looks.Several((0, 0), nominal, WHOLE), one) for one in images]
-        )
+        state = looks.Several((0, 0), nominal, WHOLE)
+        wholes.append([looks.together(DETECTOR, state, one) for one in images])
     for plain, other in zip(*wholes, strict=True):
         np.testing.assert_allclose(plain.anomaly_map, other.anomaly_map, atol=1e-3)
         assert plain.score == pytest.approx(other.score, abs=1e-3)

@@ -62,10 +62,8 @@ def model_of(fitted, geometry):
         if settings.has_streams:
             other = state._replace(map_weights=state.map_weights[::-1])
         nominal = looks.Nominal(*(jnp.array(x, jnp.float32) for x in np.arange(1, 9).reshape(4, 2)))
-        state, origins = (
-            looks.Several((state, other), nominal, jnp.array([True, False])),
-            origins * 2,
-        )
+        state = looks.Several((state, other), nominal, jnp.array([True, False]))
+        origins *= 2
     tally = thresholds.tally(np.arange(4.0))
     names = tuple(f"train/{i}" for i in range(5))
     about = models.About("cap", "", names, (), (), "", "{}", (), None, "")

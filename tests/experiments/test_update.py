@@ -1,11 +1,14 @@
 """Models that learn from more images, on small photographs that the tests make."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
+import io
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +19,7 @@ from PIL import Image
 
 from experiments import (
     assembly,
+    choices,
     config,
     explanations,
     growth,
@@ -29,10 +33,23 @@ from experiments import (
     training_images,
     update,
 )
-from sgfr_jax import thresholds
-from sgfr_jax.datasets import Example
+from sgfr_jax import growing, pipeline, thresholds
+from sgfr_jax.datasets import Example, geometry
 from tests.experiments.conftest import SMALL, texture, write_folder
 
+SHAPES = [(72, 120), (60, 72), (72, 72), (110, 72), (48, 72)]
+# Models that see images of many shapes, each with room to grow.
+RATIO = {"bank_size": None, "bank_ratio": 0.04}
+LOOKING = {  # the last with streams, whose programs take long to compile
+    "pad": {"geometry": "pad"},
+    "crop": {"geometry": "crop", "crop": 0.9},
+    "tile": {"geometry": "tile", "tile": 60},
+    "square+tile": {"geometry": "square+tile", "tile": 60},
+    "streams": {
+        "geometry": "pad+tile", "tile": 60, "layers": ("block2@1", "block4@1"), "solver": "nearest",
+    },
+}  # fmt: skip
+ONE_BANK_EACH = [name for name, fields in LOOKING.items() if "layers" not in fields]
 MTD = Path(__file__).parents[3] / "shared" / "data" / "mtd"
 
 
@@ -42,7 +59,9 @@ def compiled_once():
     make = functools.cache(run.make_detector)
 
     def alike(settings, resources):
-        settings = dataclasses.replace(settings, data_dir=None, categories=None)
+        settings = dataclasses.replace(
+            settings, data_dir=None, categories=None, geometry="square", tile=None, crop=0.875
+        )
         return make(settings, run.Resources(Path("unused"), batch_size=4))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -50,11 +69,13 @@ def compiled_once():
         yield
 
 
-@pytest.fixture(autouse=True)
-def parsed(monkeypatch):
-    monkeypatch.setattr(interruption, "exit_at_once", lambda *args: None)
+@pytest.fixture(scope="module", autouse=True)
+def parsed():
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["update"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interruption, "exit_at_once", lambda *args: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +83,27 @@ def photographs(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("update"))
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """The same product in many shapes at one scale."""
+    root, rng = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0)
+    for kind in ("train/good", "test/good", "test/dent", "ground_truth/dent"):
+        (root / "cap" / kind).mkdir(parents=True)
+    for i, (height, width) in enumerate(SHAPES):
+        for kind in ("train/good", "test/good", "test/dent"):
+            image = texture(rng, 120)[:height, :width]
+            if kind == "test/dent":
+                mask = np.zeros_like(image)
+                mask[20:36, width - 34 : width - 18] = 255
+                image[mask > 0] = 255 - image[mask > 0]
+                Image.fromarray(mask).save(root / "cap" / "ground_truth" / "dent" / f"{i}_mask.png")
+            Image.fromarray(image).save(root / "cap" / kind / f"{i}.png")
+    return root
+
+
 def fit(photographs, workdir, **fields):
-    settings = dataclasses.replace(SMALL, data_dir=str(photographs), categories=("cap",), **fields)
+    fields = {"data_dir": str(photographs), "categories": ("cap",)} | fields
+    settings = dataclasses.replace(SMALL, **fields)
     resources = run.Resources(workdir, batch_size=4, num_figures=0, save_model=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "SIZES", (0.1, 0.4))
@@ -87,14 +127,23 @@ def fitted(request):
     return request.getfixturevalue(request.param)
 
 
+def write_novel(directory, shapes):
+    """Nominal photographs of a kind that is new: another texture."""
+    rng = np.random.default_rng(5)
+    for i, (height, width) in enumerate(shapes):
+        image = texture(rng, max(height, width)).T // 2 + 20
+        Image.fromarray(image[:height, :width]).save(directory / f"{i}.png")
+    return directory
+
+
 @pytest.fixture(scope="module")
 def novel(tmp_path_factory):
-    """Nominal photographs of a kind that is new: another texture."""
-    directory = tmp_path_factory.mktemp("novel")
-    rng = np.random.default_rng(5)
-    for i in range(5):
-        Image.fromarray(texture(rng).T // 2 + 20).save(directory / f"{i}.png")
-    return directory
+    return write_novel(tmp_path_factory.mktemp("novel"), [(72, 72)] * 5)
+
+
+@pytest.fixture(scope="module")
+def novel_shapes(tmp_path_factory):
+    return write_novel(tmp_path_factory.mktemp("novel_shapes"), SHAPES[::-1])
 
 
 def go(**values):
@@ -119,52 +168,194 @@ def score(model, paths):
     return np.array([found.score for found in models.make_scorer(model, batch_size=4)(images)])
 
 
-def test_it_learns_what_is_new_and_keeps_what_it_knew(fitted, novel, photographs, tmp_path, capsys):
-    report = tmp_path / "report.csv"
-    asked = {"model": str(fitted), "images": str(novel), "report": str(report)}
-    assert go(output=str(tmp_path / "new"), **asked) is None
-    said = capsys.readouterr()
-    assert "grown by 5 images" in said.out and "5 of 5 images score above" in said.err
-    old, new = models.load(fitted), models.load(tmp_path / "new")
+class Grown(NamedTuple):
+    """Directories of a model and of what it has become."""
 
-    rows = list(csv.DictReader(report.open()))
+    old: Path
+    new: Path
+    images: Path  # that it has learned from
+    photographs: Path  # that it was fitted on before
+    report: Path
+    said: str
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "one_bank",
+        pytest.param("automatic", marks=pytest.mark.slow),
+        *ONE_BANK_EACH,
+        pytest.param("streams", marks=pytest.mark.slow),
+    ],
+)
+def grown(request, tmp_path_factory):
+    directory, of_shapes = tmp_path_factory.mktemp("grown"), request.param in LOOKING
+    photographs = request.getfixturevalue("shapes" if of_shapes else "photographs")
+    images = request.getfixturevalue("novel_shapes" if of_shapes else "novel")
+    if of_shapes:
+        old = fit(photographs, directory / "run", **RATIO, **LOOKING[request.param])
+    else:
+        old = request.getfixturevalue(request.param)
+    new, report, said = directory / "new", directory / "report.csv", io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        asked = {"model": str(old), "images": str(images), "report": str(report)}
+        assert go(output=str(new), **asked) is None
+    return Grown(old, new, images, photographs, report, said.getvalue())
+
+
+def test_it_learns_what_is_new_and_keeps_what_it_knew(grown):
+    assert "grown by 5 images" in grown.said and "5 of 5 images score above" in grown.said
+    old, new = models.load(grown.old), models.load(grown.new)
+
+    rows = list(csv.DictReader(grown.report.open()))
     assert [row["path"] for row in rows] == [f"{i}.png" for i in range(5)]
-    before = score(old, novel.iterdir())
+    before = score(old, grown.images.iterdir())
     np.testing.assert_allclose([float(row["score"]) for row in rows], before, rtol=1e-4)
     assert all(0 <= float(row["known"]) < 0.8 for row in rows)
-    after = score(new, novel.iterdir())
+    after = score(new, grown.images.iterdir())
     assert (after < before).all()
     # What it knew it knows: nominal photographs, and that a dent is none.
-    tests = photographs / "cap" / "test"
+    tests = grown.photographs / "cap" / "test"
     good, dents = score(new, (tests / "good").iterdir()), score(new, (tests / "dent").iterdir())
-    assert good.max() < dents.min()
+    if new.config.geometry != "crop":  # which may cut defects off
+        assert good.max() < dents.min()
 
     assert new.about.train[:5] == old.about.train and len(new.about.train) == 10
     assert [Path(path).name for path in new.about.paths[5:]] == [f"{i}.png" for i in range(5)]
     assert new.about.data != old.about.data and new.about.f1_threshold is None
     assert "null of 5 images as they scored before" in new.about.notes[-1]
     assert new.nulls.images.counts.sum() == 10
-    assert new.nulls.pixels.counts.sum() == old.nulls.pixels.counts.sum() + 5 * 64**2
+    num_pixels = new.nulls.pixels.counts.sum() - old.nulls.pixels.counts.sum()
+    sizes = [height * width for height, width in SHAPES]
+    if new.config.geometry in ("square", "crop"):
+        sizes = [64**2] * 5
+    elif "square" in new.config.geometry:  # maps are as large as the larger one
+        sizes = [max(64**2, size) for size in sizes]
+    assert num_pixels == sum(sizes)
 
 
-def test_every_atom_is_the_patch_that_it_is_said_to_be(fitted, novel, tmp_path):
-    go(model=str(fitted), images=str(novel), output=str(tmp_path / "new"))
-    new = models.load(tmp_path / "new")
-    detector = models.make_detector(new, batch_size=4)
-    images = [np.asarray(Image.open(path)) for path in new.about.paths]
-    seen = loading.views(models.as_split(images))
-    embedded = [
-        [np.asarray(x)[: found.num] for x in jax.tree.leaves(found.patches)]
-        for found in assembly.batches(detector, seen)
-    ]
-    each = [np.concatenate(parts) for parts in zip(*embedded, strict=True)]
-    came = 0
-    for bank, origin, patches in zip(nulls.banks(new.state), new.origins, each, strict=True):
-        used = bank.weights > 0
-        expected = patches[origin.images[used], origin.cells[used]]
-        np.testing.assert_allclose(bank.atoms[used], expected, atol=1e-5)
-        came += np.sum(origin.images[used] >= 5)
-    assert came > 0
+def embed(model, paths):
+    """What every bank has of images: patches, and which show them, `[windows, P, ...]` of each."""
+    detector = models.make_detector(model, batch_size=4)
+    images = [np.asarray(Image.open(path)) for path in paths]
+    laid, found = loading.laid(models.as_split(images), model.config.geometries), []
+    for look, split in zip(model.config.geometries, loading.looks(laid), strict=True):
+        batches = [
+            [np.asarray(x)[: batch.num] for x in jax.tree.leaves(batch.patches)]
+            for batch in assembly.batches(detector, loading.views(split))
+        ]
+        windows = [geometry.windows(image.shape, look) for image in images]
+        ends = np.cumsum([len(own) for own in windows])
+        for parts, (_, _, grid) in zip(
+            zip(*batches, strict=True), models.layout(model.config), strict=True
+        ):
+            shown = np.zeros((ends[-1], grid, grid), bool)
+            for square, window in zip(shown, sum(windows, ()), strict=True):
+                filled = [geometry.filled(share, grid) for share in window.extent]
+                square[: filled[0], : filled[1]] = True
+            shown = shown.reshape(len(shown), -1)
+            of_images = zip(
+                np.split(np.concatenate(parts), ends[:-1]), np.split(shown, ends[:-1]), strict=True
+            )
+            found.append(list(of_images))
+    return found
+
+
+def test_every_atom_is_the_patch_that_it_is_said_to_be(grown):
+    new = models.load(grown.new)
+    embedded = embed(new, new.about.paths)
+    for bank, origin, images in zip(nulls.banks(new.state), new.origins, embedded, strict=True):
+        used = np.flatnonzero(bank.weights > 0)
+        for atom, *place in zip(bank.atoms[used], *(x[used] for x in origin), strict=True):
+            image, window, cell = place
+            patches, shown = images[image]
+            np.testing.assert_allclose(atom, patches[window, cell], atol=1e-5)
+            assert shown[window, cell]  # no atom is padding
+        assert (origin.images[used] >= 5).any()
+        if new.config.geometry == "tile":
+            assert origin.windows[used & (origin.images[used] >= 5)].any()
+
+
+def test_banks_stay_within_the_size_of_a_fit_of_all_images(grown):
+    old, new = models.load(grown.old), models.load(grown.new)
+    embedded = embed(new, new.about.paths)
+    for model, num_images in ((old, 5), (new, 10)):
+        num_patches = [sum(s.sum() for _, s in of_bank[:num_images]) for of_bank in embedded]
+        assert model.about.patches == tuple(num_patches)
+        sizes = [model.config.num_atoms(int(num)) for num in num_patches]
+        assert [int(bank.weights.sum()) for bank in nulls.banks(model.state)] == sizes
+
+
+def test_what_was_known_is_of_patches_that_show_something(grown):
+    """Against the share of them within the level of each bank as it was."""
+    old = models.load(grown.old)
+    code, known, shown = choices.make_coder(old.config.solver, old.config), 0, 0
+    level_of = jax.jit(functools.partial(growing.nominal_level, code=code))
+    score_all = jax.jit(functools.partial(pipeline.score, code=code))
+    embedded = embed(old, sorted(grown.images.iterdir()))
+    for bank, images in zip(nulls.banks(old.state), embedded, strict=True):
+        patches = np.concatenate([of_image for of_image, _ in images])
+        mimicked = score_all(bank, patches.reshape(-1, patches.shape[-1])) <= level_of(bank)
+        mimicked = iter(np.asarray(mimicked).reshape(patches.shape[:2]))
+        known += np.array([sum(np.sum(next(mimicked) & of) for of in real) for _, real in images])
+        shown += np.array([real.sum() for _, real in images])
+    said = [float(row["known"]) for row in csv.DictReader(grown.report.open())]
+    np.testing.assert_allclose(said, known / shown, atol=2 / shown.min())
+
+
+@pytest.mark.parametrize(
+    "grown", ["square+tile", pytest.param("streams", marks=pytest.mark.slow)], indirect=True
+)
+def test_it_grows_again(grown, tmp_path):
+    model, more = models.load(grown.new), tmp_path / "more"
+    more.mkdir()
+    rng = np.random.default_rng(6)
+    for i in range(2):  # as large as a tile
+        blocks = rng.integers(0, 255, (10, 10), np.uint8)
+        Image.fromarray(np.kron(blocks, np.ones((6, 6), np.uint8))).save(more / f"{i}.png")
+    new = tmp_path / "again"
+    assert go(model=str(grown.new), images=str(more), output=str(new)) is None
+    again = models.load(new)
+    assert len(again.about.train) == 12 and again.nulls.images.counts.sum() == 12
+    assert all(map(int.__lt__, model.about.patches, again.about.patches))
+    assert all((origin.images < 12).all() for origin in again.origins)
+    assert score(again, more.iterdir()).mean() < score(model, more.iterdir()).mean()
+
+
+def test_its_own_images_are_left_out_however_it_looks_at_them(grown, tmp_path):
+    train = grown.photographs / "cap" / "train" / "good"
+    for model, images in ((grown.old, train), (grown.new, train), (grown.new, grown.images)):
+        message = go(model=str(model), images=str(images), output=str(tmp_path / "none"))
+        assert "has learned from all of these already" in message
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize(
+    "grown", ["tile", pytest.param("streams", marks=pytest.mark.slow)], indirect=True
+)
+def test_the_outcome_is_the_same_for_every_size_of_batch(grown, batch_size):
+    model = models.load(grown.old)
+    detector = models.make_detector(model, batch_size=4)
+
+    def batches(split):
+        """The embeddings of the same network, which itself may round otherwise."""
+        found = [jax.tree.leaves(batch) for batch in detector.batches(split)]
+        for parts in growth._regrouped(iter(found), batch_size):
+            yield tuple(parts) if model.config.has_streams else parts[0]
+
+    other = detector._replace(batches=batches, batch_size=batch_size)
+    paths = sorted(grown.images.iterdir())
+    examples = tuple(Example(path.name, path, 0, "good", None) for path in paths)
+    split = loading.Split(examples, loading.hash_images(examples), None)
+    found, _ = growth.grow(model, other, split)
+    expected = models.load(grown.new)
+    for bank, wanted in zip(nulls.banks(found.state), nulls.banks(expected.state), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, bank, wanted)
+    jax.tree.map(np.testing.assert_array_equal, found.origins, expected.origins)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        found.state, expected.state,
+    )  # fmt: skip
 
 
 def test_what_it_has_learned_from_is_left_out(fitted, photographs, tmp_path, capsys):
@@ -213,12 +404,15 @@ def test_an_older_model_grows(one_bank, novel, tmp_path):
     older = tmp_path / "older"
     shutil.copytree(one_bank, older)
     whole = json.loads((older / "model.json").read_text())
-    del whole["description"]["data"]["paths"], whole["description"]["data"]["sha256"]
+    for kept in ("paths", "sha256", "patches"):
+        del whole["description"]["data"][kept]
     (older / "model.json").write_text(json.dumps(whole))
     assert go(model=str(older), images=str(novel), output=str(older)) is None  # in its place
     new = models.load(older)
     assert new.about.paths[:5] == (None,) * 5 and None not in new.about.paths[5:]
     assert len(new.about.hashes) == 10
+    grid = new.config.grid
+    assert new.about.patches == (10 * grid**2,)
 
 
 def test_one_training_image_and_then_more(photographs, tmp_path):
@@ -280,6 +474,16 @@ class TestMistakes:
         )
         with pytest.raises(config.ConfigError, match=r"--model: its atoms are learned .*=pca"):
             growth.check(learned)
+
+    def test_tiles_of_which_it_is_not_known_how_many_there_were(self, one_bank):
+        model = models.load(one_bank)
+        tiles = dataclasses.replace(
+            model,
+            config=dataclasses.replace(model.config, geometry="tile", tile=60),
+            about=model.about._replace(patches=()),
+        )
+        with pytest.raises(config.ConfigError, match=r"--model: .*--geometry=tile leaves open"):
+            growth.check(tiles)
 
 
 def assert_explained(model, defective):
