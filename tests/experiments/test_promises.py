@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MTD = ROOT.parent / "shared" / "data" / "mtd"
 
-# What the README allows a run of, on two cores.
-SECONDS, GIGABYTES = 360, 2.5
+# What the README allows a run of, on two cores; more of what is looked at whole and in tiles.
+SECONDS, SECONDS_OF_TILES, GIGABYTES = 360, 1200, 2.5
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,13 +20,13 @@ pytestmark = [
 ]
 
 
-def results(workdir, *arguments):
+def results(workdir, *arguments, seconds=SECONDS):
     command = [sys.executable, "-m", "experiments.run", f"--workdir={workdir}", "--cache_dir="]
     process = subprocess.Popen([*command, *arguments], cwd=ROOT)
     start, most = time.monotonic(), 0
     try:
         while process.poll() is None:
-            assert time.monotonic() - start < SECONDS
+            assert time.monotonic() - start < seconds
             most = max(most, peak(process.pid))
             time.sleep(0.05)
     finally:
@@ -63,8 +63,8 @@ def test_magnetic_tiles(tmp_path):
     prepared = results(tmp_path / "records", *data, records, "--layers=fast")["categories"]["mtd"]
     for name, value in fast.items():
         assert name == "seconds" or prepared[name] == value, name
-    own = results(tmp_path / "auto", *data)["categories"]["mtd"]
-    promised = {"pixel_ap": 0.35, "pixel_auroc": 0.825, "aupro": 0.73, "image_auroc": 0.945}
+    own = results(tmp_path / "auto", *data, seconds=SECONDS_OF_TILES)["categories"]["mtd"]
+    promised = {"pixel_ap": 0.385, "pixel_auroc": 0.87, "aupro": 0.8, "image_auroc": 0.945}
     for name, least in promised.items():
         assert own[name] >= least, name
     for name in ("pixel_ap", "pixel_auroc", "aupro"):
