@@ -43,7 +43,15 @@ def batches(detector: detectors.Detector, seen: loading.Views) -> Iterator[Batch
 class Assembly:
     """Takes the maps and scores of squares in their order, and gives those of whole images."""
 
-    def __init__(self, split: loading.Split, detector: detectors.Detector, solver: str, state: Any):
+    def __init__(
+        self,
+        split: loading.Split,
+        detector: detectors.Detector,
+        solver: str,
+        state: Any,
+        *,
+        alone: bool = True,
+    ):
         """Begins with the first image of a split.
 
         Args:
@@ -51,11 +59,13 @@ class Assembly:
           detector: that scores them.
           solver: with which.
           state: of the detector; of what nominal images come to, if not of the banks.
+          alone: whether the images are looked at in no other way.
         """
         self._windows, self._overlap = split.windows, split.geometry.overlap
         found = detectors.of_windows(detector, solver)
-        self.score = found.score
-        self._join = partial(found.join, state)
+        self._complete = alone and split.windows is None
+        self.score = detector.scorers[solver] if self._complete else found.score
+        self._join = partial(found.join, state, alone=alone)
         self._done, self._maps, self._scores = 0, [], []
 
     def add(self, maps: np.ndarray, scores: np.ndarray) -> list[Whole]:
@@ -65,6 +75,8 @@ class Assembly:
           maps: `[n, S, S]`, of `score`.
           scores: `[n, ...]`, of the same.
         """
+        if self._complete:
+            return [Whole(*one) for one in zip(maps, scores, strict=True)]
         if self._windows is None:
             return [Whole(*self._join(*of)) for of in zip(maps, scores[:, None], strict=True)]
         self._maps.extend(maps)

@@ -205,7 +205,8 @@ def _check_ranges(config: Config) -> None:
     _require(config.tile is None or config.tile > 0, "tile", config.tile,
              "a positive number of the image's pixels")  # fmt: skip
     _require(config.tile is None or config.tiled, "tile", config.tile,
-             f"left out with --geometry={config.geometry}")  # fmt: skip
+             f"left out with --geometry={config.geometry}, or that name tiles, as square+tile does"
+             )  # fmt: skip
     _require(config.crop == Config.crop or config.geometry == "crop", "crop", config.crop,
              f"left out with --geometry={config.geometry}")  # fmt: skip
     _require(config.overlap == Config.overlap or config.tiled, "overlap", config.overlap,

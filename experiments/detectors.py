@@ -43,7 +43,8 @@ class Windowed(NamedTuple):
 
     # Of windows: `(state, batch, extents) -> (maps [B, S, S], scores [B, ...])`.
     score: Callable
-    # Of an image, put together: `(state, map [H, W], scores [n, ...]) -> (map, score)`.
+    # Of an image, put together: `(state, map [H, W], scores [n, ...], *, alone) -> (map, score)`;
+    # `alone` if it is looked at in no other way.
     join: Callable
 
 
@@ -65,7 +66,7 @@ class Detector(NamedTuple):
     parts: Mapping[str, Callable] = MappingProxyType({})
     put: Callable[[Any], Any] = jax.device_put  # a batch to where scorers want it
     place: Callable[[Any], Any] = lambda state: state  # and a state that was elsewhere
-    image_prior: float = 0.0  # of `maps.image_prior`, where the spread of nominal maps is known
+    image_prior: float = 0.0  # of `maps.image_prior`, of images that are looked at in several ways
 
 
 def of_windows(detector: Detector, solver: str) -> Windowed:
@@ -73,8 +74,8 @@ def of_windows(detector: Detector, solver: str) -> Windowed:
     return detector.windowed.get(solver, Windowed(detector.scorers[solver], _as_the_highest))
 
 
-def _as_the_highest(state: Any, anomaly_map: np.ndarray, scores: np.ndarray):
-    del state
+def _as_the_highest(state: Any, anomaly_map: np.ndarray, scores: np.ndarray, *, alone: bool):
+    del state, alone
     return anomaly_map, np.max(scores)
 
 

@@ -102,10 +102,10 @@ def _pictures(page: Page, scale: Scale) -> list[Image.Image]:
             box = _box_in_picture(place.views[0], shape, size[::-1])
             pen.draw.rectangle(_corners(box), outline=_MARKED)
             beside = min(box.left + box.width + 2, size[0] - 9)
+            at = (beside, max(0, min(box.top, size[1] - 11)))
             pen.draw.text(
-                (beside, box.top), str(number), fill=_MARKED, font=pen.font,
-                stroke_width=1, stroke_fill="white",
-            )  # fmt: skip
+                at, str(number), fill=_MARKED, font=pen.font, stroke_width=1, stroke_fill="white"
+            )
     return found
 
 
@@ -171,10 +171,14 @@ def _crop(image: np.ndarray, cell: int, grid: int, window: Window) -> Image.Imag
     inner = places.cell_extent(cell, grid, shape, window)
     inner = (*inner[:2], *np.minimum(inner[2:], shape[::-1]))  # no padding
     marked = [round((x - outer[i % 2]) * share) for i, x in enumerate(inner)]
-    ImageDraw.Draw(tile).rectangle((*marked[:2], marked[2] - 1, marked[3] - 1), outline=_MARKED)
+    last = (max(marked[i], marked[i + 2] - 1) for i in range(2))  # of narrow images a line is left
+    ImageDraw.Draw(tile).rectangle((*marked[:2], *last), outline=_MARKED)
     return tile
 
 
 def _corners(box: places.Box) -> tuple[int, int, int, int]:
     """As Pillow takes them: the last pixels belong to the box."""
-    return box.left, box.top, box.left + box.width - 1, box.top + box.height - 1
+    return (
+        box.left, box.top,
+        box.left + max(0, box.width - 1), box.top + max(0, box.height - 1),
+    )  # fmt: skip

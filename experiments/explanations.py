@@ -154,13 +154,15 @@ def peaks(values: np.ndarray, num: int, *, apart: float, least: float) -> list[t
       apart: in pixels, between any two of them; more than 0.
       least: all but the first are above this.
     """
-    left = np.array(values, np.float64)
-    rows, columns = np.ogrid[: left.shape[0], : left.shape[1]]
+    left, reach = np.array(values), math.ceil(apart)
     found = []
     while len(found) < num and (not found or left.max() > least):
         row, column = (int(i) for i in np.unravel_index(np.argmax(left), left.shape))
         found.append((row, column))
-        left[(rows - row) ** 2 + (columns - column) ** 2 < apart**2] = -np.inf
+        top, start = max(0, row - reach), max(0, column - reach)
+        near = left[top : row + reach + 1, start : column + reach + 1]  # photographs are large
+        rows, columns = np.ogrid[: near.shape[0], : near.shape[1]]
+        near[(top + rows - row) ** 2 + (start + columns - column) ** 2 < apart**2] = -np.inf
     return found
 
 

@@ -44,11 +44,6 @@ class Fused(NamedTuple):
     halo_above: jax.Array  # []: the map's score above which an image has a halo
 
 
-def map_spread(state: Fused) -> jax.Array:
-    """How much nominal maps differ: the spread `[]` of their scores."""
-    return state.score_spread[0]
-
-
 class Found(NamedTuple):
     """What one stream makes of some images."""
 
@@ -125,14 +120,22 @@ class Scorer:
             together = jnp.sum(state.image_weights[:, None] * relative, axis=0)
             return weighed, jnp.stack([score_of(weighed, extents), together], axis=1)
 
-        def shift(state: Fused, scores: jax.Array):
-            """What is added to the maps of images that are looked at in this way alone."""
-            credit = maps.image_prior(score_of_both(state, scores), share=config.image_prior)
-            return map_spread(state) * credit - halo_of(state, scores)
+        def conclude(state: Fused, scores: jax.Array, *, alone: bool):
+            """What is added to the maps of images, and their scores.
+
+            What an image's score says of its map is left to who knows all looks at it, where this
+            one is not alone.
+            """
+            found = score_of_both(state, scores)
+            if not alone:
+                return -halo_of(state, scores), found
+            credit = maps.image_prior(found, share=config.image_prior)
+            return state.score_spread[0] * credit - halo_of(state, scores), found
 
         def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
             weighed, scores = views(state, batch)
-            return weighed + shift(state, scores)[:, None, None], score_of_both(state, scores)
+            added, found = conclude(state, scores, alone=True)
+            return weighed + added[:, None, None], found
 
         def add(state: Fused, found: list[jax.Array]):
             return state.map_weights[None, :, None, None] * jnp.stack(found, axis=1)
@@ -153,7 +156,7 @@ class Scorer:
         self._fuse = devices.spread(fuse, layout)
         self._add = devices.spread(add, layout)
         self._of_windows = devices.spread(views, layout)
-        self._halo, self._score = jax.jit(halo_of), jax.jit(score_of_both)
+        self._conclude = jax.jit(conclude, static_argnames="alone")
         self._nominal = devices.spread(nominal, layout)
 
     def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
@@ -166,24 +169,22 @@ class Scorer:
         """Of windows that show parts of images: maps with their halos, and both scores `[B, 2]`."""
         return self._of_windows(state, (self._maps(state, batch, extents), extents))
 
-    def join(self, state: Fused, anomaly_map: np.ndarray, scores: np.ndarray):
+    def join(self, state: Fused, anomaly_map: np.ndarray, scores: np.ndarray, *, alone: bool):
         """The map and the score of an image from what `score_windows` makes of its windows.
 
-        A defect's halo lies on all of them. What an image's score says of its map is left to who
-        knows all looks at it.
+        A defect's halo lies on all of them.
 
         Args:
           state: of the detector.
           anomaly_map: `[H, W]`, put together.
           scores: `[n, 2]` of the windows.
+          alone: whether the image is looked at in no other way.
         """
         found = np.max(scores, axis=0)
         if len(scores) > 1:  # near borders inside the image the windows' own maps are false
             found[0] = _highest(anomaly_map, len(scores))
-        halo, score = jax.device_get(
-            (self._halo(state, found[None]), self._score(state, found[None]))
-        )
-        return anomaly_map - halo[0], score[0]
+        added, score = jax.device_get(self._conclude(state, found[None], alone=alone))
+        return anomaly_map + added[0], score[0]
 
     def parts(
         self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None

@@ -16,6 +16,7 @@ images would have given it. What else a model holds was told from images that ar
 import hashlib
 import itertools
 import json
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -90,11 +91,6 @@ def check(model: Model) -> None:
             f"--model: its atoms are learned (--subspaces={model.config.subspaces}) from patches"
             " that are gone, so none can be added; fit a model of all images"
         )
-    if not model.about.patches and model.config.geometry != "square":
-        raise ConfigError(
-            "--model: it was saved by a version that did not keep how many patches its banks were"
-            f" chosen from, which --geometry={model.config.geometry} leaves open; fit it again"
-        )
 
 
 def unseen(model: Model, split: loading.Split) -> loading.Split:
@@ -123,12 +119,8 @@ def grow(model: Model, detector: detectors.Detector, split: loading.Split) -> tu
     """
     before, solver = len(model.about.train), model.config.solver
     laid = loading.laid(split, model.config.geometries)
-    patches = tuple(
-        old + new
-        for old, new in zip(
-            _num_patches(model), models.num_patches(laid, model.config), strict=True
-        )
-    )
+    came = models.num_patches(laid, model.config)
+    patches = tuple(map(operator.add, model.about.patches, came))
     grown, met = [], []
     for look in _looks(model, laid, patches):
         after, of_look = _take_up(model, detector, look)
@@ -151,13 +143,6 @@ def grow(model: Model, detector: detectors.Detector, split: loading.Split) -> tu
     pooled = nulls.Nulls(*map(thresholds.together, model.nulls, fresh))
     about = _about(model, split, origins, seen, len(chosen))._replace(patches=patches)
     return Model(state, origins, pooled, model.config, about), seen
-
-
-def _num_patches(model: Model) -> tuple[int, ...]:
-    """How many patches the images have, for each bank, that the model has learned from."""
-    if model.about.patches:
-        return model.about.patches
-    return tuple(len(model.about.train) * grid**2 for _, _, grid in models.layout(model.config))
 
 
 def _looks(model: Model, laid: loading.Split, patches: Sequence[int]) -> Iterator[_Look]:

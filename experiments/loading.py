@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments import geometries, processes, progress
-from experiments.config import Config, strides
+from experiments.config import AUTO, Config, strides
 from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, batches, images
 from sgfr_jax.datasets.geometry import Geometry, Window, windows
 
@@ -263,7 +263,12 @@ def _with_windows(category: Checked, config: Config) -> Checked:
         train, test = (with_windows(split, geometry) for split in (category.train, category.test))
         found.setdefault((train.windows, test.windows), (geometry, train, test))
     different, trains, tests = zip(*found.values(), strict=True)
+    notes = category.notes
+    if config.geometry == AUTO and len(different) > 1:
+        kinds = "+".join(geometry.kind for geometry in different)
+        notes += (f"training images differ in size or shape: looked at as --geometry={kinds}",)
     return category._replace(
+        notes=notes,
         train=trains[0]._replace(also=trains[1:]),
         test=tests[0]._replace(also=tests[1:]),
         geometries=different,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import assembly, detectors, fused_scorer, loading
+from experiments import assembly, detectors, loading
 from experiments.assembly import Whole
 from sgfr_jax.datasets import DatasetError, Example
 from sgfr_jax.datasets.geometry import to_size
@@ -85,10 +85,10 @@ def apart(
     seconds: list[float],
 ) -> Iterator[tuple[tuple[Whole, ...], ...]]:
     """What every solver makes of each look at each image; arguments as of `whole_images`."""
-    of_looks = [
-        _of_one_look(look, detector, {name: states(s)[i] for name, s in fitted.items()}, seconds)
-        for i, look in enumerate(loading.looks(images))
-    ]
+    each_look, of_looks = loading.looks(images), []
+    for i, look in enumerate(each_look):
+        own = {name: states(state)[i] for name, state in fitted.items()}
+        of_looks.append(_of_one_look(look, detector, own, seconds, alone=len(each_look) == 1))
     for found in zip(*of_looks, strict=True):
         yield tuple(zip(*found, strict=True))
 
@@ -98,9 +98,13 @@ def _of_one_look(
     detector: detectors.Detector,
     fitted: Mapping[str, Any],
     seconds: list[float],
+    *,
+    alone: bool,
 ) -> Iterator[tuple[Whole, ...]]:
     seen = loading.views(images)
-    wholes = [assembly.Assembly(images, detector, *of_solver) for of_solver in fitted.items()]
+    wholes = [
+        assembly.Assembly(images, detector, *of_solver, alone=alone) for of_solver in fitted.items()
+    ]
     began = time.perf_counter()
     for batch in assembly.batches(detector, seen):
         shared = time.perf_counter() - began
@@ -126,20 +130,22 @@ def together(detector: detectors.Detector, state: Any, found: Sequence[Whole]) -
       Of one look what it finds. Of several the mean of their maps, each standardized on nominal
       images, at the size of the largest; and the mean of the scores of those that show the image
       whole, also standardized, with that of tiles added as far as it is `_FAR` beyond nominal.
-      Where it is known how much nominal maps differ, the map has `maps.image_prior` added.
+      The mean has `maps.image_prior` added.
     """
     if not isinstance(state, Several):
         (alone,) = found
-        spread = fused_scorer.map_spread(state) if isinstance(state, fused_scorer.Fused) else 0
-        return _with_prior(alone, detector.image_prior * float(spread))
+        return alone
     nominal = jax.tree.map(np.asarray, state.nominal)
     shape = max((one.anomaly_map.shape for one in found), key=np.prod)
     total = np.zeros(shape, np.float32)  # one map at a time: photographs are large
     for one, mean, spread in zip(found, nominal.map_mean, nominal.map_spread, strict=True):
         total += (to_size(one.anomaly_map, shape) - mean) / spread
     scores = np.array([one.score for one in found], np.float32)
-    standard = Whole(total / np.float32(len(found)), score_together(state, scores))
-    return _with_prior(standard, detector.image_prior)
+    score = score_together(state, scores)
+    added = np.asarray(image_prior(score, share=detector.image_prior))
+    total /= np.float32(len(found))
+    total += added
+    return Whole(total, score)
 
 
 def score_together(state: Any, scores: np.ndarray) -> np.ndarray:
@@ -150,13 +156,6 @@ def score_together(state: Any, scores: np.ndarray) -> np.ndarray:
     standard, whole = (scores - mean) / spread, np.asarray(state.whole)
     of_tiles = np.maximum(standard[..., ~whole] - np.float32(_FAR), 0).sum(axis=-1)
     return standard[..., whole].mean(axis=-1) + of_tiles
-
-
-def _with_prior(found: Whole, share: float) -> Whole:
-    if not share:
-        return found
-    added = np.asarray(image_prior(found.score, share=share))
-    return found._replace(anomaly_map=found.anomaly_map + added)
 
 
 def scales(state: Any) -> list[tuple[float, float]]:

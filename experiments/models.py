@@ -54,9 +54,7 @@ class About(NamedTuple):
     notes: tuple[str, ...]
     f1_threshold: float | None  # of the labelled test images; None: there were none
     record: str  # the digest of the run's record
-    # How many patches the training images have for each bank; empty in a model that was saved
-    # before these were kept.
-    patches: tuple[int, ...] = ()
+    patches: tuple[int, ...]  # that the training images have for each bank
 
 
 @jax.tree_util.register_dataclass
@@ -334,7 +332,7 @@ def _about(description: Mapping[str, Any]) -> About:
         tuple(description["notes"]),
         description["thresholds"]["f1"],
         description["record"],
-        tuple(description["data"].get("patches", ())),
+        tuple(description["data"]["patches"]),
     )
 
 

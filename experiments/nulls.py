@@ -157,7 +157,8 @@ def of_looks(
     """
 
     def of_one(look: loading.Split, state: Any, own: Sequence[detectors.Origins]):
-        seen, wholes = loading.views(look), assembly.Assembly(look, detector, solver, state)
+        wholes = assembly.Assembly(look, detector, solver, state, alone=len(states) == 1)
+        seen = loading.views(look)
         for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
             others = without(state, own, givers[seen.owners[i]])
             extents = None if seen.extents is None else seen.extents[i : i + 1]

@@ -87,7 +87,8 @@ GEOMETRY = flags.DEFINE_string(
     "geometry", DEFAULT.geometry,
     "How images become squares: square squeezes them, pad keeps their aspect ratio and pads them,"
     " crop takes their middle, tile covers them with overlapping squares at one scale for all."
-    " Several, such as square+tile: each with banks of its own, and the mean of what they find."
+    " Several, such as square+tile: each with banks of its own; maps are their mean, and images are"
+    " told by the whole, and by tiles where these are far from nominal."
     f" {config.AUTO}: with one bank square; with several square+tile where a category's training"
     " images differ in size or shape, and square where they do not.",
 )  # fmt: skip

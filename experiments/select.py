@@ -25,7 +25,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments import choices, config, devices, frozen, options, records, run
-from sgfr_jax.datasets import Category, Example, images
+from sgfr_jax.datasets import Category, DatasetError, Example, images
 from sgfr_jax.datasets.defects import DEFECTS
 
 CANDIDATES = flags.DEFINE_string(
@@ -166,7 +166,10 @@ def held_out(
     }
 
     def as_they_are(category: Category, settings: config.Config) -> bool:
-        kinds = {geometry.kind for geometry in loading.ways(category.train, settings)}
+        try:
+            kinds = {geometry.kind for geometry in loading.ways(category.train, settings)}
+        except DatasetError:  # an image that --skip_bad_images may leave out
+            return True
         return settings.native or "tile" in kinds
 
     found = []

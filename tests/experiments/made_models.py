@@ -1,5 +1,7 @@
 """Models that are made, not fitted: banks of noise, whose scores mean nothing but are scores."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -10,7 +12,9 @@ NUM_ATOMS = 12
 
 
 def make(settings: config.Config) -> models.Model:
-    """A model of a configuration from `config.resolve`."""
+    """A model of a configuration from `config.resolve`, of images that are all of one size."""
+    if settings.geometry == config.AUTO:
+        settings = dataclasses.replace(settings, geometry="square")
     rng = np.random.default_rng(0)
     if settings.has_streams:
         planned = streams.plan(settings)
@@ -27,6 +31,7 @@ def make(settings: config.Config) -> models.Model:
     about = models.About(
         category="made", weights=backbones.weights_digest(settings.backbone), train=(), paths=(),
         hashes=(), data="", made_with="{}", notes=(), f1_threshold=None, record="0",
+        patches=(),
     )  # fmt: skip
     origins = tuple(detectors.no_origins(NUM_ATOMS) for _ in nulls.banks(state))
     return models.Model(

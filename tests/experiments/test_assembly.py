@@ -18,9 +18,9 @@ SHAPES = [(40, 40), (40, 90), (20, 30), (90, 90)]
 TILES = Geometry("tile", tile=40, overlap=0.1)
 
 
-def assembled(split, windowed=None):
+def assembled(split, windowed=None, **how):
     detector = detectors.Detector(None, None, {"own": None}, 4, windowed or {})
-    return assembly.Assembly(split, detector, "own", "state")
+    return assembly.Assembly(split, detector, "own", "state", **how)
 
 
 def test_full_squares_pass_through(rng):
@@ -55,12 +55,13 @@ def test_a_detector_may_join_windows_its_own_way(rng):
     split = loading.with_windows(split_of(SHAPES), TILES)
     seen = []
 
-    def join(state, anomaly_map, scores):
-        seen.append((state, anomaly_map.shape, scores.shape))
+    def join(state, anomaly_map, scores, *, alone):
+        seen.append((state, anomaly_map.shape, scores.shape, alone))
         return anomaly_map + 1, scores.sum()
 
     of_windows = object()
-    whole = assembled(split, {"own": detectors.Windowed(of_windows, join)})
+    windowed = {"own": detectors.Windowed(of_windows, join)}
+    whole = assembled(split, windowed)
     assert whole.score is of_windows
     maps, scores = rng.normal(size=(14, 8, 8)).astype(np.float32), rng.normal(size=(14, 2))
     found = whole.add(maps, scores)
@@ -70,11 +71,14 @@ def test_a_detector_may_join_windows_its_own_way(rng):
     plain = assembled(split).add(maps, scores)
     for one, other in zip(found, plain, strict=True):
         np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map + 1)
-    assert seen == [("state", s, (n, 2)) for s, n in zip(SHAPES, (1, 3, 1, 9), strict=True)]
+    assert seen == [("state", s, (n, 2), True) for s, n in zip(SHAPES, (1, 3, 1, 9), strict=True)]
     seen.clear()
-    squares = assembled(split_of(SHAPES), {"own": detectors.Windowed(of_windows, join)})
-    assert [one.score for one in squares.add(maps[:4], scores[:4])] == list(scores[:4].sum(axis=1))
-    assert seen == [("state", (8, 8), (1, 2))] * 4  # an image that is one square
+    one_of_several = assembled(split_of(SHAPES), windowed, alone=False)
+    assert one_of_several.score is of_windows
+    found = one_of_several.add(maps[:4], scores[:4])  # images that are one square each
+    assert [one.score for one in found] == list(scores[:4].sum(axis=1))
+    assert seen == [("state", (8, 8), (1, 2), False)] * 4
+    assert assembled(split_of(SHAPES), windowed).score is None  # the detector's own does all
 
 
 def test_views_know_their_images():

@@ -49,7 +49,7 @@ def model(train, rng):
     tally = thresholds.tally(np.arange(4.0))
     about = models.About(
         "cap", "0" * 64, ("a/0", "a/1", "a/2"), tuple(map(str, train)),
-        tuple(map(loading.content_hash, train)), "", "{}", ("note",), None, "",
+        tuple(map(loading.content_hash, train)), "", "{}", ("note",), None, "", (),
     )  # fmt: skip
     settings = config.resolve(dataclasses.replace(SMALL, data_dir=".", solver="nearest", grid=GRID))
     return models.Model(bank, (origins,), nulls.Nulls(tally, tally), settings, about)
@@ -259,7 +259,7 @@ class TestPages:
         shown = self.draw(page, lambda number: None)
         assert not (shown == (0, 0, 255)).all(axis=-1).any()
 
-    @pytest.mark.parametrize("shape", [(72, 90), (500, 20), (20, 500)])
+    @pytest.mark.parametrize("shape", [(72, 90), (500, 20), (20, 500), (5000, 33), (33, 5000)])
     def test_images_of_any_shape(self, page, shape):
         page = page._replace(
             image=np.zeros(shape, np.uint8),

@@ -136,11 +136,11 @@ def test_windows_of_an_image_lose_one_halo(detector, unsparing, data, fitted, rn
     np.testing.assert_allclose(windows, plain, atol=1e-5)
     maps, scores = score(detector, fitted, data.test)
     for i, (whole, of_both) in enumerate(zip(windows, both, strict=True)):
-        joined, of_image = scorer.join(state, whole, of_both[None])
-        np.testing.assert_allclose(joined + credit(state, scores[i]), maps[i], atol=1e-4)
+        joined, of_image = scorer.join(state, whole, of_both[None], alone=True)
+        np.testing.assert_allclose(joined, maps[i], atol=1e-4)
         assert of_image == pytest.approx(scores[i], abs=1e-4)
     wide = rng.normal(0, 40, (90, 130)).astype(np.float32)
-    joined, of_image = scorer.join(state, wide, both[:3])
+    joined, of_image = scorer.join(state, wide, both[:3], alone=False)
     mean, spread = np.asarray(state.score_mean), np.asarray(state.score_spread)
     # As much as of one window: the more there are, the smaller the share of the whole.
     found = np.sort(wide.ravel())[-4:].mean(), both[:3, 1].max()

@@ -112,6 +112,7 @@ def test_by_default_photographs_that_differ_have_two_looks(photographs, folder, 
     assert named.geometry == "auto"
     found = go(named, tmp_path / "open", save_model=True)
     assert models.load(tmp_path / "open" / "models" / "bolt").config.geometry == "square+tile"
+    assert any("looked at as --geometry=square+tile" in note for note in found.notes)
     given = go(dataclasses.replace(named, geometry="square+tile"), tmp_path / "given")
     assert [image["score"] for image in found.images] == [i["score"] for i in given.images]
     alike = config.resolve(

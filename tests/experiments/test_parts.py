@@ -66,7 +66,7 @@ def model_of(fitted, geometry):
         origins *= 2
     tally = thresholds.tally(np.arange(4.0))
     names = tuple(f"train/{i}" for i in range(5))
-    about = models.About("cap", "", names, (), (), "", "{}", (), None, "")
+    about = models.About("cap", "", names, (), (), "", "{}", (), None, "", ())
     tile = TILE if "tile" in geometry else None
     settings = dataclasses.replace(settings, geometry=geometry, tile=tile)
     return models.Model(state, origins, nulls.Nulls(tally, tally), settings, about)

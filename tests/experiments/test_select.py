@@ -108,6 +108,25 @@ def test_spoilt_images_keep_the_size_that_a_candidate_looks_at(rng, monkeypatch,
     assert {e.image.shape[:2] for e in found.test} == {(300, 340)}
 
 
+def test_of_images_that_differ_spoilt_ones_keep_their_size(rng, monkeypatch, tmp_path):
+    """They may be looked at through tiles; so may those of which one cannot be read."""
+    monkeypatch.setattr(synthetic, "MOST_PIXELS", 70 * 80)
+    points = select.parse_grid("layers=block4@1", config.Config(image_size=64))
+    alike = category_of(rng, 4, (300, 340, 3))
+    wide = category_of(rng, 4, (300, 600, 3))
+    for photographs, shapes in (
+        (alike, {(150, 170)}),
+        (alike._replace(train=alike.train[:2] + wide.train[2:]), {(300, 340), (300, 600)}),
+    ):
+        (found,) = select.held_out([photographs], points, 0.5)
+        assert {e.image.shape[:2] for e in found.test if e.label} <= shapes
+    (tmp_path / "bad.png").write_bytes(b"not an image")
+    bad = alike.train[0]._replace(image=tmp_path / "bad.png")
+    monkeypatch.setattr(select, "validation", lambda *args, **bound: bound["most_pixels"])
+    assert select.held_out([alike], points, 0.5) == [70 * 80]
+    assert select.held_out([alike._replace(train=(bad, *alike.train))], points, 0.5) == [None]
+
+
 def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path, monkeypatch):
     for path in (folder / "test").rglob("*.png"):
         path.write_bytes(b"not an image")

@@ -404,7 +404,7 @@ def test_an_older_model_grows(one_bank, novel, tmp_path):
     older = tmp_path / "older"
     shutil.copytree(one_bank, older)
     whole = json.loads((older / "model.json").read_text())
-    for kept in ("paths", "sha256", "patches"):
+    for kept in ("paths", "sha256"):
         del whole["description"]["data"][kept]
     (older / "model.json").write_text(json.dumps(whole))
     assert go(model=str(older), images=str(novel), output=str(older)) is None  # in its place
