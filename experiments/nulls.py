@@ -11,8 +11,8 @@ detector's own scorer. That is nearly what a new image would score, with three d
   photographs of each part are in the training set, those of a new part score higher.
 
 The first errs on the safe side; the last does not. On MTD, at a wanted 5%, of the nominal test
-images 3.1% and 0.5% (`auto` in squares, two seeds) were called anomalous where tiles are on both sides of the
-split, but 14.5% and 24.4% where they are not (`--split=grouped`).
+images 3.1% and 0.5% (`auto` in squares, two seeds) were called anomalous where tiles are on both
+sides of the split, but 14.5% and 24.4% where they are not (`--split=grouped`).
 """
 
 import itertools
