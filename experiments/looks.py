@@ -24,7 +24,7 @@ from sgfr_jax.maps import image_prior
 # A spread below this is none.
 _LEAST_SPREAD = 1e-6
 # What tiles score adds to an image's score if it is so many spreads beyond nominal.
-_FAR = 2.0
+_FAR = 3.0
 
 
 class Nominal(NamedTuple):

@@ -156,7 +156,7 @@ def test_of_several_looks_each_is_what_it_is_alone(photographs, tmp_path, layers
     mean, spread = (np.asarray(x)[:, None] for x in both.nominal[2:])
     found = [image["score"] for image in records["square+tile"].images]
     whole, of_tiles = (scores - mean) / spread
-    expected = whole + np.maximum(of_tiles - 2, 0)
+    expected = whole + np.maximum(of_tiles - 3, 0)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert records["square+tile"].results["num_atoms"] == sum(
         records[kind].results["num_atoms"] for kind in ("square", "tile")
