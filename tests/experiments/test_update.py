@@ -475,16 +475,6 @@ class TestMistakes:
         with pytest.raises(config.ConfigError, match=r"--model: its atoms are learned .*=pca"):
             growth.check(learned)
 
-    def test_tiles_of_which_it_is_not_known_how_many_there_were(self, one_bank):
-        model = models.load(one_bank)
-        tiles = dataclasses.replace(
-            model,
-            config=dataclasses.replace(model.config, geometry="tile", tile=60),
-            about=model.about._replace(patches=()),
-        )
-        with pytest.raises(config.ConfigError, match=r"--model: .*--geometry=tile leaves open"):
-            growth.check(tiles)
-
 
 def assert_explained(model, defective):
     """What is explained is the defect, by patches of tiles that lie where they are said to."""
