@@ -50,7 +50,7 @@ class Assembly:
         solver: str,
         state: Any,
         *,
-        alone: bool = True,
+        alone: bool,
     ):
         """Begins with the first image of a split.
 

@@ -171,13 +171,13 @@ def _crop(image: np.ndarray, cell: int, grid: int, window: Window) -> Image.Imag
     inner = places.cell_extent(cell, grid, shape, window)
     inner = (*inner[:2], *np.minimum(inner[2:], shape[::-1]))  # no padding
     marked = [round((x - outer[i % 2]) * share) for i, x in enumerate(inner)]
-    last = (max(marked[i], marked[i + 2] - 1) for i in range(2))  # of narrow images a line is left
-    ImageDraw.Draw(tile).rectangle((*marked[:2], *last), outline=_MARKED)
+    box = places.Box(*marked[:2], marked[2] - marked[0], marked[3] - marked[1])
+    ImageDraw.Draw(tile).rectangle(_corners(box), outline=_MARKED)
     return tile
 
 
 def _corners(box: places.Box) -> tuple[int, int, int, int]:
-    """As Pillow takes them: the last pixels belong to the box."""
+    """As Pillow takes them: the last pixels belong to the box; of narrow images a line is left."""
     return (
         box.left, box.top,
         box.left + max(0, box.width - 1), box.top + max(0, box.height - 1),

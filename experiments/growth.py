@@ -179,7 +179,8 @@ def _take_up(model: Model, detector: detectors.Detector, look: _Look) -> tuple[_
     grids = [grid for _, _, grid in models.layout(config)]
     seen = loading.views(look.split)
     windows = detectors.window_numbers(seen.owners)
-    wholes = assembly.Assembly(look.split, detector, config.solver, look.state)
+    alone = len(config.geometries) == 1
+    wholes = assembly.Assembly(look.split, detector, config.solver, look.state, alone=alone)
     scores, known, shown, done = [], np.zeros(num_images), np.zeros(num_images), 0
 
     def patches_of(batch: assembly.Batch) -> list[np.ndarray]:

@@ -135,16 +135,12 @@ def together(detector: detectors.Detector, state: Any, found: Sequence[Whole]) -
     if not isinstance(state, Several):
         (alone,) = found
         return alone
-    nominal = jax.tree.map(np.asarray, state.nominal)
     shape = max((one.anomaly_map.shape for one in found), key=np.prod)
     total = np.zeros(shape, np.float32)  # one map at a time: photographs are large
-    for one, mean, spread in zip(found, nominal.map_mean, nominal.map_spread, strict=True):
-        total += (to_size(one.anomaly_map, shape) - mean) / spread
-    scores = np.array([one.score for one in found], np.float32)
-    score = score_together(state, scores)
-    added = np.asarray(image_prior(score, share=detector.image_prior))
-    total /= np.float32(len(found))
-    total += added
+    for one, (mean, divisor) in zip(found, scales(state), strict=True):
+        total += (to_size(one.anomaly_map, shape) - mean) / divisor
+    score = score_together(state, np.array([one.score for one in found], np.float32))
+    total += np.asarray(image_prior(score, share=detector.image_prior))
     return Whole(total, score)
 
 

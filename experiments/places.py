@@ -42,10 +42,9 @@ def cell_at(
       shape: height and width of the image.
       window: that shows the pixel.
     """
-    top, left, bottom, right = (window or whole(shape)).box
-    extent = (window or whole(shape)).extent
-    down = _cell_along(row - top, bottom - top, extent[0], grid)
-    return down * grid + _cell_along(column - left, right - left, extent[1], grid)
+    (top, left, bottom, right), (tall, wide) = window or whole(shape)
+    down = _cell_along(row - top, bottom - top, tall, grid)
+    return down * grid + _cell_along(column - left, right - left, wide, grid)
 
 
 def cell_extent(
@@ -69,12 +68,8 @@ def cell_extent(
       around: also so many cells on every side, even beyond the image.
     """
     row, column = divmod(cell, grid)
-    window = window or whole(shape)
-    top, left, bottom, right = window.box
-    height, width = (
-        (bottom - top) / grid / window.extent[0],
-        (right - left) / grid / window.extent[1],
-    )
+    (top, left, bottom, right), (tall, wide) = window or whole(shape)
+    height, width = (bottom - top) / grid / tall, (right - left) / grid / wide
     return (
         left + (column - around) * width, top + (row - around) * height,
         left + (column + 1 + around) * width, top + (row + 1 + around) * height,
@@ -83,8 +78,8 @@ def cell_extent(
 
 def cell_box(cell: int, grid: int, shape: tuple[int, int], window: Window | None = None) -> Box:
     """The pixels of an image that a cell touches; arguments as of `cell_extent`."""
-    sides = (round(side, _DIGITS) for side in cell_extent(cell, grid, shape, window))
-    left, top, right, bottom = sides
+    found = cell_extent(cell, grid, shape, window)
+    left, top, right, bottom = (round(side, _DIGITS) for side in found)
     left, top = math.floor(left), math.floor(top)
     # A cell may reach into padding.
     right, bottom = min(math.ceil(right), shape[1]), min(math.ceil(bottom), shape[0])

@@ -165,16 +165,18 @@ def held_out(
         "least_side": max(side for of in candidates for side, _, _ in models.layout(of)),
     }
 
-    def as_they_are(category: Category, settings: config.Config) -> bool:
+    as_they_are = any(settings.tiled or settings.native for settings in candidates)
+    left_open = [settings for settings in candidates if settings.geometry == config.AUTO]
+
+    def tiled(category: Category) -> bool:
         try:
-            kinds = {geometry.kind for geometry in loading.ways(category.train, settings)}
+            return any(of.kind == "tile" for of in loading.ways(category.train, left_open[0]))
         except DatasetError:  # an image that --skip_bad_images may leave out
             return True
-        return settings.native or "tile" in kinds
 
     found = []
     for category in categories:
-        kept = any(as_they_are(category, settings) for settings in candidates)
+        kept = as_they_are or (bool(left_open) and tiled(category))
         most = None if kept else synthetic.MOST_PIXELS
         found.append(validation(category, share, candidates[0].seed, most_pixels=most, **bound))
     return found

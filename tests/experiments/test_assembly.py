@@ -18,9 +18,9 @@ SHAPES = [(40, 40), (40, 90), (20, 30), (90, 90)]
 TILES = Geometry("tile", tile=40, overlap=0.1)
 
 
-def assembled(split, windowed=None, **how):
+def assembled(split, windowed=None, *, alone=True):
     detector = detectors.Detector(None, None, {"own": None}, 4, windowed or {})
-    return assembly.Assembly(split, detector, "own", "state", **how)
+    return assembly.Assembly(split, detector, "own", "state", alone=alone)
 
 
 def test_full_squares_pass_through(rng):
