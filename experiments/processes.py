@@ -11,8 +11,8 @@ import contextlib
 import ctypes
 import os
 import pickle
+import secrets
 import signal
-import socket
 import sys
 import threading
 import time
@@ -23,6 +23,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from experiments import lifelines
 from experiments.choices import ConfigError
 
 T = TypeVar("T")
@@ -32,10 +33,16 @@ HEARTBEAT_SECONDS = 30
 # How long the processes wait for each other at the start, and at the end.
 MEETING_SECONDS = 100
 _POLL_SECONDS = 1
+# How long a process that has come to the end waits for its own watchers.
+_PARTING_SECONDS = 5
+# How long process 0, which keeps it, leaves the others to read what has been said.
+_READING_SECONDS = 2
 # What `joined` sends at a time: every device of every process receives as much of each process.
 _PIECE_BYTES = 1 << 24
 # Where a process that fails leaves its last words.
 _FAILED = "sgfr_jax/failed"
+# Where process 0 says at which port it can be called, and with which token.
+_LIFELINE = "sgfr_jax/lifeline"
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 
@@ -133,7 +140,8 @@ def leave() -> None:
     joined([])
     _ended.set()
     for watcher in _watchers:
-        watcher.join()
+        # One may ask for what the others, who have come to the end, do not answer any more.
+        watcher.join(_PARTING_SECONDS)
 
 
 def count() -> int:
@@ -243,7 +251,7 @@ def _fail(message: str) -> None:
         _state().client.key_value_set(_FAILED, f"process {index()}: {message}")
     print(f"process {index()}: {message}", file=sys.stderr, flush=True)
     if first():
-        time.sleep(2)  # it keeps what the others are about to read
+        time.sleep(_READING_SECONDS)
     os._exit(1)
 
 
@@ -254,28 +262,52 @@ def _state():
     return distributed.global_state
 
 
-def _watch_others() -> None:
-    """Ends this process as soon as another one has failed or has not been heard of."""
-    client, everyone = _state().client, list(range(count()))
+def _watch_failures() -> None:
+    """Ends this process as soon as another one has failed."""
     while not _ended.is_set():
         with contextlib.suppress(Exception):  # nobody has failed in this second
-            _end(client.blocking_key_value_get(_FAILED, 1000 * _POLL_SECONDS))
-        with contextlib.suppress(Exception):  # process 0 cannot be asked: `_watch_first` knows why
-            for number in set(everyone) - set(client.get_live_nodes(everyone)):
+            _end(_state().client.blocking_key_value_get(_FAILED, 1000 * _POLL_SECONDS))
+
+
+def _watch_hosts() -> None:
+    """Ends this process as soon as another one has not been heard of for long."""
+    everyone = list(range(count()))
+    while not _ended.is_set():
+        with contextlib.suppress(Exception):  # process 0 cannot be asked: `_watch_lines` knows why
+            for number in set(everyone) - set(_state().client.get_live_nodes(everyone)):
                 _end(f"process {number}: not heard of for {HEARTBEAT_SECONDS} seconds")
+        _ended.wait(_POLL_SECONDS)
 
 
-def _watch_first() -> None:
-    """Ends this process as soon as the first one does not answer, before JAX does so."""
-    host, _, port = _state().coordinator_address.rpartition(":")
-    while not first() and not _ended.is_set():
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), HEARTBEAT_SECONDS) as line:
-                line.settimeout(_POLL_SECONDS)
-                with contextlib.suppress(OSError):  # until it hangs up, which may mean nothing
-                    line.recv(1)
-        except OSError:
-            _end("process 0: has ended, or cannot be reached")
+def _watch_lines() -> None:
+    """Ends this process soon after the first one has ended, or as the first after any other."""
+    client = _state().client
+    if first():
+        listening, token = lifelines.listener(), secrets.token_bytes(lifelines.TOKEN_BYTES)
+        client.key_value_set(_LIFELINE, f"{listening.getsockname()[1]} {token.hex()}")
+        lifelines.watch(listening, token, _miss, _ended)
+        return
+    host, _, where_jax_meets = _state().coordinator_address.rpartition(":")
+    try:
+        port, token = client.blocking_key_value_get(_LIFELINE, 1000 * MEETING_SECONDS).split()
+        address, words = (
+            (host.strip("[]"), int(port)),
+            lifelines.hello(bytes.fromhex(token), index()),
+        )
+        if not lifelines.answers(address, HEARTBEAT_SECONDS):  # other hosts may be kept from it
+            address, words = (address[0], int(where_jax_meets)), b""
+        lifelines.stay(address, words, HEARTBEAT_SECONDS, _ended)
+    except (OSError, RuntimeError):  # of sockets, and of JAX
+        _end("process 0: has ended, or cannot be reached")
+
+
+def _miss(number: int) -> None:
+    """Ends this process, the first, and thereby all, as one has ended without a word."""
+    why = f"process {number}: has ended"
+    with contextlib.suppress(Exception):  # it has left a word
+        _state().client.key_value_set(_FAILED, why)
+    time.sleep(_READING_SECONDS)
+    _end(why)
 
 
 def _end(why: str) -> None:
@@ -285,14 +317,18 @@ def _end(why: str) -> None:
 
 
 _met, _ended = threading.Event(), threading.Event()
-_watchers = [threading.Thread(target=of, daemon=True) for of in (_watch_others, _watch_first)]
+_watchers = [
+    threading.Thread(target=watch, daemon=True)
+    for watch in (_watch_failures, _watch_hosts, _watch_lines)
+]
 
 
 def _delay_aborts() -> None:
-    """Makes an abort wait for six seconds, in which `_watch_first` can say what has happened.
+    """Makes an abort wait for six seconds, in which another thread can say what has happened.
 
-    JAX aborts at once when process 0 is gone, and calls it the leader task. The number of the
-    signal is 6, and `sleep` a handler that other signals' safety rules allow.
+    JAX aborts when process 0 is gone, and calls it the leader task; what exchanges arrays between
+    processes may abort when any is. The number of the signal is 6, and `sleep` a handler that
+    other signals' safety rules allow.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p

@@ -1,11 +1,14 @@
 """`experiments.run` in a process of its own, on fake devices, which may fail at sampling.
 
-python -m tests.experiments.on_devices {live,die,mistake,crash} FLAGS...
+python -m tests.experiments.on_devices {live,abort,die,mistake,crash} FLAGS...
+
+`abort` lives until another process fails, and aborts then, as native code may.
 """
 
 import os
 import signal
 import sys
+import traceback
 
 from absl import app
 
@@ -37,6 +40,8 @@ if __name__ == "__main__":
     # Few and large defects, so that weighing takes seconds.
     synthetic.SIZES = (0.4,)
     synthetic.draw.__kwdefaults__["copies"] = 1
-    if moment != "live":
+    if moment == "abort":
+        traceback.print_exc = os.abort
+    elif moment != "live":
         sampling._sample_spread = globals()[moment]
     app.run(run.main, argv=["experiments.run", *FLAGS, *flags])

@@ -73,7 +73,7 @@ def alone(place, num_devices, *flags) -> Ran:
     return read(place)
 
 
-def together(place, *flags, victim=None, moment="live"):
+def together(place, *flags, victim=None, moment="live", other="live"):
     """Two processes with four devices each, and what they printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -81,7 +81,7 @@ def together(place, *flags, victim=None, moment="live"):
     cluster = (f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2")
     processes = [
         start(place, 4, *flags, *cluster, f"--process_id={i}",
-              moment=moment if i == victim else "live")
+              moment=moment if i == victim else other)
         for i in range(2)
     ]  # fmt: skip
     return processes, end(processes)
@@ -202,6 +202,15 @@ def test_a_process_that_fails_is_named_by_the_other(victim, moment, words, place
     assert codes[victim] == (-signal.SIGKILL if moment == "die" else 1)
     assert re.search(rf"^process {victim}: .*{words}", errors, re.MULTILINE), errors[-3000:]
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named_before_native_code_aborts(places):
+    processes, printed = together(
+        places("abort"), "--layers=fast", victim=1, moment="die", other="abort"
+    )
+    assert [process.returncode for process in processes] == [1, -signal.SIGKILL]
+    assert re.search(r"^process 1: has ended$", printed[0][1], re.MULTILINE), printed[0][1][-3000:]
 
 
 @pytest.mark.parametrize(
