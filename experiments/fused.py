@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import (
+    blocks,
     detectors,
     devices,
     embedding,
@@ -26,7 +27,7 @@ from experiments import (
     synthetic,
 )
 from experiments.config import Config
-from experiments.fused_scorer import COARSE, LEAST_SPREAD, Found, Fused, Scorer
+from experiments.fused_scorer import COARSE, Found, Fused, Scorer, spread_of
 from experiments.streams import Stream
 from sgfr_jax import calibration, fusion
 
@@ -146,12 +147,19 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
         sample_seconds += time.perf_counter() - embedded
     sampled = time.perf_counter()
 
-    notes, sources = [], [of_bank.images for of_bank in origins]
-    if num_images == 1 or config.subspaces != "implicit":
-        why = "one training image" if num_images == 1 else "learned bases come from all images"
-        notes.append(f"{why}: nothing could be held out, so residuals are those of patches that")
-        notes[-1] += " the banks have seen, and maps keep their halos"
+    notes, sources, one = [], [of_bank.images for of_bank in origins], num_images == 1
+    if config.subspaces != "implicit":
+        notes.append(
+            "learned bases come from all images: nothing could be held out, so residuals are those"
+            " of patches that the banks have seen, and maps keep their halos"
+        )
         sources = [jnp.full_like(s, -1) for s in sources]
+    elif one:
+        notes.append(
+            "one training image: its sixteen parts were held out of one another, in place of images"
+            " that the banks have not seen, and maps keep their halos"
+        )
+        sources = [blocks.numbers(s.grid)[o.cells] for s, o in zip(streams, origins, strict=True)]
     drawn = synthetic.draw(
         category.train, config.seed, config.image_size,
         most_pixels=synthetic.MOST_PIXELS, least_side=streams[-1].image_size,
@@ -162,7 +170,7 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
     states = {}
     for solver, scorer in scorers.items():
         with progress.bar(f"{name}: weighing streams", len(streams), "streams") as report:
-            state = _weigh(scorer, tuple(banks), sources, ordinary, defective, drawn, report)
+            state = _weigh(scorer, tuple(banks), sources, one, ordinary, defective, drawn, report)
             states[solver] = devices.replicate(processes.agreed(state), layout)
     own = next(iter(states.values()))
     shares = [f"{s.name} {w:.2f}" for s, w in zip(streams, own.map_weights, strict=True)]
@@ -221,17 +229,20 @@ def _gather(readers: Sequence[Callable], split: loading.Split, title: str) -> li
     return [np.concatenate(of_stream) for of_stream in every]
 
 
-def _weigh(scorer: Scorer, banks, sources, nominal, defective, drawn, report) -> Fused:
-    """Calibrates every stream on held-out nominal images, and weighs them by synthetic defects."""
+def _weigh(scorer: Scorer, banks, sources, one, nominal, defective, drawn, report) -> Fused:
+    """Calibrates every stream on held-out nominal images, and weighs them by synthetic defects.
+
+    Of `one` image its blocks are held out, and sources are numbers of blocks.
+    """
     calibrations, held, of_nominal, of_defects = [], [], [], []
     extents = nominal.seen.extents
     for i, (stream, bank) in enumerate(zip(scorer.streams, banks, strict=True)):
-        held_out = partial(scorer.held_out, bank, sources[i], grid=stream.grid)
+        held_out = partial(_held_out, partial(scorer.held_out, bank, sources[i]), stream.grid, one)
         scores, owners = held_out(nominal.features[i], nominal.seen.owners)
         calibrated = scorer.calibrate(scores, owners, len(bank.atoms), extents=extents)
         seen = scorer.glance(calibrated, scores, owners, extents)
         shown = seen.maps[seen.shown]
-        mean, spread = shown.mean(), max(shown.std(), LEAST_SPREAD)
+        mean, spread = shown.mean(), spread_of(shown, axis=None)
         calibrated = calibration.rescale(calibrated, jnp.float32(mean), jnp.float32(spread))
         calibrations.append(calibrated)
         held.append((scores, owners))
@@ -251,14 +262,20 @@ def _weigh(scorer: Scorer, banks, sources, nominal, defective, drawn, report) ->
         jnp.asarray(map_weights, jnp.float32),
         jnp.asarray(image_weights, jnp.float32),
         jnp.asarray(alone.mean(axis=1), jnp.float32),
-        jnp.asarray(np.maximum(alone.std(axis=1), LEAST_SPREAD), jnp.float32),
+        jnp.asarray(spread_of(alone, axis=1), jnp.float32),
         jnp.zeros(2),
         jnp.ones(2),
         jnp.float32(jnp.inf),
     )
     # Of a bank whose atoms are of no one image nothing was left out.
-    unseen = all(bool(jnp.any(of_bank >= 0)) for of_bank in sources)
+    unseen = not one and all(bool(jnp.any(of_bank >= 0)) for of_bank in sources)
     return scorer.standard(state, held, extents, held_out=unseen)
+
+
+def _held_out(score, grid: int, one: bool, features, owners) -> list[np.ndarray]:
+    """Scores and owners `[V, h, w]` of squares without the atoms of their images, or blocks."""
+    found = blocks.held_out(score, grid, features) if one else score(features, owners)
+    return [x.reshape(-1, grid, grid) for x in found]
 
 
 def _weights(

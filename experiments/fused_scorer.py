@@ -20,7 +20,7 @@ from sgfr_jax import extents as of_squares
 # Precision is counted on every so many pixels of a map, which is smooth.
 COARSE = 4
 # Below this a spread of standardized scores is taken for rounding.
-LEAST_SPREAD = 1e-6
+_LEAST_SPREAD = 1e-6
 # Nominal and synthetic images scored at a time.
 _BATCH = 16
 # A map's score is the mean of so large a share of its pixels, the highest.
@@ -72,12 +72,11 @@ class Scorer:
         size = (config.image_size, config.image_size)
         self.streams = streams
 
-        def held_out(fitted, images, *, grid):
+        def held_out(fitted, images):
             (bank, sources), (features, own) = fitted, images
-            found = pipeline.score_held_out(
+            return pipeline.score_held_out(
                 bank, sources, features, own, code=code, chunk_size=chunk_size
             )
-            return jax.tree.map(lambda x: x.reshape(-1, grid, grid), found)
 
         def maps_of(calibrated, scores, owners, extents):
             relative = calibration.standardize(calibrated, scores, owners, extents)
@@ -150,7 +149,7 @@ class Scorer:
             return views(state, (found, extents))[1]
 
         self.calibrate = jax.jit(calibration.calibrate, static_argnums=2)
-        self._held_out = devices.spread(held_out, layout, static=("grid",))
+        self._held_out = devices.spread(held_out, layout)
         self._glance = devices.spread(glance, layout)
         self._of_stream = devices.spread(of_stream, layout, static=("grid",))
         self._fuse = devices.spread(fuse, layout)
@@ -203,13 +202,12 @@ class Scorer:
             )
         ]
 
-    def held_out(self, bank, sources, features, own, grid) -> list[np.ndarray]:
-        """Scores and owners `[B, h, w]` of images, without the atoms that they gave."""
+    def held_out(self, bank, sources, features, own) -> list[np.ndarray]:
+        """Scores and owners `[B, P]` of patches, without the atoms of their own source."""
         mine = processes.share(len(features))
         images = tuple(np.asarray(x[mine.start : mine.stop]) for x in (features, own))
-        compiled = partial(self._held_out, grid=grid)
         # Out of the devices' parts, as what comes next is of all images.
-        return _together(processes.joined(_in_batches(compiled, (bank, sources), images)))
+        return _together(processes.joined(_in_batches(self._held_out, (bank, sources), images)))
 
     def glance(self, calibrated, scores, owners, extents) -> Found:
         """What calibrated scores make of images."""
@@ -225,15 +223,19 @@ class Scorer:
           held_out: whether the banks have not seen these; else they say nothing about halos.
         """
         scores = _together(_in_batches(self._nominal, state, (found, extents)))
-        mean, spread = scores.mean(axis=0), scores.std(axis=0)
-        above = mean[0] + _HALO_SPREADS * spread[0] if held_out else np.inf
-        # Of one image, deviations stay as large as they are.
-        spread = np.where(spread > LEAST_SPREAD, spread, 1)
+        mean = scores.mean(axis=0)
+        above = mean[0] + _HALO_SPREADS * scores[:, 0].std() if held_out else np.inf
         return state._replace(
             score_mean=jnp.asarray(mean, jnp.float32),
-            score_spread=jnp.asarray(spread, jnp.float32),
+            score_spread=jnp.asarray(spread_of(scores, axis=0), jnp.float32),
             halo_above=jnp.float32(above),
         )
+
+
+def spread_of(scores: np.ndarray, axis: int | None) -> np.ndarray:
+    """Standard deviations; 1 where nothing deviates, as of one image: what comes stays as it is."""
+    spread = scores.std(axis=axis)
+    return np.where(spread > _LEAST_SPREAD, spread, 1)
 
 
 def _highest(anomaly_map: np.ndarray, num_windows: int) -> np.ndarray:

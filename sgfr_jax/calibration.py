@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from sgfr_jax import extents as of_squares
 
-# A share of the mean below which a spread is taken for rounding.
+# A share of the mean, or of the common scale, below which a spread is taken for rounding.
 _LEAST_SPREAD = 1e-3
 
 
@@ -87,7 +87,7 @@ def calibrate(
 
     means = by_ring(relative)
     spreads = jnp.sqrt(by_ring((relative - means[ring]) ** 2))
-    spreads = jnp.maximum(spreads, _LEAST_SPREAD * jnp.maximum(means, _LEAST_SPREAD))
+    spreads = jnp.maximum(spreads, _LEAST_SPREAD * jnp.maximum(means, 1))
     return Calibration((sums + prior * common) / (counts + prior), means, spreads)
 
 

@@ -170,8 +170,15 @@ def test_nominal_images_score_zero_in_the_mean(detector, data, fitted):
     state, batch = fitted.states["nearest"], next(detector.batches(data.test))
     scorer, apart = detector.scorers["nearest"].__self__, np.full(len(batch[0]), -2)
     held = [
-        scorer.held_out(bank, jnp.full(len(bank.atoms), -1), features, apart, stream.grid)
-        for bank, features, stream in zip(state.banks, batch, scorer.streams, strict=True)
+        [x.reshape(-1, stream.grid, stream.grid) for x in found]
+        for stream, found in zip(
+            scorer.streams,
+            (
+                scorer.held_out(bank, jnp.full(len(bank.atoms), -1), features, apart)
+                for bank, features in zip(state.banks, batch, strict=True)
+            ),
+            strict=True,
+        )
     ]
     _, scores = scorer.score(scorer.standard(state, held, None, held_out=True), batch)
     assert np.mean(scores) == pytest.approx(0, abs=1e-3) and np.std(scores) > 0.1
@@ -192,6 +199,10 @@ def test_one_training_image_is_enough(detector, unsparing, data):
     added = credit(alone.states["nearest"], scores)
     np.testing.assert_allclose(maps, plain + added[:, None, None], atol=1e-5)
     assert np.array_equal(alone.states["nearest"].score_spread, [1, 1])
+    # In spreads of patches that the banks have not seen: those of atoms themselves are next to 0.
+    assert np.abs(scores).max() < 1000
+    _, own = score(detector, alone, one)
+    assert own < np.median(scores)
 
 
 def test_training_images_without_any_structure(detector, data):
