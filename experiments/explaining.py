@@ -129,12 +129,7 @@ def _notes(model: models.Model, named: set[int], read: Reader) -> Iterator[str]:
     if -1 in named:
         yield "the atoms are learned: they are no patches of an image, and none can be shown"
     shown = [read(image) is not None for image in sorted(named - {-1})]
-    if shown and not model.about.hashes:
-        yield (
-            "the model was saved before models kept where their training images lie: these are"
-            " named but not shown; fit it again to see them"
-        )
-    elif not all(shown):
+    if not all(shown):
         yield (
             f"{shown.count(False)} of {len(shown)} training images are gone or have changed since"
             " the model was fitted: they are named but not shown"

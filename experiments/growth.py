@@ -322,8 +322,8 @@ def _about(
     kept = about.notes[:-1]  # the last is on the former null
     return about._replace(
         train=(*about.train, *(str(example.image) for example in split.examples)),
-        paths=(*(about.paths or [None] * len(about.train)), *map(models.path_of, split.examples)),
-        hashes=(*(about.hashes or [""] * len(about.train)), *split.hashes),
+        paths=(*about.paths, *map(models.path_of, split.examples)),
+        hashes=(*about.hashes, *split.hashes),
         data=hashlib.sha256("\n".join([about.data, *split.hashes]).encode()).hexdigest(),
         made_with=json.dumps(environment.describe(), sort_keys=True),
         notes=(*kept, *notes),

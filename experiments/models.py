@@ -45,10 +45,8 @@ class About(NamedTuple):
     category: str
     weights: str  # SHA-256 of the backbone's file
     train: tuple[str, ...]  # names of the training images, as `Origins.images` counts them
-    # Where they lay (None: in no file of their own) and the SHA-256 of their contents; both empty
-    # in a model that was saved before these were kept.
-    paths: tuple[str | None, ...]
-    hashes: tuple[str, ...]
+    paths: tuple[str | None, ...]  # where they lay; None: in no file of their own
+    hashes: tuple[str, ...]  # SHA-256 of their contents
     data: str  # SHA-256 of their contents and order
     made_with: str  # versions, as JSON
     notes: tuple[str, ...]
@@ -325,8 +323,8 @@ def _about(description: Mapping[str, Any]) -> About:
         description["category"],
         description["backbone"]["weights_sha256"],
         tuple(description["data"]["train"]),
-        tuple(description["data"].get("paths", ())),
-        tuple(description["data"].get("sha256", ())),
+        tuple(description["data"]["paths"]),
+        tuple(description["data"]["sha256"]),
         description["data"]["train_sha256"],
         json.dumps(description["made_with"], sort_keys=True),
         tuple(description["notes"]),

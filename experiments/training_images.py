@@ -19,8 +19,7 @@ _HELD = 64
 def make_reader(model: Model) -> Callable[[int], np.ndarray | None]:
     """What reads a training image again by its number: uint8 `[H, W]` or `[H, W, 3]`.
 
-    None where it cannot be had: the file is gone or is another by now, or the model was saved
-    before it kept what tells.
+    None where it cannot be had: the file is gone or is another by now.
     """
     about = model.about
 
@@ -36,8 +35,6 @@ def make_reader(model: Model) -> Callable[[int], np.ndarray | None]:
 
     @functools.lru_cache(_HELD)
     def read(number: int) -> np.ndarray | None:
-        if not about.hashes:
-            return None
         name, path = about.train[number], about.paths[number]
         if path is not None:
             example = Example(name, Path(path), 0, "", None)

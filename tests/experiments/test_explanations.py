@@ -171,10 +171,6 @@ class TestTrainingImages:
         read = training_images.make_reader(model)
         assert read(0) is None and read(1) is None and read(2) is not None
 
-    def test_of_an_older_model(self, model):
-        older = dataclasses.replace(model, about=model.about._replace(paths=(), hashes=()))
-        assert training_images.make_reader(older)(0) is None
-
     def test_of_a_data_set_without_files(self, model):
         from sgfr_jax import datasets
 
