@@ -9,32 +9,16 @@ from collections.abc import Callable
 import numpy as np
 
 # Blocks in a row and in a column.
-_SIDE = 4
-
-
-def of_grid(grid: int) -> np.ndarray:
-    """The cells of the blocks of a square grid.
-
-    Args:
-      grid: cells in a row and in a column.
-
-    Returns:
-      `[K, n]`: the cells, counted row by row, of each of at most 16 blocks that are as large as can
-      be alike; smaller ones name some of their cells again.
-    """
-    lines = np.array_split(np.arange(grid), min(_SIDE, grid))
-    cells = np.arange(grid**2).reshape(grid, grid)
-    found = [cells[np.ix_(rows, columns)].ravel() for rows in lines for columns in lines]
-    most = max(map(len, found))
-    return np.stack([np.resize(block, most) for block in found])
+SIDE = 4
 
 
 def numbers(grid: int) -> np.ndarray:
-    """The block of each cell of a grid, `[grid * grid]` int32."""
-    found = np.empty(grid**2, np.int32)
-    for number, cells in enumerate(of_grid(grid)):
-        found[cells] = number
-    return found
+    """The block of each cell of a square grid, counted row by row: `[grid * grid]` int32.
+
+    Blocks are as large as can be alike; a grid of fewer than four cells a side has no cell in some.
+    """
+    lines = np.arange(grid, dtype=np.int32) * SIDE // grid
+    return (lines[:, None] * SIDE + lines).ravel()
 
 
 def held_out(
@@ -51,11 +35,15 @@ def held_out(
     Returns:
       Scores and owners, `[V, P]` each.
     """
-    cells = of_grid(grid)
-    apart = features[:, cells].reshape(-1, cells.shape[1], features.shape[-1])
-    own = np.tile(np.arange(len(cells), dtype=np.int32), len(features))
+    of_cells = numbers(grid)
+    own = np.unique(of_cells)
+    each = [np.flatnonzero(of_cells == number) for number in own]
+    # Smaller blocks have some of their cells scored twice.
+    most = max(map(len, each))
+    cells = np.stack([np.resize(of_block, most) for of_block in each])
+    apart = features[:, cells].reshape(-1, most, features.shape[-1])
     together = []
-    for found in score(apart, own):
+    for found in score(apart, np.tile(own, len(features))):
         whole = np.empty(features.shape[:2], found.dtype)
         whole[:, cells] = found.reshape(len(features), *cells.shape)
         together.append(whole)

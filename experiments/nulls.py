@@ -16,20 +16,23 @@ sides of the split, but 14.5% and 24.4% where they are not (`--split=grouped`).
 """
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import assembly, detectors, loading, looks, progress
+from experiments import assembly, blocks, detectors, loading, looks, progress
 from sgfr_jax import thresholds, types
 
 # Enough for a false-alarm rate of one in three hundred.
 NULL_IMAGES = 300
 # The number of no image: what it gave is nothing.
 NO_IMAGE = -2
+# In place of the number of the one training image: of each block, what that gave.
+BY_BLOCK = -3
 
 
 class Nulls(NamedTuple):
@@ -92,8 +95,7 @@ def held_out(
     """
     num_images = len(category.train.examples)
     chosen = choose(num_images, fitted.calibrated_on, seed, at_most=NULL_IMAGES)
-    # Without the atoms of the only image there would be none.
-    givers = chosen if len(chosen) > 1 else [NO_IMAGE]
+    givers = chosen if num_images > 1 else [BY_BLOCK]
     split = category.train.take(chosen)
     state, title = fitted.states[solver], f"{category.name}: held-out scores"
     nulls = of_images(detector, solver, state, fitted.origins, split, givers, title)
@@ -150,7 +152,7 @@ def of_looks(
       states: of each look.
       origins: of the banks of each look.
       split: the images.
-      givers: of each image, its number in the origins.
+      givers: of each image, its number in the origins, or `BY_BLOCK`.
 
     Raises:
       DatasetError: if features are not finite.
@@ -160,11 +162,39 @@ def of_looks(
         wholes = assembly.Assembly(look, detector, solver, state, alone=len(states) == 1)
         seen = loading.views(look)
         for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
-            others = without(state, own, givers[seen.owners[i]])
             extents = None if seen.extents is None else seen.extents[i : i + 1]
-            yield from wholes.add(*jax.device_get(wholes.score(others, patches, extents)))
+            giver = givers[seen.owners[i]]
+            if giver == BY_BLOCK:
+                found = _by_block(wholes.score, state, own, patches, extents)
+            else:
+                others = without(state, own, giver)
+                found = jax.device_get(wholes.score(others, patches, extents))
+            yield from wholes.add(*found)
 
     return zip(*map(of_one, loading.looks(split), states, origins), strict=True)
+
+
+def _by_block(
+    score: Callable, state: Any, origins: Sequence[detectors.Origins], patches: Any, extents: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps `[1, S, S]` and scores of a square, whose blocks are scored without what they gave."""
+    grids = [math.isqrt(of_bank.shape[1]) for of_bank in jax.tree.leaves(patches)]
+    gave = [
+        np.where(origin.images >= 0, blocks.numbers(grid)[origin.cells], NO_IMAGE)
+        for origin, grid in zip(origins, grids, strict=True)
+    ]
+    whole, scores = None, []
+    for number in range(blocks.SIDE**2):
+        left = [
+            bank._replace(weights=jnp.where(own == number, 0, bank.weights))
+            for bank, own in zip(banks(state), gave, strict=True)
+        ]
+        maps, of_block = jax.device_get(score(with_banks(state, left), patches, extents))
+        whole = np.zeros_like(maps) if whole is None else whole
+        shown = blocks.numbers(maps.shape[-1]).reshape(maps.shape[1:]) == number
+        whole = np.where(shown, maps, whole)
+        scores.append(of_block)
+    return whole, np.max(scores, axis=0)
 
 
 def choose(
@@ -186,7 +216,7 @@ def _note(chosen: Sequence[int], fitted: detectors.Fitted) -> str:
     if any(bool(jnp.any(origin.images < 0)) for origin in fitted.origins):
         return f"null of {len(chosen)} training images, which the atoms are learned from"
     if len(chosen) == 1:
-        return "null of the one training image, which the detector has seen"
+        return "null of the one training image, each of its parts without the atoms that it gave"
     known = len(set(chosen) & set(fitted.calibrated_on))
     also = f"; {known} of them calibrated the streams" if known else ""
     return f"null of {len(chosen)} training images, each without the atoms that it gave{also}"

@@ -281,6 +281,10 @@ def test_one_training_image(photographs, tmp_path):
     model = models.load(path)
     assert "the one training image" in model.about.notes[-1]
     assert model.nulls.images.counts.sum() == 1
+    # As it scores unseen, not as what the bank has taken from it.
+    (seen,) = models.make_scorer(model, batch_size=4)([pixels(lone / "train" / "good" / "0.png")])
+    assert model.nulls.images.scores[0] > seen.score
+    assert thresholds.pixel_threshold(model.nulls.pixels, 0.5) > np.median(seen.anomaly_map)
 
 
 class TestRefusals:
