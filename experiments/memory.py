@@ -1,11 +1,12 @@
 """Foreseeing that memory will not do, before the work that would be lost."""
 
+import collections
 from collections.abc import Mapping
 
 import jax
 import psutil
 
-from experiments import choices
+from experiments import choices, streams
 from experiments.choices import ConfigError
 from experiments.config import Config, num_features
 
@@ -17,6 +18,20 @@ def needed(config: Config, num_images: int) -> int:
     """Bytes that sampling from all patches of so many images at once takes."""
     copies = 2 if config.subspaces == "dictionary" else 1  # it learns from all patches
     return 4 * num_images * config.grid**2 * (copies * num_features(config) + _BLOCK_FLOATS)
+
+
+def needed_by_streams(config: Config, num_images: int) -> int:
+    """Bytes of the host's that streams take of so many training images: they hold some whole."""
+    from experiments import fused, synthetic
+
+    planned = streams.plan(config)
+    each = sum(stream.grid**2 * stream.width for stream in planned)
+    held = min(num_images, fused.CALIBRATION_IMAGES) + synthetic.num_drawn()
+    by_size = collections.Counter()
+    for stream in planned:
+        patches = min(num_images * stream.grid**2, fused.SAMPLED_PATCHES)
+        by_size[stream.image_size] += patches * stream.width
+    return 4 * (held * each + max(by_size.values()))
 
 
 def available() -> int:
@@ -38,9 +53,12 @@ def check(config: Config, num_train: Mapping[str, int], num_parts: int = 1) -> N
     Raises:
       ConfigError: says what is needed, what there is and which flag to change.
     """
-    if config.sampler == choices.STREAMING or config.has_streams:  # bounded, whatever the images
-        return
     category = max(num_train, key=num_train.__getitem__)
+    if config.has_streams:
+        _check_streams(config, category, num_train[category])
+        return
+    if config.sampler == choices.STREAMING:  # bounded, whatever the images
+        return
     need, free = needed(config, num_train[category]) / num_parts, available()
     if need > free:
         raise ConfigError(
@@ -49,4 +67,14 @@ def check(config: Config, num_train: Mapping[str, int], num_parts: int = 1) -> N
             + f" to sample from all patches of {num_train[category]} images at once, and"
             f" {free / 1e9:.1f} GB are free:"
             f" --sampler={choices.STREAMING} needs no more for more images, or lower --grid"
+        )
+
+
+def _check_streams(config: Config, category: str, num_images: int) -> None:
+    need, free = needed_by_streams(config, num_images), psutil.virtual_memory().available
+    if need > free:
+        raise ConfigError(
+            f"category {category} needs about {need / 1e9:.1f} GB to weigh what streams see of"
+            f" images up to {streams.plan(config)[-1].image_size} pixels a side, and"
+            f" {free / 1e9:.1f} GB are free: lower --image_size or the scales of --layers"
         )

@@ -32,6 +32,11 @@ class Drawn(NamedTuple):
     groups: list[str]  # the kind and size of each defect
 
 
+def num_drawn() -> int:
+    """How many images `draw` makes, at most."""
+    return len(synthesis.KINDS) * len(SIZES) * COPIES
+
+
 def draw(
     train: loading.Split,
     seed: int,

@@ -1,7 +1,13 @@
+from typing import NamedTuple
+
 import pytest
 
-from experiments import config, memory
+from experiments import config, memory, streams
 from experiments.choices import ConfigError
+
+
+class Free(NamedTuple):
+    available: int
 
 
 def test_more_than_there_is_is_refused_with_a_way_out(monkeypatch):
@@ -16,6 +22,19 @@ def test_more_than_there_is_is_refused_with_a_way_out(monkeypatch):
     memory.check(
         config.resolve(config.Config(layers=("fast",), sampler="k_center_stream")), {"cap": 1000}
     )
+
+
+def test_what_streams_hold_does_not_grow_with_the_images(monkeypatch):
+    settings = config.resolve(config.Config())
+    need = memory.needed_by_streams(settings, 1000)
+    assert need == memory.needed_by_streams(settings, 10**6) > memory.needed_by_streams(settings, 9)
+    # All patches of a hundred images and of what is drawn on some.
+    features = sum(stream.grid**2 * stream.width for stream in streams.plan(settings))
+    assert 4 * 196 * features < need < 10**9
+    memory.check(settings, {"cap": 1000})
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: Free(need - 1))
+    with pytest.raises(ConfigError, match=r"category cap .* up to 384 pixels a side.* of --layers"):
+        memory.check(settings, {"cap": 1000, "nut": 3})
 
 
 def test_this_machine_has_some():
