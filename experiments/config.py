@@ -71,7 +71,8 @@ class Config:
     search: str = "exact"
     sigma: float = 4.0
     halo: float = 0.2  # of `maps.halo`, where there are streams
-    image_prior: float = 0.4  # of `maps.image_prior`, where there are streams or several looks
+    breadth: float = 0.25  # of `maps.breadth`, where there are streams or several looks
+    image_prior: float = 0.4  # of `maps.image_prior`, likewise
     metrics: str = "auto"
     eval_size: str = "square"
     seed: int = 0
@@ -218,11 +219,15 @@ def _check_ranges(config: Config) -> None:
     _require(config.halo == Config.halo or config.has_streams, "halo", config.halo,
              f"left out with --layers={','.join(config.layers)}: one bank has no nominal scores"
              )  # fmt: skip
+    _require(0 <= config.breadth < math.inf, "breadth", config.breadth,
+             "0 or positive: the share of its own mean that is added to a map")  # fmt: skip
     _require(0 <= config.image_prior < math.inf, "image_prior", config.image_prior,
              "0 or positive, in spreads of nominal maps")  # fmt: skip
-    _require(config.image_prior == Config.image_prior or not config.one_bank, "image_prior",
-             config.image_prior, f"left out with --layers={','.join(config.layers)}: one bank has"
-             " no nominal scores")  # fmt: skip
+    for name in ("breadth", "image_prior"):
+        value = getattr(config, name)
+        _require(value == getattr(Config, name) or not config.one_bank, name, value,
+                 f"left out with --layers={','.join(config.layers)}: one bank has no nominal scores"
+                 )  # fmt: skip
     _require(config.bank_ratio is None or 0 < config.bank_ratio <= 1, "bank_ratio",
              config.bank_ratio, "in (0, 1]: the bank's share of the nominal patches")  # fmt: skip
     _require(config.bank_size is None or config.bank_size > 0, "bank_size", config.bank_size,

@@ -66,7 +66,9 @@ class Detector(NamedTuple):
     parts: Mapping[str, Callable] = MappingProxyType({})
     put: Callable[[Any], Any] = jax.device_put  # a batch to where scorers want it
     place: Callable[[Any], Any] = lambda state: state  # and a state that was elsewhere
-    image_prior: float = 0.0  # of `maps.image_prior`, of images that are looked at in several ways
+    # Of images that are looked at in several ways:
+    breadth: float = 0.0  # of `maps.breadth`
+    image_prior: float = 0.0  # of `maps.image_prior`
 
 
 def of_windows(detector: Detector, solver: str) -> Windowed:

@@ -70,6 +70,7 @@ def make_detector(
         parts={solver: scorer.parts for solver, scorer in scorers.items()},
         put=partial(devices.put, layout=layout),
         place=partial(devices.replicate, layout=layout),
+        breadth=config.breadth,
         image_prior=config.image_prior,
     )
 

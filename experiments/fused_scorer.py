@@ -71,6 +71,7 @@ class Scorer:
         code, chunk_size = coding or stages.usual_coding(config, solver)
         size = (config.image_size, config.image_size)
         self.streams = streams
+        self._breadth = config.breadth
 
         def held_out(fitted, images):
             (bank, sources), (features, own) = fitted, images
@@ -119,21 +120,23 @@ class Scorer:
             together = jnp.sum(state.image_weights[:, None] * relative, axis=0)
             return weighed, jnp.stack([score_of(weighed, extents), together], axis=1)
 
-        def conclude(state: Fused, scores: jax.Array, *, alone: bool):
+        def conclude(state: Fused, scores: jax.Array, broad: jax.Array, *, alone: bool):
             """What is added to the maps of images, and their scores.
 
-            What an image's score says of its map is left to who knows all looks at it, where this
-            one is not alone.
+            What an image says of its map is left to who knows all looks at it, where this one is
+            not alone. `broad` is `maps.breadth` of the maps with their halos.
             """
-            found = score_of_both(state, scores)
+            found, halos = score_of_both(state, scores), halo_of(state, scores)
             if not alone:
-                return -halo_of(state, scores), found
+                return -halos, found
+            broad -= config.breadth * halos
             credit = maps.image_prior(found, share=config.image_prior)
-            return state.score_spread[0] * credit - halo_of(state, scores), found
+            return state.score_spread[0] * credit + broad - halos, found
 
         def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
             weighed, scores = views(state, batch)
-            added, found = conclude(state, scores, alone=True)
+            broad = maps.breadth(weighed, batch[-1], share=config.breadth)
+            added, found = conclude(state, scores, broad, alone=True)
             return weighed + added[:, None, None], found
 
         def add(state: Fused, found: list[jax.Array]):
@@ -182,7 +185,8 @@ class Scorer:
         found = np.max(scores, axis=0)
         if len(scores) > 1:  # near borders inside the image the windows' own maps are false
             found[0] = _highest(anomaly_map, len(scores))
-        added, score = jax.device_get(self._conclude(state, found[None], alone=alone))
+        broad = np.float32(self._breadth * np.mean(anomaly_map))
+        added, score = jax.device_get(self._conclude(state, found[None], broad, alone=alone))
         return anomaly_map + added[0], score[0]
 
     def parts(

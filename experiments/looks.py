@@ -130,7 +130,7 @@ def together(detector: detectors.Detector, state: Any, found: Sequence[Whole]) -
       Of one look what it finds. Of several the mean of their maps, each standardized on nominal
       images, at the size of the largest; and the mean of the scores of those that show the image
       whole, also standardized, with that of tiles added as far as it is `_FAR` beyond nominal.
-      The mean has `maps.image_prior` added.
+      The mean has `maps.breadth` and `maps.image_prior` added.
     """
     if not isinstance(state, Several):
         (alone,) = found
@@ -140,7 +140,8 @@ def together(detector: detectors.Detector, state: Any, found: Sequence[Whole]) -
     for one, (mean, divisor) in zip(found, scales(state), strict=True):
         total += (to_size(one.anomaly_map, shape) - mean) / divisor
     score = score_together(state, np.array([one.score for one in found], np.float32))
-    total += np.asarray(image_prior(score, share=detector.image_prior))
+    added = image_prior(score, share=detector.image_prior)
+    total += np.float32(detector.breadth * np.mean(total)) + np.asarray(added)
     return Whole(total, score)
 
 

@@ -291,6 +291,7 @@ def _preprocessing(config: Config) -> dict[str, Any]:
         "map_size": config.image_size,
         "sigma": config.sigma,
         "halo": config.halo if config.has_streams else 0.0,
+        "breadth": 0.0 if config.one_bank else config.breadth,
         "image_prior": 0.0 if config.one_bank else config.image_prior,
     }
 

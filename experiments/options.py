@@ -173,6 +173,11 @@ HALO = flags.DEFINE_float(
     "With streams, how much of what an image scores beyond nominal ones is taken off its map: a"
     " defect lifts all that lies around it.",
 )  # fmt: skip
+BREADTH = flags.DEFINE_float(
+    "breadth", DEFAULT.breadth,
+    "With streams or several looks, how much of its own mean is added to the map of an image: one"
+    " that is high all over is anomalous in many places.",
+)  # fmt: skip
 IMAGE_PRIOR = flags.DEFINE_float(
     "image_prior", DEFAULT.image_prior,
     "With streams or several looks, how much the map of an image is lowered that looks nominal as a"
@@ -319,6 +324,7 @@ def named_by_flags() -> config.Config:
         search=SEARCH.value,
         sigma=SIGMA.value,
         halo=HALO.value,
+        breadth=BREADTH.value,
         image_prior=IMAGE_PRIOR.value,
         metrics=METRICS.value,
         eval_size=EVAL_SIZE.value,

@@ -126,7 +126,8 @@ def make_detector(embedder: Embedder) -> detectors.Detector:
     )
     return detectors.Detector(
         fit_category, embedder.batches, scorers, embedder.batch_size,
-        parts=parts, put=put, place=place, image_prior=config.image_prior,
+        parts=parts, put=put, place=place, breadth=config.breadth,
+        image_prior=config.image_prior,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets` reads
 `sgfr_jax.sharding` spreads fitting and scoring over devices.
 """
 
-from sgfr_jax.maps import anomaly_map, halo, image_prior, image_score
+from sgfr_jax.maps import anomaly_map, breadth, halo, image_prior, image_score
 from sgfr_jax.patches import merge_levels, unit_norm
 from sgfr_jax.pipeline import fit, score, score_and_owner, score_held_out
 from sgfr_jax.reconstruction import reconstruct, residual, residual_norm
@@ -62,6 +62,7 @@ __all__ = [
     "__version__",
     "affine_ridge",
     "anomaly_map",
+    "breadth",
     "budget",
     "d2_sampling",
     "elastic_net",

@@ -102,6 +102,33 @@ def halo(scores: jax.Array, nominal: jax.Array, *, share: float) -> jax.Array:
     return share * jnp.maximum(scores - nominal, 0)
 
 
+def breadth(maps: jax.Array, extents: jax.Array | None = None, *, share: float) -> jax.Array:
+    """How widely images are anomalous: what is to be added to their maps.
+
+    Of two images with one highest score, that whose whole map is high is defective in many places,
+    the other in one, which has lifted what lies around it (`halo`). A rule of this project
+    (`docs/results.md`): `share` times the mean of the map. With it,
+    `maps + breadth(maps, ...)[:, None, None]`, the pixels of an image keep their order.
+
+    Args:
+      maps: `[B, H, W]`, zero where scores are the mean of nominal ones.
+      extents: as of `anomaly_map`; what is padded does not count.
+      share: at least 0, which leaves all maps as they are.
+
+    Returns:
+      `[B]`, in the unit of the maps; NaN for a map that holds NaN in what is not padded.
+
+    Raises:
+      ValueError: if share is negative.
+    """
+    if not share >= 0:
+        raise ValueError(f"share={share}; it must be 0 or positive")
+    if extents is None:
+        return share * jnp.mean(maps, axis=(1, 2))
+    shown = of_squares.inside(extents, maps.shape[1:])
+    return share * jnp.mean(maps, axis=(1, 2), where=shown)
+
+
 def image_prior(scores: jax.Array, *, share: float) -> jax.Array:
     """What an image as a whole says of its pixels: what is to be added to its map.
 

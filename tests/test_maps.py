@@ -131,6 +131,20 @@ def test_images_that_look_nominal_have_lower_maps():
         maps.image_prior(scores, share=-0.1)
 
 
+def test_what_is_high_all_over_is_raised(rng):
+    made = rng.normal(1, 4, size=(3, 8, 6)).astype(np.float32)
+    found = maps.breadth(made, share=0.25)
+    np.testing.assert_allclose(found, 0.25 * made.astype(float).mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_array_equal(maps.breadth(made, share=0.0), 0)
+    made[1, 4:] = np.nan  # padded
+    extents = jnp.array([[1, 1], [0.5, 1], [0.25, 0.5]])
+    expected = 0.25 * np.array([made[0].mean(), made[1, :4].mean(), made[2, :2, :3].mean()])
+    np.testing.assert_allclose(maps.breadth(made, extents, share=0.25), expected, rtol=1e-5)
+    assert np.isnan(maps.breadth(made, share=0.25)).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match=r"share=-0\.1; it must be 0 or positive"):
+        maps.breadth(made, share=-0.1)
+
+
 def test_a_map_that_is_not_a_number_stays_alone(rng):
     made = rng.normal(0, 4, size=(3, 4, 4)).astype(np.float32)
     made[1, 0, 0] = np.nan

@@ -109,6 +109,16 @@ def test_a_map_is_lowered_where_its_image_looks_nominal(rng):
     np.testing.assert_array_equal(alone.anomaly_map, one.anomaly_map)
 
 
+def test_a_map_that_is_high_all_over_is_raised_once_for_all_looks(rng):
+    nominal = looks.Nominal(*(jnp.asarray(rng.uniform(1, 2, 2), jnp.float32) for _ in range(4)))
+    state, broad = looks.Several((0, 0), nominal, WHOLE), DETECTOR._replace(breadth=0.25)
+    for found in some(rng, [(8, 8), (16, 24)]):
+        plain, raised = looks.together(DETECTOR, state, found), looks.together(broad, state, found)
+        assert raised.score == plain.score
+        added = 0.25 * plain.anomaly_map.mean(dtype=float)
+        np.testing.assert_allclose(raised.anomaly_map, plain.anomaly_map + added, atol=1e-5)
+
+
 def test_nominal_images_have_mean_0_and_spread_1_in_every_look(rng):
     found = some(rng, [(8, 8), (16, 24)])
     nominal = looks.nominal(np.array([looks.summary(one) for one in found]))

@@ -130,7 +130,7 @@ def test_a_bank_adds_what_it_would_add_to_the_whole_map(fitted, images, geometry
         split = loading.laid(models.as_split([image]), model.config.geometries)
         (of_looks,) = looks.apart(split, detector, {"nearest": model.state}, [0.0])
         # What the image's score adds everywhere is shared by all that is looked at.
-        plain = detector._replace(image_prior=0.0)
+        plain = detector._replace(breadth=0.0, image_prior=0.0)
         without = looks.together(plain, model.state, of_looks[0]).anomaly_map
         whole = looks.together(detector, model.state, of_looks[0]).anomaly_map
         joined = whole.shape
