@@ -51,6 +51,7 @@ class Assembly:
         state: Any,
         *,
         alone: bool,
+        at_once: bool = True,
     ):
         """Begins with the first image of a split.
 
@@ -60,10 +61,12 @@ class Assembly:
           solver: with which.
           state: of the detector; of what nominal images come to, if not of the banks.
           alone: whether the images are looked at in no other way.
+          at_once: whether an image in one square may be scored whole; else `add` does, as with
+            windows, what its map as a whole decides.
         """
         self._windows, self._overlap = split.windows, split.geometry.overlap
         found = detectors.of_windows(detector, solver)
-        self._complete = alone and split.windows is None
+        self._complete = at_once and alone and split.windows is None
         self.score = detector.scorers[solver] if self._complete else found.score
         self._join = partial(found.join, state, alone=alone)
         self._done, self._maps, self._scores = 0, [], []

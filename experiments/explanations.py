@@ -243,11 +243,12 @@ def _explain(
         (values - look.mean) / look.divisor
         for look, values in zip(of_looks, scored.of_looks, strict=True)
     ]
-    # What the image's score adds to its map, which all looks share, and all streams of each.
+    # What the image as a whole adds to its map, which all looks share, and all streams of each.
     prior = (scored.values - np.sum(standard, axis=0)) / len(of_looks)
     for look, values, here in zip(of_looks, standard, found, strict=True):
         whole = here.parts.sum(axis=0) / look.divisor
-        # By so much the look's share is lower than all parts: its halo, and what is nominal.
+        # By so much the look's share is lower than all parts: its halo, less what an only look
+        # adds as a whole, and what is nominal.
         lower = whole - values - prior
         added = here.parts / look.divisor - look.weights[:, None] * lower[None]
         banks = zip(streams, look.banks, look.origins, strict=True)

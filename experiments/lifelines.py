@@ -52,24 +52,24 @@ def watch(
 
 async def _watch(listening, token, missed, ended) -> None:
     calls = collections.Counter()
-    lines = set()
+    lines = {}
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        lines.add(writer)
+        lines[writer] = asyncio.current_task()
         with contextlib.suppress(OSError, EOFError):
             said = await reader.readexactly(len(hello(token, 0)))
             if said.startswith(token):
                 number = int.from_bytes(said[len(token) :], "big")
                 calls[number] += 1
                 await hung_up(reader, number, calls[number])
-        lines.discard(writer)
+        del lines[writer]
         writer.close()
 
     async def hung_up(reader: asyncio.StreamReader, number: int, call: int) -> None:
         last = b""
         with contextlib.suppress(OSError):
             last = await reader.read()
-        if last == _GOODBYE:
+        if last == _GOODBYE or ended.is_set():
             return
         await asyncio.sleep(_PATIENCE_SECONDS)
         if calls[number] == call and not ended.is_set():
@@ -81,8 +81,10 @@ async def _watch(listening, token, missed, ended) -> None:
         limit = time.monotonic() + _PARTING_SECONDS
         while lines and time.monotonic() < limit:
             await asyncio.sleep(_POLL_SECONDS)
+        left = list(lines.values())
         for writer in lines:
-            writer.close()
+            writer.transport.abort()
+        await asyncio.gather(*left)
 
 
 def answers(address: tuple[str, int], timeout: float) -> bool:
@@ -115,6 +117,7 @@ def stay(address: tuple[str, int], words: bytes, timeout: float, ended: threadin
                     pass
                 if words:
                     line.sendall(_GOODBYE)
+        ended.wait(_POLL_SECONDS)
 
 
 def _has_hung_up(line: socket.socket) -> bool:

@@ -159,7 +159,7 @@ def scales(state: Any) -> list[tuple[float, float]]:
     """For each look the mean `m` and the divisor `d` by which its map is a part of all looks' one.
 
     The map that `together` makes is the sum of `(map - m) / d` over the looks, but for what the
-    image's score adds everywhere.
+    image as a whole adds everywhere.
     """
     if not isinstance(state, Several):
         return [(0.0, 1.0)]

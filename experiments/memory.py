@@ -20,18 +20,22 @@ def needed(config: Config, num_images: int) -> int:
     return 4 * num_images * config.grid**2 * (copies * num_features(config) + _BLOCK_FLOATS)
 
 
-def needed_by_streams(config: Config, num_images: int) -> int:
-    """Bytes of the host's that streams take of so many training images: they hold some whole."""
+def needed_by_streams(config: Config, num_squares: int, of_an_image: int = 1) -> int:
+    """Bytes of the host's that streams take of so many squares of training images.
+
+    They hold some images whole, of which one has `of_an_image` squares.
+    """
     from experiments import fused, synthetic
 
     planned = streams.plan(config)
     each = sum(stream.grid**2 * stream.width for stream in planned)
-    held = min(num_images, fused.CALIBRATION_IMAGES) + synthetic.num_drawn()
+    held = max(min(num_squares, fused.CALIBRATION_IMAGES), of_an_image) + synthetic.num_drawn()
     by_size = collections.Counter()
     for stream in planned:
-        patches = min(num_images * stream.grid**2, fused.SAMPLED_PATCHES)
+        patches = min(num_squares * stream.grid**2, fused.SAMPLED_PATCHES)
         by_size[stream.image_size] += patches * stream.width
-    return 4 * (held * each + max(by_size.values()))
+    # Read in batches, which are then put together: for a moment all is there twice.
+    return 8 * (held * each + max(by_size.values()))
 
 
 def available() -> int:
@@ -42,20 +46,23 @@ def available() -> int:
     return psutil.virtual_memory().available
 
 
-def check(config: Config, num_train: Mapping[str, int], num_parts: int = 1) -> None:
+def check(
+    config: Config, num_train: Mapping[str, int], num_parts: int = 1, of_an_image: int = 1
+) -> None:
     """Checks that the device can hold the patches of the largest category, or its part of them.
 
     Args:
       config: from `config.resolve`.
-      num_train: category to its number of training images.
+      num_train: category to its number of training images, or of squares that show them.
       num_parts: memories that the patches are spread over.
+      of_an_image: squares that show one image, at most.
 
     Raises:
       ConfigError: says what is needed, what there is and which flag to change.
     """
     category = max(num_train, key=num_train.__getitem__)
     if config.has_streams:
-        _check_streams(config, category, num_train[category])
+        _check_streams(config, category, num_train[category], of_an_image)
         return
     if config.sampler == choices.STREAMING:  # bounded, whatever the images
         return
@@ -70,8 +77,9 @@ def check(config: Config, num_train: Mapping[str, int], num_parts: int = 1) -> N
         )
 
 
-def _check_streams(config: Config, category: str, num_images: int) -> None:
-    need, free = needed_by_streams(config, num_images), psutil.virtual_memory().available
+def _check_streams(config: Config, category: str, num_squares: int, of_an_image: int) -> None:
+    need = needed_by_streams(config, num_squares, of_an_image)
+    free = psutil.virtual_memory().available
     if need > free:
         raise ConfigError(
             f"category {category} needs about {need / 1e9:.1f} GB to weigh what streams see of"

@@ -159,7 +159,10 @@ def of_looks(
     """
 
     def of_one(look: loading.Split, state: Any, own: Sequence[detectors.Origins]):
-        wholes = assembly.Assembly(look, detector, solver, state, alone=len(states) == 1)
+        wholes = assembly.Assembly(
+            look, detector, solver, state,
+            alone=len(states) == 1, at_once=BY_BLOCK not in givers,
+        )  # fmt: skip
         seen = loading.views(look)
         for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
             extents = None if seen.extents is None else seen.extents[i : i + 1]
@@ -177,7 +180,10 @@ def of_looks(
 def _by_block(
     score: Callable, state: Any, origins: Sequence[detectors.Origins], patches: Any, extents: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maps `[1, S, S]` and scores of a square, whose blocks are scored without what they gave."""
+    """Maps `[1, S, S]` and scores of a square, whose blocks are scored without what they gave.
+
+    A little low: near borders of a block its map is smoothed with what is beyond them.
+    """
     grids = [math.isqrt(of_bank.shape[1]) for of_bank in jax.tree.leaves(patches)]
     gave = [
         np.where(origin.images >= 0, blocks.numbers(grid)[origin.cells], NO_IMAGE)

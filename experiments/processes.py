@@ -128,8 +128,9 @@ def join(cluster: Cluster | None) -> None:
     finally:
         patience.cancel()
     _met.set()
-    for watcher in _watchers:
-        watcher.start()
+    if count() > 1:
+        for watcher in _watchers:
+            watcher.start()
     print(f"process {index()} of {count()}", file=sys.stderr)
 
 
@@ -282,12 +283,17 @@ def _watch_hosts() -> None:
 def _watch_lines() -> None:
     """Ends this process soon after the first one has ended, or as the first after any other."""
     client = _state().client
+    host, _, where_jax_meets = _state().coordinator_address.rpartition(":")
     if first():
-        listening, token = lifelines.listener(), secrets.token_bytes(lifelines.TOKEN_BYTES)
+        token = secrets.token_bytes(lifelines.TOKEN_BYTES)
+        try:
+            listening = lifelines.listener()
+        except OSError:  # then the others find a port that answers nothing
+            client.key_value_set(_LIFELINE, f"0 {token.hex()}")
+            return
         client.key_value_set(_LIFELINE, f"{listening.getsockname()[1]} {token.hex()}")
         lifelines.watch(listening, token, _miss, _ended)
         return
-    host, _, where_jax_meets = _state().coordinator_address.rpartition(":")
     try:
         port, token = client.blocking_key_value_get(_LIFELINE, 1000 * MEETING_SECONDS).split()
         address, words = (

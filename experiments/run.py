@@ -217,7 +217,8 @@ def check_squares(settings: config.Config, checked: Sequence, num_memories: int 
             seen = loading.views(look.train)
             config.check_patches(settings, {look.name: sampling.num_patches(seen, grid)})
             if num_memories is not None:
-                memory.check(settings, {look.name: len(seen.owners)}, num_memories)
+                most = int(np.bincount(seen.owners).max())
+                memory.check(settings, {look.name: len(seen.owners)}, num_memories, most)
 
 
 def check_data(settings: config.Config, *, accept_license: bool = False) -> bool:

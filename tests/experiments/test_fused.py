@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import category, config, fused, loading, run, synthetic
+from experiments import category, config, fused, loading, nulls, run, synthetic
 from sgfr_jax import datasets
 from tests.experiments.conftest import write_folder
 
@@ -204,6 +204,17 @@ def test_one_training_image_is_enough(detector, unsparing, data):
     assert np.abs(scores).max() < 1000
     _, own = score(detector, alone, one)
     assert own < np.median(scores)
+
+    def null(of):  # as the image scores unseen, with one breadth and one prior for all its blocks
+        state = alone.states["nearest"]
+        seen = nulls.of_looks(of, "nearest", [state], [alone.origins], one, [nulls.BY_BLOCK])
+        ((whole,),) = seen
+        return whole
+
+    whole, bare = null(detector), null(unsparing)
+    assert whole.score == bare.score > own
+    added = 0.25 * bare.anomaly_map.mean() + credit(alone.states["nearest"], whole.score)
+    np.testing.assert_allclose(whole.anomaly_map, bare.anomaly_map + added, rtol=1e-4, atol=1e-4)
 
 
 def test_training_images_without_any_structure(detector, data):

@@ -111,6 +111,17 @@ def test_nobody_is_missed_after_the_end(first):
     assert missed == []
 
 
+def test_who_never_hangs_up_is_left(first, monkeypatch, capfd):
+    monkeypatch.setattr(lifelines, "_PARTING_SECONDS", 0.2)
+    address, missed, ended = first
+    with call(address, 1):
+        time.sleep(0.2)
+        ended.set()
+        time.sleep(1)
+        assert not lifelines.answers(address, WAIT)
+    assert missed == [] and capfd.readouterr().err == ""
+
+
 def test_the_first_process_is_missed_by_those_on_the_line():
     listening, ended = lifelines.listener(), threading.Event()
     address = ("localhost", listening.getsockname()[1])

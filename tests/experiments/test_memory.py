@@ -30,7 +30,9 @@ def test_what_streams_hold_does_not_grow_with_the_images(monkeypatch):
     assert need == memory.needed_by_streams(settings, 10**6) > memory.needed_by_streams(settings, 9)
     # All patches of a hundred images and of what is drawn on some.
     features = sum(stream.grid**2 * stream.width for stream in streams.plan(settings))
-    assert 4 * 196 * features < need < 10**9
+    assert 8 * 196 * features < need < 10**9
+    of_tiles = memory.needed_by_streams(settings, 1000, of_an_image=400)
+    assert of_tiles - need == 8 * 300 * features
     memory.check(settings, {"cap": 1000})
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: Free(need - 1))
     with pytest.raises(ConfigError, match=r"category cap .* up to 384 pixels a side.* of --layers"):

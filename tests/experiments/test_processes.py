@@ -1,3 +1,7 @@
+import socket
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -62,6 +66,20 @@ def test_every_thing_is_seen_to_once(num, count, monkeypatch):
     rounds = -(-num // (3 * count))
     in_step = [i for r in range(rounds) for own in dealt for i in own[3 * r : 3 * r + 3]]
     assert in_step == list(range(num))
+
+
+def test_a_cluster_of_one_process_ends_as_one_alone():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import time; from experiments import processes;"
+        f"processes.join(processes.Cluster('127.0.0.1:{port}', 1, 0));"
+        "time.sleep(1.5); assert processes.joined([1]) == [1]; processes.leave()"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0 and "not heard of" not in done.stderr, done.stderr
 
 
 def test_one_process_has_all_there_is():
