@@ -158,7 +158,7 @@ def _fit(config, streams, scorers, readers, layout, category) -> detectors.Fitte
     elif one:
         notes.append(
             "one training image: its sixteen parts were held out of one another, in place of images"
-            " that the banks have not seen, and maps keep their halos"
+            " that the banks have not seen"
         )
         sources = [blocks.numbers(s.grid)[o.cells] for s, o in zip(streams, origins, strict=True)]
     drawn = synthetic.draw(
@@ -269,7 +269,7 @@ def _weigh(scorer: Scorer, banks, sources, one, nominal, defective, drawn, repor
         jnp.float32(jnp.inf),
     )
     # Of a bank whose atoms are of no one image nothing was left out.
-    unseen = not one and all(bool(jnp.any(of_bank >= 0)) for of_bank in sources)
+    unseen = all(bool(jnp.any(of_bank >= 0)) for of_bank in sources)
     return scorer.standard(state, held, extents, held_out=unseen)
 
 

@@ -227,11 +227,11 @@ class Scorer:
           held_out: whether the banks have not seen these; else they say nothing about halos.
         """
         scores = _together(_in_batches(self._nominal, state, (found, extents)))
-        mean = scores.mean(axis=0)
-        above = mean[0] + _HALO_SPREADS * scores[:, 0].std() if held_out else np.inf
+        mean, spread = scores.mean(axis=0), spread_of(scores, axis=0)
+        above = mean[0] + _HALO_SPREADS * spread[0] if held_out else np.inf
         return state._replace(
             score_mean=jnp.asarray(mean, jnp.float32),
-            score_spread=jnp.asarray(spread_of(scores, axis=0), jnp.float32),
+            score_spread=jnp.asarray(spread, jnp.float32),
             halo_above=jnp.float32(above),
         )
 
