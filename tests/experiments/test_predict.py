@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import functools
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -213,17 +212,6 @@ def test_explanations_where_the_training_images_are_gone(
     (one,) = json.loads((tmp_path / "explanations.json").read_text())["images"]
     assert one["places"][0]["streams"][0]["atoms"][0]["image"].startswith("cap/train/good/")
     assert (tmp_path / one["page"]).exists()
-
-
-def test_a_model_of_before_training_images_were_kept(model, test_images, tmp_path, capsys):
-    older = tmp_path / "older"
-    shutil.copytree(model, older)
-    whole = json.loads((older / "model.json").read_text())
-    del whole["description"]["data"]["paths"], whole["description"]["data"]["sha256"]
-    (older / "model.json").write_text(json.dumps(whole))
-    asked = {"model": str(older), "images": str(test_images / "dent" / "0.png")}
-    assert go(tmp_path / "out", explain=True, **asked) == 0
-    assert "saved before models kept where their training images" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
