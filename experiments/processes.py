@@ -248,12 +248,20 @@ def ending_together(foreseen: Callable[[Exception], bool]) -> Iterator[None]:
 
 def _fail(message: str) -> None:
     _ended.set()
-    with contextlib.suppress(Exception):  # another has failed too
-        _state().client.key_value_set(_FAILED, f"process {index()}: {message}")
-    print(f"process {index()}: {message}", file=sys.stderr, flush=True)
+    why = f"process {index()}: {message}"
+    print(why, file=sys.stderr, flush=True)
+    # Process 0 may end on these words before it has answered, and no answer would then come.
+    saying = threading.Thread(target=_say, args=(why,), daemon=True)
+    saying.start()
+    saying.join(_READING_SECONDS)
     if first():
         time.sleep(_READING_SECONDS)
     os._exit(1)
+
+
+def _say(why: str) -> None:
+    with contextlib.suppress(Exception):  # another has failed too
+        _state().client.key_value_set(_FAILED, why)
 
 
 def _state():
@@ -310,8 +318,7 @@ def _watch_lines() -> None:
 def _miss(number: int) -> None:
     """Ends this process, the first, and thereby all, as one has ended without a word."""
     why = f"process {number}: has ended"
-    with contextlib.suppress(Exception):  # it has left a word
-        _state().client.key_value_set(_FAILED, why)
+    _say(why)  # unless it has left a word itself
     time.sleep(_READING_SECONDS)
     _end(why)
 
