@@ -54,7 +54,7 @@ def _several(
     num_images = len(category.train.examples)
     chosen = nulls.choose(num_images, known, seed, at_most=NOMINAL_IMAGES)
     mine = [chosen[i] for i in processes.share(len(chosen))]
-    givers = mine if len(chosen) > 1 else [nulls.BY_BLOCK] * len(mine)
+    givers = nulls.givers(mine, num_images)
     states = [fitted.states[solver] for fitted in each]
     origins = [fitted.origins for fitted in each]
     split, found = category.train.take(mine), []

@@ -95,10 +95,9 @@ def held_out(
     """
     num_images = len(category.train.examples)
     chosen = choose(num_images, fitted.calibrated_on, seed, at_most=NULL_IMAGES)
-    givers = chosen if num_images > 1 else [BY_BLOCK]
-    split = category.train.take(chosen)
+    split, own = category.train.take(chosen), givers(chosen, num_images)
     state, title = fitted.states[solver], f"{category.name}: held-out scores"
-    nulls = of_images(detector, solver, state, fitted.origins, split, givers, title)
+    nulls = of_images(detector, solver, state, fitted.origins, split, own, title)
     return nulls, _note(chosen, fitted)
 
 
@@ -210,6 +209,11 @@ def choose(
     order = np.random.default_rng(seed).permutation(num_images)
     order = order[np.argsort(np.isin(order, list(calibrated_on)), kind="stable")]
     return sorted(int(i) for i in order[:at_most])
+
+
+def givers(chosen: Sequence[int], num_images: int) -> list[int]:
+    """Of chosen training images, of so many in all, what `of_looks` leaves out for each."""
+    return list(chosen) if num_images > 1 else [BY_BLOCK] * len(chosen)
 
 
 def _one_by_one(batches: Iterable[Any]) -> Iterator[Any]:
