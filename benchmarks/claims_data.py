@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import sgfr_jax as sgfr
-from experiments import cache, select
+from experiments import cache, validation
 from experiments.loading import content_hash
 from sgfr_jax import backbones, datasets, filters, linalg, patches
 
@@ -128,7 +128,7 @@ def validations(
         (category,) = datasets.load("mtd", mtd, split_seed=seed, split=split)
         products = {f"mtd {split}": category} | products
     for name, category in products.items():
-        posed = select.validation(category, _VALIDATING, seed)
+        posed = validation.of_category(category, _VALIDATING, seed)
         parts = (posed.train[: setting.num_train], posed.test)
         yield name, Problem(*(embed(part, ["as shot"] * len(part), setting) for part in parts))
 

@@ -19,6 +19,8 @@ from sgfr_jax import backbones
 from sgfr_jax.datasets import Category
 
 FILE = "chosen.json"
+# Of a candidate on validation images.
+SCORED = "scored.json"
 
 
 class Choice(NamedTuple):
@@ -82,6 +84,20 @@ def kept(workdir: Path, asked: str) -> Choice | None:
 def keep(workdir: Path, choice: Choice) -> None:
     """Writes a choice, whole or not at all."""
     records.write_json(workdir / FILE, choice._asdict())
+
+
+def scored(directory: Path, asked: str) -> dict[str, dict[str, float | None]] | None:
+    """The metrics that a candidate came to in a directory, if that was for the same question."""
+    try:
+        kept = json.loads((directory / SCORED).read_text(encoding="utf-8"))
+        return kept["categories"] if kept["question"] == asked else None
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def keep_scored(directory: Path, asked: str, found: dict[str, dict[str, float | None]]) -> None:
+    """Writes what `scored` reads."""
+    records.write_json(directory / SCORED, {"question": asked, "categories": found})
 
 
 def begin_scoring(workdir: Path, choice: Choice, seen: str) -> None:

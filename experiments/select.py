@@ -4,9 +4,12 @@ r"""Chooses among configurations without looking at a test image or a label.
     python -m experiments.select --candidates='layers=auto|fast;num_neighbors=5|10' --score_test
 
 The nominal training images are split into those that fit and those that validate. On the latter,
-synthetic defects of many kinds and sizes are drawn (`experiments.synthetic`). Every point of the
+synthetic defects of many kinds and sizes are drawn (`experiments.validation`). Every point of the
 grid is fitted on the former and scored on the validation images with and without defects. The
-criterion is the mean of image AUROC, pixel AUROC, pixel AP and AUPRO, averaged over categories.
+criterion is the mean of image AUROC, pixel AUROC, pixel AP and AUPRO, averaged over categories, and
+the highest wins. With `--repeats` all is done several times, and the first point that is within
+one standard error of the highest wins: list first what you would rather have.
+
 The winner is written to chosen.json; with `--score_test` it, and nothing else, is then fitted on
 all training images and scored on the test set, once: the same question asked again is answered by
 what is written there, and another one in the same work directory is refused.
@@ -17,16 +20,15 @@ All other flags are those of `experiments.run` and hold for every point of the g
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import app, flags
 
 from experiments import choices, config, devices, frozen, options, records, run
-from sgfr_jax.datasets import Category, DatasetError, Example, images
-from sgfr_jax.datasets.defects import DEFECTS
+from sgfr_jax.datasets import Category
 
 CANDIDATES = flags.DEFINE_string(
     "candidates", "layers=auto|fast;solver=affine_ridge|nearest",
@@ -38,14 +40,18 @@ SHARE = flags.DEFINE_float(
     "validation_share", 0.2, "The share of nominal training images that validate.",
     lower_bound=0.01, upper_bound=0.9,
 )  # fmt: skip
+REPEATS = flags.DEFINE_integer(
+    "repeats", 1,
+    "How often to split the training images and draw defects, each time anew. Several say what"
+    " chance may bring about: the first candidate within one standard error of the best wins.",
+    lower_bound=1,
+)  # fmt: skip
 SCORE_TEST = flags.DEFINE_bool(
     "score_test", False,
     "Score the winner on the test set, once: a choice or a score that is in --workdir already is"
     " shown again.",
 )  # fmt: skip
 
-_OTHER_SEEDS = 2**32
-_COPIES, _DEMO_COPIES = 1, 5  # of each kind and size, and of each of the demo's kinds
 flags.adopt_module_key_flags(options)
 
 CRITERION = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
@@ -94,94 +100,6 @@ def _value(name: str, text: str, default: Any) -> Any:
     return text
 
 
-def validation(
-    category: Category,
-    share: float,
-    seed: int,
-    *,
-    size: int = 256,
-    most_pixels: int | None = None,
-    least_side: int = 0,
-) -> Category:
-    """The category whose test set is made of training images: some as they are, some spoilt.
-
-    Args:
-      category: of which only `train` is looked at.
-      share: of the training images that validate; at least one, and not all.
-      seed: of the split and of the defects.
-      size: the largest `image_size` of a candidate.
-      most_pixels: of a spoilt image, which is kept in memory; as of `synthetic.draw`.
-      least_side: the side of the largest square that a candidate sees; as there.
-
-    Raises:
-      ConfigError: if there are fewer than two training images.
-    """
-    from experiments import loading, synthetic
-
-    train = category.train
-    if len(train) < 2:
-        raise choices.ConfigError(
-            f"category {category.name} has {len(train)} training image: choosing needs at least two"
-        )
-    order = np.random.default_rng(seed).permutation(len(train))
-    held = min(len(train) - 1, max(1, round(share * len(train))))
-    nominal = tuple(train[i] for i in sorted(order[:held]))
-    # Drawn on the held-out images alone, and not with the seed by which a detector draws its own.
-    drawn = synthetic.draw(
-        loading.Split(nominal, (), None), seed + _OTHER_SEEDS, size, copies=_COPIES,
-        most_pixels=most_pixels, least_side=least_side,
-    )  # fmt: skip
-    others = _with_demo_defects(nominal, seed + _OTHER_SEEDS)
-    if most_pixels is not None:
-        least_side = max(2 * size, least_side)
-        others = (synthetic.shrunk(example, most_pixels, least_side) for example in others)
-    fitting = tuple(train[i] for i in sorted(order[held:]))
-    return Category(category.name, fitting, (*nominal, *drawn.seen.split.examples, *others))
-
-
-def _with_demo_defects(nominal: Sequence[Example], seed: int) -> Iterator[Example]:
-    """The demo's kinds of defects, which no detector weighs its levels by."""
-    for number, kind in enumerate(sorted(DEFECTS) * _DEMO_COPIES):
-        rng = np.random.default_rng([seed, number])
-        source = nominal[int(rng.integers(len(nominal)))]
-        changed, mask = DEFECTS[kind](rng, images.read_native(source).image)
-        if mask.any():
-            name = f"demo/{kind}/{number} on {source.name}"
-            yield Example(name, changed, 1, kind, mask.astype(np.uint8))
-
-
-def held_out(
-    categories: Sequence[Category], points: Sequence[tuple[str, config.Config]], share: float
-) -> list[Category]:
-    """The `validation` categories of some candidates.
-
-    Large spoilt images are shrunk, unless a candidate looks at pixels in their own size.
-    """
-    from experiments import loading, models, synthetic
-
-    candidates = [settings for _, settings in points]
-    bound = {
-        "size": max(settings.image_size for settings in candidates),
-        "least_side": max(side for of in candidates for side, _, _ in models.layout(of)),
-    }
-
-    as_they_are = any(settings.tiled or settings.native for settings in candidates)
-    left_open = [settings for settings in candidates if settings.geometry == config.AUTO]
-
-    def tiled(category: Category) -> bool:
-        try:
-            return any(of.kind == "tile" for of in loading.ways(category.train, left_open[0]))
-        except DatasetError:  # an image that --skip_bad_images may leave out
-            return True
-
-    found = []
-    for category in categories:
-        kept = as_they_are or (bool(left_open) and tiled(category))
-        most = None if kept else synthetic.MOST_PIXELS
-        found.append(validation(category, share, candidates[0].seed, most_pixels=most, **bound))
-    return found
-
-
 def evaluate(
     settings: config.Config, categories: Sequence[Category], resources: run.Resources
 ) -> dict[str, dict[str, float | None]]:
@@ -201,50 +119,128 @@ def evaluate(
     return found
 
 
-def criterion(found: dict[str, dict[str, float | None]]) -> float:
+def criterion_of(found: dict[str, dict[str, float | None]]) -> float:
     """The mean over categories and metrics; a metric that is undefined does not count."""
     values = [v for metrics in found.values() for v in metrics.values() if v is not None]
     return float(np.mean(values)) if values else 0.0
+
+
+class Comparison(NamedTuple):
+    """How far candidates are behind the best of them, repeat by repeat."""
+
+    mean: list[float]  # [P] of the criterion
+    behind: list[float]  # [P] the best one's mean less theirs
+    error: list[float]  # [P] the standard error of that difference; 0 of one repeat
+    winner: int
+
+
+def compare(criteria: np.ndarray) -> Comparison:
+    """Chooses by the rule of one standard error (Breiman et al. 1984).
+
+    Args:
+      criteria: `[P, R]` of `P` candidates in `R` repeats, which pose all of them the same problem.
+
+    Returns:
+      The comparison. Its winner is the first candidate that is behind the best by no more than one
+      standard error: what chance may have brought about is no reason to give up what comes first.
+    """
+    mean, num_repeats = criteria.mean(axis=1), criteria.shape[1]
+    differences = criteria[np.argmax(mean)] - criteria
+    behind, error = mean.max() - mean, np.zeros_like(mean)
+    if num_repeats > 1:
+        error = differences.std(axis=1, ddof=1) / np.sqrt(num_repeats)
+    winner = int(np.argmax(behind <= error))
+    return Comparison(mean.tolist(), behind.tolist(), error.tolist(), winner)
 
 
 def select(
     points: Sequence[tuple[str, config.Config]],
     categories: Sequence[Category],
     resources: run.Resources,
+    asked: str,
+    *,
+    share: float,
+    repeats: int,
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Scores every point on the validation categories.
+    """Scores every point on the validation images of every repeat.
+
+    What is found is kept below `resources.workdir` as soon as it is known: the same question, asked
+    again after an interruption, goes on from there.
 
     Args:
       points: from `parse_grid`.
-      categories: from `held_out`.
-      resources: what to use; results go below `workdir/validation`.
+      categories: of which only `train` is looked at.
+      resources: what to use.
+      asked: the question, of `frozen.question`.
+      share: of the training images that validate.
+      repeats: how often the training images are split, each time with other defects and seeds.
 
     Returns:
-      The number of the winner, the first of equals, and a row for every point.
+      The number of the winner, and a row for every point.
     """
-    for _, settings in points:
-        config.check_sizes(settings, {c.name: len(c.train) for c in categories})
-    rows = []
-    for number, (title, settings) in enumerate(points):
-        print(f"{number + 1}/{len(points)}: {title}", file=sys.stderr)
-        below = resources._replace(workdir=resources.workdir / "validation" / str(number))
-        below.workdir.mkdir(parents=True, exist_ok=True)
-        found = evaluate(settings, categories, below)
-        rows.append({"point": title, "criterion": criterion(found), "categories": found})
-    winner = int(np.argmax([row["criterion"] for row in rows]))
-    return winner, rows
+    from experiments import validation
+
+    found: list[list[dict]] = [[] for _ in points]
+    for repeat in range(repeats):
+        own = [dataclasses.replace(of, seed=of.seed + repeat) for _, of in points]
+        held_out = validation.of_all(categories, own, share, own[0].seed)
+        for settings in own:
+            config.check_sizes(settings, {c.name: len(c.train) for c in held_out})
+        for number, (title, _) in enumerate(points):
+            below = resources.workdir / "validation" / f"{number}-{repeat}"
+            of_point = frozen.scored(below, asked)
+            if of_point is None:
+                again = f" (repeat {repeat + 1}/{repeats})" if repeats > 1 else ""
+                print(f"{number + 1}/{len(points)}: {title}{again}", file=sys.stderr)
+                below.mkdir(parents=True, exist_ok=True)
+                of_point = evaluate(own[number], held_out, resources._replace(workdir=below))
+                frozen.keep_scored(below, asked, of_point)
+            found[number].append(of_point)
+    compared = compare(np.array([[criterion_of(of) for of in of_point] for of_point in found]))
+    rows = [
+        {
+            "point": title,
+            "criterion": compared.mean[number],
+            "behind": compared.behind[number],
+            "standard_error": compared.error[number],
+            "categories": _means(found[number]),
+            "repeats": found[number],
+        }
+        for number, (title, _) in enumerate(points)
+    ]
+    return compared.winner, rows
+
+
+def _means(repeats: Sequence[dict[str, dict[str, float | None]]]) -> dict[str, dict]:
+    """Of each category the means of its metrics over the repeats; None where none is defined."""
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
+
+    return {
+        category: {name: mean([of[category][name] for of in repeats]) for name in metrics}
+        for category, metrics in repeats[0].items()
+    }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text, in percent: the criterion and the mean of each metric."""
-    lines = [f"{'point':44}  {'criterion':>9}  " + "  ".join(f"{n:>11}" for n in CRITERION)]
+    """The rows as text, in percent: the criterion, what is behind the best, and every metric."""
+    heads = "  ".join(f"{n:>11}" for n in CRITERION)
+    width = max(len(row["point"]) for row in rows)
+    lines = [f"{'point':{width}}  {'criterion':>9}  {'behind':>12}  {heads}"]
     for row in rows:
         means = [
             np.mean([m[name] for m in row["categories"].values() if m[name] is not None] or [0])
             for name in CRITERION
         ]
         values = "  ".join(f"{100 * value:11.1f}" for value in means)
-        lines.append(f"{row['point']:44}  {100 * row['criterion']:9.2f}  {values}")
+        behind = f"{100 * row['behind']:.2f}"
+        if len(row["repeats"]) > 1:
+            behind += f" ± {100 * row['standard_error']:.2f}"
+        lines.append(
+            f"{row['point']:{width}}  {100 * row['criterion']:9.2f}  {behind:>12}  {values}"
+        )
     return "\n".join(lines)
 
 
@@ -258,12 +254,17 @@ def choose(
     Raises:
       ConfigError: if the work directory holds the test score of another choice.
     """
-    asked = frozen.question(points, categories, SHARE.value, CRITERION)
+    from experiments import validation
+
+    posed = (SHARE.value, REPEATS.value, validation.SIZES, CRITERION)
+    asked = frozen.question(points, categories, *posed)
     choice = frozen.kept(resources.workdir, asked)
     if choice is not None:
         print("chosen before; not chosen anew", file=sys.stderr)
         return choice
-    winner, rows = select(points, held_out(categories, points, SHARE.value), resources)
+    winner, rows = select(
+        points, categories, resources, asked, share=SHARE.value, repeats=REPEATS.value
+    )
     title, chosen = points[winner]
     choice = frozen.Choice(title, dataclasses.asdict(chosen), rows, asked)
     frozen.keep(resources.workdir, choice)

@@ -4,6 +4,7 @@ They are drawn by `sgfr_jax.datasets.synthesis`: every kind at several sizes, ea
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Drawn(NamedTuple):
 
 
 def num_drawn() -> int:
-    """How many images `draw` makes, at most."""
+    """How many images `draw` makes by default, at most."""
     return len(synthesis.KINDS) * len(SIZES) * COPIES
 
 
@@ -42,6 +43,7 @@ def draw(
     seed: int,
     size: int,
     *,
+    sizes: Sequence[float] = SIZES,
     copies: int = COPIES,
     most_pixels: int | None = None,
     least_side: int = 0,
@@ -52,6 +54,7 @@ def draw(
       train: nominal images; those with defects are seen through windows like theirs.
       seed: of the choice of images and of the defects.
       size: the side of the square that masks are resized to.
+      sizes: extents of the defects, relative to the shorter side of an image.
       copies: how many of each kind and size.
       most_pixels: what has more is kept with fewer, shrunk by a whole factor, but to no less than
         twice `size`; None keeps all.
@@ -67,7 +70,7 @@ def draw(
     for number, (kind, extent, copy) in enumerate(
         (kind, extent, copy)
         for kind in sorted(synthesis.KINDS)
-        for extent in SIZES
+        for extent in sizes
         for copy in range(copies)
     ):
         rng = np.random.default_rng([seed, number])
