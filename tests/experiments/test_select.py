@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,19 +6,10 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import category, config, run, select, synthetic
+from experiments import category, config, run, select, synthetic, validation
 from experiments.choices import ConfigError
 from sgfr_jax import metrics
-from sgfr_jax.datasets import Category, Example, defects, synthesis
 from tests.experiments.conftest import SMALL, write_folder
-
-
-def category_of(rng, num, shape=(80, 80, 3)):
-    train = tuple(
-        Example(f"{i}", rng.integers(0, 255, shape).astype(np.uint8), 0, "good", None)
-        for i in range(num)
-    )
-    return Category("nut", train, ())
 
 
 def test_every_point_of_a_grid_once():
@@ -51,80 +43,10 @@ def test_mistakes_in_a_grid_are_named(grid, message):
         select.parse_grid(grid, config.Config())
 
 
-def test_validation_images_are_never_fitted_on(rng):
-    category = category_of(rng, 10)
-    found = select.validation(category, 0.3, seed=1)
-    nominal = [e for e in found.test if not e.label]
-    defective = [e for e in found.test if e.label]
-    assert all(e.mask.any() for e in defective)
-    assert len(found.train) == 7 and len(nominal) == 3
-    held_out = {e.name for e in nominal}
-    assert not held_out & {e.name for e in found.train}
-    assert all(e.name.split(" on ")[1] in held_out for e in defective)
-    of_demo = [e for e in defective if e.name.startswith("demo/")]
-    assert {e.kind for e in of_demo} == set(defects.DEFECTS)
-    assert {e.kind.split()[0] for e in defective if e not in of_demo} == set(synthesis.KINDS)
-    # A detector draws its own with another seed.
-    from experiments import loading
-
-    own = synthetic.draw(loading.Split(found.train, (), None), 1, 64, copies=1)
-    kinds = [e.kind for e in defective]
-    for example in own.seen.split.examples[:3]:
-        twin = defective[kinds.index(example.kind)]
-        assert (twin.mask != example.mask).any()
-
-
-def test_one_image_cannot_be_split(rng):
-    with pytest.raises(ConfigError, match="category nut has 1 training image"):
-        select.validation(category_of(rng, 1), 0.5, seed=0)
-
-
-def points_of(**fields):
-    return select.parse_grid("", config.Config(layers=("block2",), image_size=64, **fields))
-
-
-def test_large_spoilt_images_are_kept_small(rng, monkeypatch):
-    monkeypatch.setattr(synthetic, "MOST_PIXELS", 150 * 170)
-    (found,) = select.held_out([category_of(rng, 3, (300, 340, 3))], points_of(), 0.5)
-    assert {e.image.shape[:2] for e in found.test if e.label} == {(150, 170)}
-    assert {e.mask.shape for e in found.test if e.label} == {(150, 170)}
-    assert {e.image.shape[:2] for e in (*found.train, *found.test) if not e.label} == {(300, 340)}
-
-
-def test_spoilt_images_are_no_smaller_than_a_stream_sees_them(rng, monkeypatch):
-    monkeypatch.setattr(synthetic, "MOST_PIXELS", 70 * 80)
-    category = category_of(rng, 2, (300, 340, 3))
-    for layers, shape in (("block4@2", (150, 170)), ("block4@1|block2@4+block4@1", (300, 340))):
-        points = select.parse_grid(f"layers={layers}", config.Config(image_size=64))
-        (found,) = select.held_out([category], points, 0.5)
-        assert {e.image.shape[:2] for e in found.test if e.label} == {shape}
-
-
-@pytest.mark.parametrize("fields", [{"geometry": "tile"}, {"eval_size": "native"}])
-def test_spoilt_images_keep_the_size_that_a_candidate_looks_at(rng, monkeypatch, fields):
-    monkeypatch.setattr(synthetic, "MOST_PIXELS", 150 * 170)
-    points = points_of() + points_of(**fields)
-    (found,) = select.held_out([category_of(rng, 2, (300, 340, 3))], points, 0.5)
-    assert {e.image.shape[:2] for e in found.test} == {(300, 340)}
-
-
-def test_of_images_that_differ_spoilt_ones_keep_their_size(rng, monkeypatch, tmp_path):
-    """They may be looked at through tiles; so may those of which one cannot be read."""
-    monkeypatch.setattr(synthetic, "MOST_PIXELS", 70 * 80)
-    points = select.parse_grid("layers=block4@1", config.Config(image_size=64))
-    alike = category_of(rng, 4, (300, 340, 3))
-    wide = category_of(rng, 4, (300, 600, 3))
-    for photographs, shapes in (
-        (alike, {(150, 170)}),
-        (alike._replace(train=alike.train[:2] + wide.train[2:]), {(300, 340), (300, 600)}),
-    ):
-        (found,) = select.held_out([photographs], points, 0.5)
-        assert {e.image.shape[:2] for e in found.test if e.label} <= shapes
-    (tmp_path / "bad.png").write_bytes(b"not an image")
-    bad = alike.train[0]._replace(image=tmp_path / "bad.png")
-    monkeypatch.setattr(select, "validation", lambda *args, **bound: bound["most_pixels"])
-    assert select.held_out([alike], points, 0.5) == [70 * 80]
-    assert select.held_out([alike._replace(train=(bad, *alike.train))], points, 0.5) == [None]
+def select_from(points, workdir, *, share=0.3, repeats=1, **resources):
+    categories = run.load_data(points[0][1])
+    resources = run.Resources(workdir, **resources)
+    return select.select(points, categories, resources, "asked", share=share, repeats=repeats)
 
 
 def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path, monkeypatch):
@@ -132,7 +54,6 @@ def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path
         path.write_bytes(b"not an image")
     base = config.resolve(SMALL.__class__(**{**vars(SMALL), "data_dir": str(folder)}))
     points = [("blind", base), ("seeing", base), ("again", base)]
-    held_out = [select.validation(c, 0.3, 0) for c in run.load_data(base)]
     worth = iter([0.2, 0.9, 0.9])
     evaluate = select.evaluate
 
@@ -143,22 +64,89 @@ def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path
         return {name: dict.fromkeys(metrics, value) for name, metrics in found.items()}
 
     monkeypatch.setattr(select, "evaluate", judged)
-    winner, rows = select.select(points, held_out, run.Resources(tmp_path))
+    winner, rows = select_from(points, tmp_path)
     assert winner == 1
     assert [round(row["criterion"], 6) for row in rows] == [0.2, 0.9, 0.9]
     assert json.loads(json.dumps(rows)) == rows
-    assert "seeing" in select.table(rows)
+    assert "seeing" in select.table(rows) and "±" not in select.table(rows)
+
+
+def test_repeats_split_and_draw_anew_and_chance_decides_nothing(folder, tmp_path, monkeypatch):
+    base = config.resolve(dataclasses.replace(SMALL, data_dir=str(folder), seed=7))
+    points = [("first", base), ("second", dataclasses.replace(base, solver="nearest"))]
+    posed, worth = [], {"affine_ridge": iter([0.5, 0.7, 0.6]), "nearest": iter([0.8, 0.5, 0.65])}
+
+    def judged(settings, categories, resources):
+        posed.append((settings.seed, tuple(e.name for e in categories[0].test)))
+        return {"cap": dict.fromkeys(select.CRITERION, next(worth[settings.solver]))}
+
+    monkeypatch.setattr(select, "evaluate", judged)
+    winner, rows = select_from(points, tmp_path, repeats=3)
+    seeds, tests = zip(*posed, strict=True)
+    assert seeds == (7, 7, 8, 8, 9, 9)
+    assert tests[0] == tests[1] and len(set(tests)) == 3
+    # The second is 0.05 ahead, by 0.3, -0.2 and 0.05: within one standard error, 0.144.
+    assert winner == 0
+    np.testing.assert_allclose([row["behind"] for row in rows], [0.05, 0], atol=1e-9)
+    np.testing.assert_allclose(rows[0]["standard_error"], 0.25 / np.sqrt(3))
+    assert rows[1]["categories"]["cap"]["aupro"] == pytest.approx(0.65)
+    assert [of["cap"]["aupro"] for of in rows[1]["repeats"]] == [0.8, 0.5, 0.65]
+    assert "5.00 ± 14.43" in select.table(rows)
+
+
+def test_an_interrupted_selection_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
+    base = config.resolve(dataclasses.replace(SMALL, data_dir=str(folder)))
+    points = [("first", base), ("second", base)]
+    done = []
+
+    def judged(settings, categories, resources):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(resources.workdir.name)
+        return {"cap": dict.fromkeys(select.CRITERION, 0.1 * len(done))}
+
+    monkeypatch.setattr(select, "evaluate", judged)
+    with pytest.raises(KeyboardInterrupt):
+        select_from(points, tmp_path, repeats=2)
+    assert done == ["0-0", "1-0", "0-1"]
+    (tmp_path / "validation" / "1-0" / "scored.json").write_text("{}")  # of a full disk
+    monkeypatch.setattr(
+        select,
+        "evaluate",
+        lambda *of: (
+            done.append(of[2].workdir.name) or {"cap": dict.fromkeys(select.CRITERION, 0.7)}
+        ),
+    )
+    _, rows = select_from(points, tmp_path, repeats=2)
+    assert done[3:] == ["1-0", "1-1"]
+    np.testing.assert_allclose([row["criterion"] for row in rows], [0.2, 0.7])
+
+
+@pytest.mark.parametrize(
+    "criteria,winner",
+    [
+        ([[0.5], [0.5], [0.6], [0.6]], 2),  # of one repeat the highest, the first of equals
+        ([[0.5, 0.7], [0.6, 0.6], [0.61, 0.61]], 0),  # 0.01 behind, within 0.1
+        ([[0.5, 0.5], [0.61, 0.61], [0.62, 0.62]], 2),  # always behind by as much
+        ([[0.3, 0.9, 0.6]], 0),
+    ],
+)
+def test_the_first_within_one_standard_error_of_the_best_wins(criteria, winner):
+    found = select.compare(np.array(criteria))
+    assert found.winner == winner
+    best = int(np.argmax(found.mean))
+    assert found.behind[best] == 0 == found.error[best]
 
 
 def test_plans_of_streams_are_compared(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
+    monkeypatch.setattr(validation, "SIZES", (0.2,))
+    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "sizes", (0.2,))
     base = config.Config(
         dataset="folder", data_dir=str(folder), categories=("cap",), image_size=64, bank_size=20,
         solver="nearest",
     )  # fmt: skip
     points = select.parse_grid("layers=block14@1|block4@1+block2@1", base)
-    held_out = select.held_out(run.load_data(base), points, 0.4)
-    winner, rows = select.select(points, held_out, run.Resources(tmp_path, batch_size=4))
+    winner, rows = select_from(points, tmp_path, share=0.4, batch_size=4)
     assert [row["point"] for row in rows] == ["layers=block14@1", "layers=block4@1+block2@1"]
     # Of 2 x 2 patches nothing can be localized.
     assert winner == 1 and rows[1]["criterion"] > rows[0]["criterion"] + 0.05
@@ -166,8 +154,8 @@ def test_plans_of_streams_are_compared(folder, tmp_path, monkeypatch):
 
 def test_metrics_that_are_undefined_do_not_count():
     found = {"a": {"pixel_ap": 0.5, "aupro": None}, "b": {"pixel_ap": 1.0, "aupro": None}}
-    assert select.criterion(found) == 0.75
-    assert select.criterion({"a": {"pixel_ap": None}}) == 0.0
+    assert select.criterion_of(found) == 0.75
+    assert select.criterion_of({"a": {"pixel_ap": None}}) == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +232,7 @@ class TestScoringOnce:
             {"candidates": "solver=nearest|ridge"},
             {"seed": 1},
             {"validation_share": 0.5},
+            {"repeats": 2},
             {"image_size": 96},
             {"category": "nut"},
             {"shots": 4},

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from benchmarks import defaults
+from experiments import config, run, select
+from sgfr_jax.datasets import Category, Example
+
+
+def rows_of(table):
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return rows[0], {(row[0], row[1]): row[2:] for row in rows[2:]}
+
+
+def test_every_alternative_differs_from_the_defaults_in_its_flag_alone():
+    (_, default), *others = defaults.points(config.Config(dataset="demo", geometry="square"))
+    assert len(others) == sum(map(len, defaults.ALTERNATIVES.values()))
+    for title, settings in others:
+        flag, _, value = title.partition("=")
+        changed = {k for k, v in vars(settings).items() if v != getattr(default, k)}
+        assert flag in changed
+        if value != "fast":  # one bank has a size of its own
+            assert changed == {flag}
+
+
+def test_a_default_stays_unless_the_best_is_ahead_by_more_than_chance():
+    titles = ["default", *(f"{f}={v}" for f, vs in defaults.ALTERNATIVES.items() for v in vs)]
+    found = {name: {title: [0.5, 0.6] for title in titles} for name in ("mtd", "demo")}
+    found["mtd"]["halo=0.3"], found["demo"]["halo=0.3"] = [0.51, 0.612], [0.511, 0.611]
+    found["mtd"]["breadth=0.5"], found["demo"]["breadth=0.5"] = [0.6, 0.5], [0.51, 0.6]
+    head, rows = rows_of(defaults.table(found))
+    assert head == ["flag", "value", "mtd", "demo", "mean", "behind", "chosen"]
+    assert rows["`--halo`", "0.3"] == ["56.1", "56.1", "56.10", "0.00 ± 0.00", "yes"]
+    # By 1.0, 1.2, 1.1 and 1.1.
+    error = np.std([1.0, 1.2, 1.1, 1.1], ddof=1) / 2
+    assert rows["`--halo`", "default"][3:] == [f"1.10 ± {error:.2f}", ""]
+    assert rows["`--breadth`", "default"][-1] == "yes"
+    assert rows["`--breadth`", "0.5"][2:] == ["55.25", "0.00 ± 0.00", ""]
+
+
+def test_what_was_scored_is_kept(tmp_path, monkeypatch, capsys, rng):
+    shown = rng.integers(0, 255, (6, 300, 300, 3), np.uint8)
+    train = tuple(Example(f"{i}", image, 0, "good", None) for i, image in enumerate(shown))
+    monkeypatch.setattr(run, "load_data", lambda settings: [Category("a", train, ())])
+
+    def judged(settings, categories, resources):
+        value = 0.9 if settings.solver == "nearest" else 0.5
+        return {"a": dict.fromkeys(select.CRITERION, value + 0.01 * settings.seed)}
+
+    monkeypatch.setattr(select, "evaluate", judged)
+    defaults.main(["--data=demo", f"--workdir={tmp_path}", "--repeats=2"])
+    printed = capsys.readouterr().out
+    head, rows = rows_of(printed)
+    assert head[2:-3] == ["demo"]
+    assert rows["`--solver`", "nearest"] == ["90.5", "90.50", "0.00 ± 0.00", "yes"]
+    assert rows["`--layers`", "default"][-1] == "yes"
+
+    def never(*arguments):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(select, "evaluate", never)
+    defaults.main(["--data=mtd,demo", f"--workdir={tmp_path}", "--repeats=2"])
+    again = capsys.readouterr()
+    assert again.out == printed and "no --mtd" in again.err
+    with pytest.raises(AssertionError, match="scored again"):
+        defaults.main(["--data=demo", f"--workdir={tmp_path}", "--repeats=3"])
