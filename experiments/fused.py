@@ -27,7 +27,8 @@ from experiments import (
     synthetic,
 )
 from experiments.config import Config
-from experiments.fused_scorer import COARSE, Found, Fused, Scorer, spread_of
+from experiments.fused_scorer import Found, Scorer, spread_of
+from experiments.stream_maps import COARSE, Fused
 from experiments.streams import Stream
 from sgfr_jax import calibration, fusion
 

@@ -1,6 +1,7 @@
 """What several streams make of embedded images: a calibrated map of each, and one of them all.
 
-The compiled half of a detector of several streams; `experiments.fused` fits what it scores with.
+The compiled half of a detector of several streams; `experiments.fused` fits what it scores with,
+`experiments.stream_maps` has the functions.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,37 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import devices, embedding, processes, stages
+from experiments import devices, embedding, processes, stages, stream_maps
 from experiments.config import Config
+from experiments.stream_maps import SCORED_SHARE, Fused
 from experiments.streams import Stream
-from sgfr_jax import calibration, linalg, maps, pipeline, types
-from sgfr_jax import extents as of_squares
+from sgfr_jax import calibration
 
-# Precision is counted on every so many pixels of a map, which is smooth.
-COARSE = 4
 # Below this a spread of standardized scores is taken for rounding.
 _LEAST_SPREAD = 1e-6
 # Nominal and synthetic images scored at a time.
 _BATCH = 16
-# A map's score is the mean of so large a share of its pixels, the highest.
-_SCORED_SHARE = 0.001
 # An image has a halo if its map scores so many spreads more than nominal ones do on average.
 _HALO_SPREADS = 2.0
-
-
-class Fused(NamedTuple):
-    """The fitted state."""
-
-    banks: tuple[types.Bank, ...]  # one for each of `S` streams
-    calibrations: tuple[calibration.Calibration, ...]
-    map_weights: jax.Array  # [S]: what each stream's map counts in the anomaly map
-    image_weights: jax.Array  # [S]: and its score among the streams'
-    image_mean: jax.Array  # [S]: of the scores of nominal maps
-    image_spread: jax.Array  # [S]: their standard deviation
-    # Of nominal images, the scores of the anomaly map and of the streams together.
-    score_mean: jax.Array  # [2]
-    score_spread: jax.Array  # [2]
-    halo_above: jax.Array  # []: the map's score above which an image has a halo
 
 
 class Found(NamedTuple):
@@ -68,98 +50,19 @@ class Scorer:
         layout: devices.Layout | None = None,
     ):
         """Of the arguments of `stages.make_scorer`."""
-        code, chunk_size = coding or stages.usual_coding(config, solver)
-        size = (config.image_size, config.image_size)
+        of = stream_maps.Functions(config, coding or stages.usual_coding(config, solver))
+        compiled = partial(devices.spread, layout=layout)
         self.streams = streams
         self._breadth = config.breadth
-
-        def held_out(fitted, images):
-            (bank, sources), (features, own) = fitted, images
-            return pipeline.score_held_out(
-                bank, sources, features, own, code=code, chunk_size=chunk_size
-            )
-
-        def maps_of(calibrated, scores, owners, extents):
-            relative = calibration.standardize(calibrated, scores, owners, extents)
-            return maps.anomaly_map(relative, size, sigma=config.sigma, extents=extents)
-
-        score_of = partial(maps.image_score, share=_SCORED_SHARE)
-
-        def halo_of(state: Fused, scores: jax.Array):
-            return maps.halo(scores[:, 0], state.halo_above, share=config.halo)
-
-        def score_of_both(state: Fused, scores: jax.Array):
-            relative = (scores - state.score_mean[None]) / state.score_spread[None]
-            return jnp.mean(relative, axis=1)
-
-        def coarse(found):
-            whole = config.image_size - config.image_size % COARSE  # as `synthetic.coarse` has it
-            return found[:, COARSE // 2 : whole : COARSE, COARSE // 2 : whole : COARSE]
-
-        def glance(calibrated, batch):
-            found, extents = maps_of(calibrated, *batch), batch[-1]
-            shown = jnp.ones(found.shape, bool)
-            if extents is not None:
-                shown = of_squares.inside(extents, size)
-            return coarse(found), score_of(found, extents), coarse(shown)
-
-        def of_stream(fitted, batch, *, grid):
-            (bank, calibrated), (features, extents) = fitted, batch
-            flat = features.reshape(-1, features.shape[-1])
-            found = pipeline.score_and_owner(bank, flat, code=code, chunk_size=chunk_size)
-            return maps_of(calibrated, *(x.reshape(-1, grid, grid) for x in found), extents)
-
-        def views(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
-            """The anomaly map, and two scores of each image: the map's, and the streams'."""
-            found, extents = batch
-            weighed = jnp.tensordot(
-                state.map_weights, jnp.stack(found), axes=1, precision=linalg.HIGHEST
-            )
-            alone = jnp.stack([score_of(of_one, extents) for of_one in found])
-            relative = (alone - state.image_mean[:, None]) / state.image_spread[:, None]
-            together = jnp.sum(state.image_weights[:, None] * relative, axis=0)
-            return weighed, jnp.stack([score_of(weighed, extents), together], axis=1)
-
-        def conclude(state: Fused, scores: jax.Array, broad: jax.Array, *, alone: bool):
-            """What is added to the maps of images, and their scores.
-
-            What an image says of its map is left to who knows all looks at it, where this one is
-            not alone. `broad` is `maps.breadth` of the maps with their halos.
-            """
-            found, halos = score_of_both(state, scores), halo_of(state, scores)
-            if not alone:
-                return -halos, found
-            broad -= config.breadth * halos
-            credit = maps.image_prior(found, share=config.image_prior)
-            return state.score_spread[0] * credit + broad - halos, found
-
-        def fuse(state: Fused, batch: tuple[list[jax.Array], jax.Array | None]):
-            weighed, scores = views(state, batch)
-            broad = maps.breadth(weighed, batch[-1], share=config.breadth)
-            added, found = conclude(state, scores, broad, alone=True)
-            return weighed + added[:, None, None], found
-
-        def add(state: Fused, found: list[jax.Array]):
-            return state.map_weights[None, :, None, None] * jnp.stack(found, axis=1)
-
-        def nominal(state: Fused, batch):
-            """The two scores `[B, 2]` of nominal images, from every stream's patches' scores."""
-            of_streams, extents = batch
-            found = [
-                maps_of(calibrated, *of_one, extents)
-                for calibrated, of_one in zip(state.calibrations, of_streams, strict=True)
-            ]
-            return views(state, (found, extents))[1]
-
         self.calibrate = jax.jit(calibration.calibrate, static_argnums=2)
-        self._held_out = devices.spread(held_out, layout)
-        self._glance = devices.spread(glance, layout)
-        self._of_stream = devices.spread(of_stream, layout, static=("grid",))
-        self._fuse = devices.spread(fuse, layout)
-        self._add = devices.spread(add, layout)
-        self._of_windows = devices.spread(views, layout)
-        self._conclude = jax.jit(conclude, static_argnames="alone")
-        self._nominal = devices.spread(nominal, layout)
+        self._held_out = compiled(of.held_out)
+        self._glance = compiled(of.glance)
+        self._of_stream = compiled(of.of_stream, static=("grid",))
+        self._fuse = compiled(of.fuse)
+        self._add = compiled(stream_maps.add)
+        self._of_windows = compiled(of.views)
+        self._conclude = jax.jit(of.conclude, static_argnames="alone")
+        self._nominal = compiled(of.nominal)
 
     def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
         """Maps `[B, S, S]` and image scores `[B]`; extents as of `stages.make_scorer`."""
@@ -249,7 +152,7 @@ def _highest(anomaly_map: np.ndarray, num_windows: int) -> np.ndarray:
       anomaly_map: `[H, W]`.
       num_windows: that it is put together from.
     """
-    num = max(1, round(_SCORED_SHARE * anomaly_map.size / num_windows))
+    num = max(1, round(SCORED_SHARE * anomaly_map.size / num_windows))
     return np.partition(anomaly_map, -num, axis=None)[-num:].mean()
 
 

@@ -32,7 +32,6 @@ from experiments import (
     embedding,
     environment,
     fused,
-    fused_scorer,
     loading,
     looks,
     models,
@@ -40,6 +39,7 @@ from experiments import (
     progress,
     sampling,
     stages,
+    stream_maps,
 )
 from experiments.choices import ConfigError
 from experiments.config import Config
@@ -124,7 +124,7 @@ def grow(model: Model, detector: detectors.Detector, split: loading.Split) -> tu
     grown, met = [], []
     for look in _looks(model, laid, patches):
         after, of_look = _take_up(model, detector, look)
-        if isinstance(after.state, fused_scorer.Fused):
+        if isinstance(after.state, stream_maps.Fused):
             after = after._replace(state=_calibrate(model, detector, after))
         grown.append(after)
         met.append(of_look)
@@ -274,7 +274,7 @@ def _learn(
     return stream._replace(bank=found.bank, origin=origin), shown & known
 
 
-def _calibrate(model: Model, detector: detectors.Detector, look: _Look) -> fused_scorer.Fused:
+def _calibrate(model: Model, detector: detectors.Detector, look: _Look) -> stream_maps.Fused:
     """The state of a look with scales for the atoms that have come."""
     config, before = model.config, len(model.about.train)
     code, chunk_size = choices.make_coder(config.solver, config), stages.chunk_size(config.solver)

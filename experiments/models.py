@@ -24,11 +24,11 @@ from experiments import (
     assembly,
     detectors,
     devices,
-    fused_scorer,
     loading,
     looks,
     nulls,
     sampling,
+    stream_maps,
     streams,
 )
 from experiments.config import Config, num_features
@@ -60,7 +60,7 @@ class About(NamedTuple):
 class Model:
     """A fitted detector with one solver."""
 
-    # A `types.Bank`, or a `fused_scorer.Fused` of one for each stream; `looks.Several` of these.
+    # A `types.Bank`, or a `stream_maps.Fused` of one for each stream; `looks.Several` of these.
     state: Any
     origins: tuple[detectors.Origins, ...]  # of every bank
     nulls: nulls.Nulls
@@ -343,7 +343,7 @@ def _like(config: Config, num_banks: int) -> tuple:
 
     state = blank(types.Bank)
     if config.has_streams:
-        state = blank(fused_scorer.Fused)._replace(
+        state = blank(stream_maps.Fused)._replace(
             banks=(blank(types.Bank),) * num_banks,
             calibrations=(blank(calibration.Calibration),) * num_banks,
         )

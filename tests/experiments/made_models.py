@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from experiments import config, detectors, fused_scorer, models, nulls, streams
+from experiments import config, detectors, models, nulls, stream_maps, streams
 from sgfr_jax import backbones, calibration, thresholds, types
 
 NUM_ATOMS = 12
@@ -19,7 +19,7 @@ def make(settings: config.Config) -> models.Model:
     if settings.has_streams:
         planned = streams.plan(settings)
         num = len(planned)
-        state = fused_scorer.Fused(
+        state = stream_maps.Fused(
             tuple(_bank(rng, stream.width) for stream in planned),
             tuple(_calibration(rng) for _ in planned),
             *(rng.uniform(0.1, 1, n).astype(np.float32) for n in (num, num, num, num, 2, 2)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from experiments import choices, config, detectors, diagnosis, fused_scorer, loading, progress, run
+from experiments import choices, config, detectors, diagnosis, loading, progress, run, stream_maps
 from sgfr_jax import types
 from sgfr_jax.datasets import Example
 from tests.experiments.conftest import SMALL
@@ -47,7 +47,7 @@ def diagnose(settings, embedded, banks, sources):
     detector = detectors.Detector(None, batches, {}, 1)
     state = banks[0]
     if settings.has_streams:
-        state = fused_scorer.Fused(tuple(banks), *[None] * 8)
+        state = stream_maps.Fused(tuple(banks), *[None] * 8)
     fitted = fitted_of({settings.solver: state}, tuple(map(origins_of, sources)))
     return diagnosis.diagnose(
         settings, detector, fitted, category_of(len(embedded[0])), progress.bar
