@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,63 +76,43 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     """
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import category as one_category
-    from experiments import environment, loading
+    from experiments import environment
 
     workdir = resources.workdir
     if processes.first():
         records.open_workdir(workdir)
-    layout = devices.lay_out(resources.mesh, settings)
+    num_memories = devices.num_memories(settings, devices.lay_out(resources.mesh, settings))
     found = processes.first_then_others(lambda: load_data(settings, resources.accept_license))
-    model_paths = {category.name: workdir / "models" / category.name for category in found}
     save_model = resources.save_model and processes.first()
-    if save_model:
-        from experiments import models
-        from sgfr_jax import saving
-
-        for path in model_paths.values():
-            saving.check_place(path)
-    if settings.shots is None and processes.first():
-        for note in counts.differences(settings.dataset, found):
-            print(f"note: {note}", file=sys.stderr)
-    num_train = {category.name: len(category.train) for category in found}
-    config.check_sizes(settings, num_train)
-    memory.check(settings, num_train, devices.num_memories(settings, layout))
-
+    model_paths = {c.name: workdir / "models" / c.name for c in found} if save_model else {}
+    _check_listed(found, settings, num_memories, model_paths.values())
     detector, embedders = make_detector(settings, resources)
-    train_hashes = {category.name: loading.hash_images(category.train) for category in found}
-    embedded = _embedded(found, train_hashes, embedders, settings)
-    if len(embedded) < len(found):
-        embedders[0].load()  # weights that do not fit should be known before images are read
-    checked = loading.check(found, settings, train_hashes, embedded, workers=resources.workers)
-    check_squares(settings, checked, devices.num_memories(settings, layout))
+    checked = _read(found, embedders, settings, resources.workers)
+    check_squares(settings, checked, num_memories)
 
-    made_with = environment.describe()
-    code = _code()
-    output = one_category.Output(
-        workdir, resources.num_figures, resources.save_maps, resources.num_review,
-        diagnose=resources.diagnose,
-    )  # fmt: skip
+    shown = {
+        "num_figures": resources.num_figures,
+        "save_maps": resources.save_maps,
+        "num_review": resources.num_review,
+        "diagnose": resources.diagnose,
+    }
     fitted = []  # the last category's detector and test scores
-    if save_model:
-        output = output._replace(keep=lambda *found: fitted.append(found))
+    keep = (lambda *of_category: fitted.append(of_category)) if save_model else None
+    output = one_category.Output(workdir, keep=keep, **shown)
+    weights, made_with, code = embedders[0].digest, environment.describe(), _code()
     finished = []
     for category in checked:
         # The list of categories is no part of it: another list goes on with the same records.
         digest = dataclasses.replace(settings, categories=None).digest(
             category=category.name,
             data=category.fingerprint(),
-            weights=embedders[0].digest,
+            weights=weights,
             version=made_with,
             code=code,
-            output=[
-                resources.num_figures,
-                resources.save_maps,
-                resources.num_review,
-                resources.diagnose,
-            ],
+            output=list(shown.values()),
         )
-        path = model_paths[category.name]
-        record = _kept(output, category.name, digest, path if save_model else None)
+        path = model_paths.get(category.name)
+        record = _kept(output, category.name, digest, path)
         if record is not None:
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
         else:
@@ -143,16 +123,50 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             if processes.first():
                 records.keep(workdir, record)
         if fitted:
+            from experiments import models
+
             of_category, scores = fitted.pop()
             model = models.make(
                 settings, category, detector, of_category,
-                scores=scores, weights=embedders[0].digest, made_with=made_with, record=digest,
+                scores=scores, weights=weights, made_with=made_with, record=digest,
             )  # fmt: skip
             models.save(path, model)
         finished.append(record)
     if processes.first():
         records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
     return finished
+
+
+def _check_listed(
+    found: Sequence[datasets.Category],
+    settings: config.Config,
+    num_memories: int,
+    model_paths: Iterable[Path],
+) -> None:
+    """Checks what can be told before an image is read or a network loaded."""
+    from sgfr_jax import saving
+
+    for path in model_paths:
+        saving.check_place(path)
+    if settings.shots is None and processes.first():
+        for note in counts.differences(settings.dataset, found):
+            print(f"note: {note}", file=sys.stderr)
+    num_train = {category.name: len(category.train) for category in found}
+    config.check_sizes(settings, num_train)
+    memory.check(settings, num_train, num_memories)
+
+
+def _read(
+    found: Sequence[datasets.Category], embedders: Sequence, settings: config.Config, workers: int
+) -> Sequence:
+    """The categories with their images read and checked, `loading.Checked`."""
+    from experiments import loading
+
+    train_hashes = {category.name: loading.hash_images(category.train) for category in found}
+    embedded = _embedded(found, train_hashes, embedders, settings)
+    if len(embedded) < len(found):
+        embedders[0].load()  # weights that do not fit should be known before images are read
+    return loading.check(found, settings, train_hashes, embedded, workers=workers)
 
 
 def _embedded(found, train_hashes, embedders, settings) -> set[str]:
