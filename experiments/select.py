@@ -78,26 +78,32 @@ def parse_grid(text: str, base: config.Config) -> list[tuple[str, config.Config]
                 f"--candidates: all candidates have the same images and no baselines: give --{flag}"
                 " on the command line"
             )
+        if name in (axis[0][0] for axis in axes):
+            raise choices.ConfigError(f"--candidates: name {name} once, as {name}=value|value")
         axes.append([(name, value) for value in values.split("|")])
     points = []
     for point in itertools.product(*axes):
-        fields = {name: _value(name, value, getattr(base, name)) for name, value in point}
+        fields = {name: _value(name, value) for name, value in point}
         title = " ".join(f"{name}={value}" for name, value in point) or "default"
-        points.append((title, config.resolve(dataclasses.replace(base, **fields))))
+        settings = config.resolve(dataclasses.replace(base, **fields))
+        same = next((other for other, of in points if of == settings), None)
+        if same is not None:
+            raise choices.ConfigError(f"--candidates: '{title}' is the same as '{same}': name one")
+        points.append((title, settings))
     return points
 
 
-def _value(name: str, text: str, default: Any) -> Any:
+def _value(name: str, text: str) -> Any:
+    """What a flag of `experiments.run` takes a text for."""
     if name == "layers":
         return tuple(text.split("+"))
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            pass
-    if isinstance(default, bool):
-        return text.lower() in ("true", "yes")
-    return text
+    try:
+        return flags.FLAGS[name].parser.parse(text)
+    except ValueError as error:
+        wanted = flags.FLAGS[name].flag_type()
+        raise choices.ConfigError(
+            f"--candidates: {name}={text} must be of type {wanted}"
+        ) from error
 
 
 def evaluate(

@@ -22,6 +22,11 @@ def test_every_point_of_a_grid_once():
     ]
     assert points[3][1].layers == ("block2", "block4") and points[3][1].num_neighbors == 8
     assert [title for title, _ in select.parse_grid("", config.Config())] == ["default"]
+    values = select.parse_grid("unit_norm=false|true;halo=0|0.5", config.Config())
+    assert [(of.unit_norm, of.halo) for _, of in values] == [
+        (False, 0.0), (False, 0.5), (True, 0.0), (True, 0.5)
+    ]  # fmt: skip
+    assert all(type(of.halo) is float for _, of in values)
     plans = select.parse_grid("layers=auto|block4@1.5+block10@1", config.Config())
     assert [point.layers for _, point in plans] == [("auto",), ("block10@1", "block4@1.5")]
 
@@ -33,6 +38,12 @@ def test_every_point_of_a_grid_once():
         ("layer=fast", "--candidates: unknown flag 'layer'. Did you mean 'layers'"),
         ("solver=afine_ridge", "--solver: unknown solver"),
         ("num_neighbors=0", "--num_neighbors=0"),
+        ("num_neighbors=5.5", "--candidates: num_neighbors=5.5 must be of type int"),
+        ("halo=0.1|much", "--candidates: halo=much must be of type float"),
+        ("unit_norm=maybe", "--candidates: unit_norm=maybe must be of type bool"),
+        ("halo=0.1;halo=0.2", "--candidates: name halo once"),
+        ("halo=0.2|0.20", "'halo=0.20' is the same as 'halo=0.2'"),
+        ("layers=block4@1+block10@1|block10@1+block4@1", "is the same as"),
         ("shots=1|2", "--candidates: all candidates have the same images .* give --shots"),
         ("categories=a|b", "give --category on the command line"),
         ("baselines=nearest", "give --baseline on the command line"),
