@@ -1,12 +1,12 @@
 """Chooses the defaults of `experiments.run` without a test image, by `experiments.select`.
 
-    python -m benchmarks.defaults --mtd=../shared/data/mtd --repeats=2 --workdir=runs/defaults
+    python -m benchmarks.defaults --mtd=../shared/data/mtd --workdir=runs/defaults
 
 One flag after the other is changed and the rest left as it is. Every candidate is scored on the
-validation images of MTD, the demo and the imitations; the default stays unless the best is more
-than one standard error ahead in the mean over these and the repeats (`select.compare`).
-`docs/results.md` has the table. An interrupted command goes on where it stopped, and `--data=mtd`
-does one data set's part alone; the table takes all that is there.
+validation images of MTD, the demo and the imitations, of several splits of each. The default stays
+where it is within one standard error of the best; else the first alternative that is takes its
+place (`select.compare`; every data set and split counts as one repeat). `docs/results.md` has a
+table. An interrupted command goes on where it stopped; `--data=demo` scores one data set alone.
 """
 
 import argparse
@@ -15,10 +15,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from experiments import config, frozen, records, run, select, validation
+from experiments import config, records, run, select
 
 _FOUR = "block2@{0}+block4@{0}+block10@{0}+block14@{0}"
 ALTERNATIVES = {
@@ -31,6 +32,7 @@ ALTERNATIVES = {
 }
 DATA = ("mtd", "demo", "imitation")
 _SHARE = 0.2
+_CACHE_BYTES = 20 << 30
 _FILE = "criteria.json"
 
 
@@ -45,14 +47,35 @@ def points(base: config.Config) -> list[tuple[str, config.Config]]:
 def score(base: config.Config, workdir: Path, cache_dir: Path | None, repeats: int) -> None:
     """Scores every point on one data set, and keeps its criteria `[P, R]` in the work directory."""
     candidates = points(base)
+    records.open_workdir(workdir)
     categories = run.load_data(candidates[0][1])
-    asked = frozen.question(candidates, categories, _SHARE, repeats, validation.SIZES)
-    resources = run.Resources(workdir, cache_dir=cache_dir)
-    _, rows = select.select(candidates, categories, resources, asked, share=_SHARE, repeats=repeats)
+    resources = run.Resources(workdir, cache_dir=cache_dir, cache_bytes=_CACHE_BYTES)
+    _, rows = select.select(candidates, categories, resources, share=_SHARE, repeats=repeats)
     criteria = {
         row["point"]: [select.criterion_of(found) for found in row["repeats"]] for row in rows
     }
-    records.write_json(workdir / _FILE, criteria)
+    records.write_json(workdir / _FILE, _made(repeats) | {"criteria": criteria})
+
+
+def _made(repeats: int) -> dict[str, Any]:
+    """What numbers have in common that may stand in one table."""
+    return {"repeats": repeats, "alternatives": json.loads(json.dumps(ALTERNATIVES)),
+            "code": run.source()}  # fmt: skip
+
+
+def scored(workdir: Path, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """The criteria of every data set that has been scored by this code, in as many repeats."""
+    found = {}
+    for name in DATA:
+        path = workdir / name / _FILE
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            criteria = kept.pop("criteria")
+            if kept == _made(repeats):
+                found[name] = criteria
+            else:
+                print(f"{path} is of other code or other repeats: left out", file=sys.stderr)
+    return found
 
 
 def table(criteria: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -82,23 +105,29 @@ def table(criteria: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Scores what is asked for, then prints the table of all that was scored."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mtd", help="the directory of MTD; without it the other sets are used")
-    parser.add_argument("--data", default=",".join(DATA), help="which data sets to score on now")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--mtd", help="MTD's directory; without it the other data sets serve")
+    parser.add_argument("--data", help=f"which to score now, of {','.join(DATA)}; all by default")
+    parser.add_argument("--repeats", type=int, default=2, help="splits of each data set")
     parser.add_argument("--workdir", type=Path, default=Path("runs/defaults"))
-    parser.add_argument("--cache_dir", type=Path)
+    parser.add_argument("--cache_dir", type=Path, help="keeps embeddings here")
     options = parser.parse_args(arguments)
-    for name in options.data.split(","):
-        if name == "mtd" and not options.mtd:
-            print("no --mtd: the table is of the other data sets", file=sys.stderr)
-            continue
-        base = config.Config(dataset=name, data_dir=options.mtd if name == "mtd" else None)
-        # The faster of the looks of `--geometry=auto`; what is chosen holds for both.
-        base = dataclasses.replace(base, geometry="square")
-        score(base, options.workdir / name, options.cache_dir, options.repeats)
-    there = {name: options.workdir / name / _FILE for name in DATA}
-    print(table({k: json.loads(p.read_text()) for k, p in there.items() if p.exists()}))
+    there = [name for name in DATA if options.mtd or name != "mtd"]
+    names = options.data.split(",") if options.data else there
+    if not set(names) <= set(DATA):
+        parser.error(f"--data={options.data}: they are {', '.join(DATA)}, commas between")
+    if "mtd" in names and not options.mtd:
+        parser.error("--data=mtd needs --mtd=DIR")
+    if options.repeats < 1:
+        parser.error(f"--repeats={options.repeats}: there must be one at least")
+    workdir = options.workdir.expanduser()
+    with run.exit_on_mistakes():
+        for name in names:
+            base = config.Config(dataset=name, data_dir=options.mtd if name == "mtd" else None)
+            # The faster of the looks of `--geometry=auto`; what is chosen holds for both.
+            base = dataclasses.replace(base, geometry="square")
+            score(base, workdir / name, options.cache_dir, options.repeats)
+        print(table(scored(workdir, options.repeats)))
 
 
 if __name__ == "__main__":

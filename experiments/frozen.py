@@ -1,7 +1,8 @@
-"""A choice on disk and the test score that belongs to it, each made once.
+"""A choice on disk, what it rests on, and the test score that belongs to it, each made once.
 
 `chosen.json` says which question it answers and, once the test set has been looked at, which images
-that was on. A choice whose test set was scored is final: no other takes its place.
+that was on. A choice whose test set was scored is final: no other takes its place. Before there is
+a choice, `validated.json` of every candidate keeps what has been found.
 """
 
 import dataclasses
@@ -19,8 +20,8 @@ from sgfr_jax import backbones
 from sgfr_jax.datasets import Category
 
 FILE = "chosen.json"
-# Of a candidate on validation images.
-SCORED = "scored.json"
+# What a candidate came to on validation images.
+VALIDATED = "validated.json"
 
 
 class Choice(NamedTuple):
@@ -76,7 +77,7 @@ def kept(workdir: Path, asked: str) -> Choice | None:
     if records.begun(test):
         raise ConfigError(
             f"{test} holds the test score of another choice, for {path} is not of these candidates,"
-            " settings, seed, share and training images: give another --workdir"
+            " settings, seed, share, repeats and training images: give another --workdir"
         )
     return None
 
@@ -86,18 +87,18 @@ def keep(workdir: Path, choice: Choice) -> None:
     records.write_json(workdir / FILE, choice._asdict())
 
 
-def scored(directory: Path, asked: str) -> dict[str, dict[str, float | None]] | None:
+def validated(directory: Path, asked: str) -> dict[str, dict[str, float | None]] | None:
     """The metrics that a candidate came to in a directory, if that was for the same question."""
     try:
-        kept = json.loads((directory / SCORED).read_text(encoding="utf-8"))
+        kept = json.loads((directory / VALIDATED).read_text(encoding="utf-8"))
         return kept["categories"] if kept["question"] == asked else None
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         return None
 
 
-def keep_scored(directory: Path, asked: str, found: dict[str, dict[str, float | None]]) -> None:
-    """Writes what `scored` reads."""
-    records.write_json(directory / SCORED, {"question": asked, "categories": found})
+def keep_validated(directory: Path, asked: str, found: dict[str, dict[str, float | None]]) -> None:
+    """Writes what `validated` reads."""
+    records.write_json(directory / VALIDATED, {"question": asked, "categories": found})
 
 
 def begin_scoring(workdir: Path, choice: Choice, seen: str) -> None:

@@ -50,19 +50,19 @@ class Scorer:
         layout: devices.Layout | None = None,
     ):
         """Of the arguments of `stages.make_scorer`."""
-        of = stream_maps.Functions(config, coding or stages.usual_coding(config, solver))
+        functions = stream_maps.StreamMaps(config, coding or stages.usual_coding(config, solver))
         compiled = partial(devices.spread, layout=layout)
         self.streams = streams
         self._breadth = config.breadth
         self.calibrate = jax.jit(calibration.calibrate, static_argnums=2)
-        self._held_out = compiled(of.held_out)
-        self._glance = compiled(of.glance)
-        self._of_stream = compiled(of.of_stream, static=("grid",))
-        self._fuse = compiled(of.fuse)
+        self._held_out = compiled(functions.held_out)
+        self._glance = compiled(functions.glance)
+        self._of_stream = compiled(functions.of_stream, static=("grid",))
+        self._fuse = compiled(functions.fuse)
         self._add = compiled(stream_maps.add)
-        self._of_windows = compiled(of.views)
-        self._conclude = jax.jit(of.conclude, static_argnames="alone")
-        self._nominal = compiled(of.nominal)
+        self._of_windows = compiled(functions.views)
+        self._conclude = jax.jit(functions.conclude, static_argnames="alone")
+        self._nominal = compiled(functions.nominal)
 
     def score(self, state: Fused, batch: Sequence[jax.Array], extents: jax.Array | None = None):
         """Maps `[B, S, S]` and image scores `[B]`; extents as of `stages.make_scorer`."""

@@ -99,7 +99,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     fitted = []  # the last category's detector and test scores
     keep = (lambda *of_category: fitted.append(of_category)) if save_model else None
     output = one_category.Output(workdir, keep=keep, **shown)
-    weights, made_with, code = embedders[0].digest, environment.describe(), _code()
+    weights, made_with, code = embedders[0].digest, environment.describe(), source()
     finished = []
     for category in checked:
         # The list of categories is no part of it: another list goes on with the same records.
@@ -143,7 +143,7 @@ def _check_listed(
     num_memories: int,
     model_paths: Iterable[Path],
 ) -> None:
-    """Checks what can be told before an image is read or a network loaded."""
+    """Checks, and notes, what can be told before an image is read or a network loaded."""
     from sgfr_jax import saving
 
     for path in model_paths:
@@ -186,7 +186,7 @@ def all_known(embedders: Sequence, seen: Sequence[tuple[str, ...]] | None) -> bo
     return seen is not None and all(e.known(hashes) for e in embedders for hashes in seen)
 
 
-def _code() -> str:
+def source() -> str:
     """A hash of the code that results depend on; the commit does not tell two edits apart."""
     import experiments
     import sgfr_jax

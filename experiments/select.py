@@ -65,7 +65,7 @@ def parse_grid(text: str, base: config.Config) -> list[tuple[str, config.Config]
     """
     from experiments import tasks
 
-    axes = []
+    axes: dict[str, list[tuple[str, Any]]] = {}
     known = {field.name: field for field in dataclasses.fields(config.Config)}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, found, values = part.partition("=")
@@ -78,18 +78,20 @@ def parse_grid(text: str, base: config.Config) -> list[tuple[str, config.Config]
                 f"--candidates: all candidates have the same images and no baselines: give --{flag}"
                 " on the command line"
             )
-        if name in (axis[0][0] for axis in axes):
+        if name in axes:
             raise choices.ConfigError(f"--candidates: name {name} once, as {name}=value|value")
-        axes.append([(name, value) for value in values.split("|")])
+        axis = [(value, _value(name, value)) for value in values.split("|")]
+        for number, (value, parsed) in enumerate(axis):
+            if parsed in (other for _, other in axis[:number]):
+                raise choices.ConfigError(f"--candidates: {name}={value} is named twice")
+        axes[name] = axis
     points = []
-    for point in itertools.product(*axes):
-        fields = {name: _value(name, value) for name, value in point}
-        title = " ".join(f"{name}={value}" for name, value in point) or "default"
+    for point in itertools.product(*axes.values()):
+        title = " ".join(f"{name}={value}" for name, (value, _) in zip(axes, point, strict=True))
+        fields = {name: parsed for name, (_, parsed) in zip(axes, point, strict=True)}
         settings = config.resolve(dataclasses.replace(base, **fields))
-        same = next((other for other, of in points if of == settings), None)
-        if same is not None:
-            raise choices.ConfigError(f"--candidates: '{title}' is the same as '{same}': name one")
-        points.append((title, settings))
+        if settings not in (other for _, other in points):  # where one flag decides another
+            points.append((title or "default", settings))
     return points
 
 
@@ -100,10 +102,9 @@ def _value(name: str, text: str) -> Any:
     try:
         return flags.FLAGS[name].parser.parse(text)
     except ValueError as error:
-        wanted = flags.FLAGS[name].flag_type()
-        raise choices.ConfigError(
-            f"--candidates: {name}={text} must be of type {wanted}"
-        ) from error
+        kind = flags.FLAGS[name].flag_type()
+        wanted = "true or false" if kind == "bool" else f"of type {kind}"
+        raise choices.ConfigError(f"--candidates: {name}={text} must be {wanted}") from error
 
 
 def evaluate(
@@ -159,49 +160,60 @@ def compare(criteria: np.ndarray) -> Comparison:
     return Comparison(mean.tolist(), behind.tolist(), error.tolist(), winner)
 
 
+def question(
+    points: Sequence[tuple[str, config.Config]],
+    categories: Sequence[Category],
+    share: float,
+    *more: Any,
+) -> str:
+    """A hash of what is asked: of arguments as of `select`, and of whatever else JSON takes."""
+    from experiments import validation
+
+    return frozen.question(points, categories, share, validation.SIZES, CRITERION, *more)
+
+
 def select(
     points: Sequence[tuple[str, config.Config]],
     categories: Sequence[Category],
     resources: run.Resources,
-    asked: str,
     *,
     share: float,
     repeats: int,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Scores every point on the validation images of every repeat.
 
-    What is found is kept below `resources.workdir` as soon as it is known: the same question, asked
-    again after an interruption, goes on from there.
+    What is found is kept below `resources.workdir` as soon as it is known: asked again after an
+    interruption, or with more repeats, the same question goes on from there.
 
     Args:
       points: from `parse_grid`.
       categories: of which only `train` is looked at.
       resources: what to use.
-      asked: the question, of `frozen.question`.
       share: of the training images that validate.
       repeats: how often the training images are split, each time with other defects and seeds.
 
     Returns:
       The number of the winner, and a row for every point.
-    """
-    from experiments import validation
 
-    found: list[list[dict]] = [[] for _ in points]
+    Raises:
+      ConfigError: if seeds do not reach so far.
+    """
+    from experiments import environment
+
+    last = max(settings.seed for _, settings in points) + repeats - 1
+    if last >= 2**32:
+        raise choices.ConfigError(f"--seed: that of the last repeat is {last}, not below 2^32")
+    asked = question(points, categories, share, run.source(), environment.describe())
+    of_repeats = []
     for repeat in range(repeats):
-        own = [dataclasses.replace(of, seed=of.seed + repeat) for _, of in points]
-        held_out = validation.of_all(categories, own, share, own[0].seed)
-        for settings in own:
-            config.check_sizes(settings, {c.name: len(c.train) for c in held_out})
-        for number, (title, _) in enumerate(points):
-            below = resources.workdir / "validation" / f"{number}-{repeat}"
-            of_point = frozen.scored(below, asked)
-            if of_point is None:
-                again = f" (repeat {repeat + 1}/{repeats})" if repeats > 1 else ""
-                print(f"{number + 1}/{len(points)}: {title}{again}", file=sys.stderr)
-                below.mkdir(parents=True, exist_ok=True)
-                of_point = evaluate(own[number], held_out, resources._replace(workdir=below))
-                frozen.keep_scored(below, asked, of_point)
-            found[number].append(of_point)
+        own = [
+            (f"{title} (repeat {repeat + 1}/{repeats})" if repeats > 1 else title,
+             dataclasses.replace(settings, seed=settings.seed + repeat))
+            for title, settings in points
+        ]  # fmt: skip
+        places = [resources.workdir / "validation" / f"{i}-{repeat}" for i in range(len(points))]
+        of_repeats.append(_validate(own, places, categories, resources, asked, share))
+    found = list(zip(*of_repeats, strict=True))
     compared = compare(np.array([[criterion_of(of) for of in of_point] for of_point in found]))
     rows = [
         {
@@ -210,11 +222,39 @@ def select(
             "behind": compared.behind[number],
             "standard_error": compared.error[number],
             "categories": _means(found[number]),
-            "repeats": found[number],
+            "repeats": list(found[number]),
         }
         for number, (title, _) in enumerate(points)
     ]
     return compared.winner, rows
+
+
+def _validate(
+    points: Sequence[tuple[str, config.Config]],
+    places: Sequence[Path],
+    categories: Sequence[Category],
+    resources: run.Resources,
+    asked: str,
+    share: float,
+) -> list[dict[str, dict[str, float | None]]]:
+    """What every point comes to in one repeat, where it is not known from `places`."""
+    from experiments import validation
+
+    found = [frozen.validated(place, asked) for place in places]
+    if None not in found:
+        return found
+    candidates = [settings for _, settings in points]
+    held_out = validation.of_all(categories, candidates, share, candidates[0].seed)
+    for settings in candidates:
+        config.check_sizes(settings, {c.name: len(c.train) for c in held_out})
+    for number, (title, settings) in enumerate(points):
+        if found[number] is None:
+            print(f"{number + 1}/{len(points)}: {title}", file=sys.stderr)
+            places[number].mkdir(parents=True, exist_ok=True)
+            below = resources._replace(workdir=places[number])
+            found[number] = evaluate(settings, held_out, below)
+            frozen.keep_validated(places[number], asked, found[number])
+    return found
 
 
 def _means(repeats: Sequence[dict[str, dict[str, float | None]]]) -> dict[str, dict]:
@@ -260,17 +300,12 @@ def choose(
     Raises:
       ConfigError: if the work directory holds the test score of another choice.
     """
-    from experiments import validation
-
-    posed = (SHARE.value, REPEATS.value, validation.SIZES, CRITERION)
-    asked = frozen.question(points, categories, *posed)
+    asked = question(points, categories, SHARE.value, REPEATS.value)
     choice = frozen.kept(resources.workdir, asked)
     if choice is not None:
         print("chosen before; not chosen anew", file=sys.stderr)
         return choice
-    winner, rows = select(
-        points, categories, resources, asked, share=SHARE.value, repeats=REPEATS.value
-    )
+    winner, rows = select(points, categories, resources, share=SHARE.value, repeats=REPEATS.value)
     title, chosen = points[winner]
     choice = frozen.Choice(title, dataclasses.asdict(chosen), rows, asked)
     frozen.keep(resources.workdir, choice)

@@ -36,7 +36,7 @@ class Fused(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Functions:
+class StreamMaps:
     """The functions of one solver.
 
     Their rows `[B, ...]` depend on the same rows of the batch, and on the state. `extents` are as

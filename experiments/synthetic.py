@@ -43,7 +43,7 @@ def draw(
     seed: int,
     size: int,
     *,
-    sizes: Sequence[float] = SIZES,
+    sizes: Sequence[float] | None = None,
     copies: int = COPIES,
     most_pixels: int | None = None,
     least_side: int = 0,
@@ -54,7 +54,7 @@ def draw(
       train: nominal images; those with defects are seen through windows like theirs.
       seed: of the choice of images and of the defects.
       size: the side of the square that masks are resized to.
-      sizes: extents of the defects, relative to the shorter side of an image.
+      sizes: extents of the defects, relative to the shorter side of an image; None: `SIZES`.
       copies: how many of each kind and size.
       most_pixels: what has more is kept with fewer, shrunk by a whole factor, but to no less than
         twice `size`; None keeps all.
@@ -70,7 +70,7 @@ def draw(
     for number, (kind, extent, copy) in enumerate(
         (kind, extent, copy)
         for kind in sorted(synthesis.KINDS)
-        for extent in sizes
+        for extent in (SIZES if sizes is None else sizes)
         for copy in range(copies)
     ):
         rng = np.random.default_rng([seed, number])

@@ -58,8 +58,29 @@ def test_what_was_scored_is_kept(tmp_path, monkeypatch, capsys, rng):
         raise AssertionError("scored again")
 
     monkeypatch.setattr(select, "evaluate", never)
-    defaults.main(["--data=mtd,demo", f"--workdir={tmp_path}", "--repeats=2"])
+    defaults.main(["--data=demo", f"--workdir={tmp_path}", "--repeats=2"])
+    assert capsys.readouterr().out == printed
+    # What was made otherwise does not stand beside it.
+    kept = tmp_path / "demo" / "criteria.json"
+    other = tmp_path / "imitation" / "criteria.json"
+    other.parent.mkdir()
+    other.write_text(kept.read_text().replace('"repeats": 2', '"repeats": 3'))
+    defaults.main(["--data=demo", f"--workdir={tmp_path}", "--repeats=2"])
     again = capsys.readouterr()
-    assert again.out == printed and "no --mtd" in again.err
-    with pytest.raises(AssertionError, match="scored again"):
-        defaults.main(["--data=demo", f"--workdir={tmp_path}", "--repeats=3"])
+    assert again.out == printed and f"{other} is of other code or other repeats" in again.err
+
+
+@pytest.mark.parametrize(
+    "given,message",
+    [
+        (["--data=dmo"], "--data=dmo: they are mtd, demo, imitation"),
+        (["--data=mtd"], "--data=mtd needs --mtd=DIR"),
+        (["--repeats=0"], "--repeats=0: there must be one at least"),
+        (["--mtd=/nowhere", "--data=mtd"], "error: "),
+    ],
+)
+def test_mistakes_are_named_before_any_work(tmp_path, monkeypatch, capsys, given, message):
+    monkeypatch.setattr(select, "evaluate", None)
+    with pytest.raises(SystemExit) as stopped:
+        defaults.main([*given, f"--workdir={tmp_path}"])
+    assert message in capsys.readouterr().err + str(stopped.value.code)

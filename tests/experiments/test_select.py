@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -27,6 +28,11 @@ def test_every_point_of_a_grid_once():
         (False, 0.0), (False, 0.5), (True, 0.0), (True, 0.5)
     ]  # fmt: skip
     assert all(type(of.halo) is float for _, of in values)
+    # Of one bank `auto` means squares.
+    looks = select.parse_grid("layers=auto|fast;geometry=auto|square", config.Config())
+    assert [(of.layers[0], of.geometry) for _, of in looks] == [
+        ("auto", "auto"), ("auto", "square"), ("block4", "square")
+    ]  # fmt: skip
     plans = select.parse_grid("layers=auto|block4@1.5+block10@1", config.Config())
     assert [point.layers for _, point in plans] == [("auto",), ("block10@1", "block4@1.5")]
 
@@ -40,10 +46,9 @@ def test_every_point_of_a_grid_once():
         ("num_neighbors=0", "--num_neighbors=0"),
         ("num_neighbors=5.5", "--candidates: num_neighbors=5.5 must be of type int"),
         ("halo=0.1|much", "--candidates: halo=much must be of type float"),
-        ("unit_norm=maybe", "--candidates: unit_norm=maybe must be of type bool"),
+        ("unit_norm=maybe", "--candidates: unit_norm=maybe must be true or false"),
         ("halo=0.1;halo=0.2", "--candidates: name halo once"),
-        ("halo=0.2|0.20", "'halo=0.20' is the same as 'halo=0.2'"),
-        ("layers=block4@1+block10@1|block10@1+block4@1", "is the same as"),
+        ("halo=0.2|0.20", "--candidates: halo=0.20 is named twice"),
         ("shots=1|2", "--candidates: all candidates have the same images .* give --shots"),
         ("categories=a|b", "give --category on the command line"),
         ("baselines=nearest", "give --baseline on the command line"),
@@ -57,7 +62,7 @@ def test_mistakes_in_a_grid_are_named(grid, message):
 def select_from(points, workdir, *, share=0.3, repeats=1, **resources):
     categories = run.load_data(points[0][1])
     resources = run.Resources(workdir, **resources)
-    return select.select(points, categories, resources, "asked", share=share, repeats=repeats)
+    return select.select(points, categories, resources, share=share, repeats=repeats)
 
 
 def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path, monkeypatch):
@@ -105,32 +110,61 @@ def test_repeats_split_and_draw_anew_and_chance_decides_nothing(folder, tmp_path
     assert "5.00 ± 14.43" in select.table(rows)
 
 
-def test_an_interrupted_selection_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
-    base = config.resolve(dataclasses.replace(SMALL, data_dir=str(folder)))
-    points = [("first", base), ("second", base)]
-    done = []
+class TestGoingOn:
+    """What was found before an interruption is not found anew."""
 
-    def judged(settings, categories, resources):
-        if len(done) == 3:
-            raise KeyboardInterrupt
-        done.append(resources.workdir.name)
-        return {"cap": dict.fromkeys(select.CRITERION, 0.1 * len(done))}
+    @pytest.fixture
+    def points(self, folder):
+        base = config.resolve(dataclasses.replace(SMALL, data_dir=str(folder)))
+        return [("first", base), ("second", dataclasses.replace(base, solver="nearest"))]
 
-    monkeypatch.setattr(select, "evaluate", judged)
-    with pytest.raises(KeyboardInterrupt):
-        select_from(points, tmp_path, repeats=2)
-    assert done == ["0-0", "1-0", "0-1"]
-    (tmp_path / "validation" / "1-0" / "scored.json").write_text("{}")  # of a full disk
-    monkeypatch.setattr(
-        select,
-        "evaluate",
-        lambda *of: (
-            done.append(of[2].workdir.name) or {"cap": dict.fromkeys(select.CRITERION, 0.7)}
-        ),
-    )
-    _, rows = select_from(points, tmp_path, repeats=2)
-    assert done[3:] == ["1-0", "1-1"]
-    np.testing.assert_allclose([row["criterion"] for row in rows], [0.2, 0.7])
+    @pytest.fixture
+    def done(self, monkeypatch):
+        """Which points of which repeats have been evaluated, as often as they were."""
+        done, value = [], itertools.count()
+
+        def judged(settings, categories, resources):
+            done.append(resources.workdir.name)
+            if len(done) == 4:
+                raise KeyboardInterrupt
+            return {"cap": dict.fromkeys(select.CRITERION, 0.1 * next(value))}
+
+        monkeypatch.setattr(select, "evaluate", judged)
+        return done
+
+    @pytest.fixture
+    def interrupted(self, points, done, tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            select_from(points, tmp_path, repeats=2)
+        assert done == ["0-0", "1-0", "0-1", "1-1"]
+        done.append("interrupted")
+        return tmp_path
+
+    def test_of_what_is_missing(self, points, done, interrupted):
+        (interrupted / "validation" / "1-0" / "validated.json").write_text("{}")
+        _, rows = select_from(points, interrupted, repeats=2)
+        assert done[5:] == ["1-0", "1-1"]
+        np.testing.assert_allclose([row["criterion"] for row in rows], [0.1, 0.35])
+
+    def test_with_more_repeats(self, points, done, interrupted, monkeypatch):
+        select_from(points, interrupted, repeats=2)
+        monkeypatch.setattr(validation, "of_category", None)  # nothing is drawn in vain
+        select_from(points, interrupted, repeats=2)
+        monkeypatch.undo()
+        assert done[5:] == ["1-1"]
+
+    def test_never_of_another_code_or_another_share(self, points, done, interrupted, monkeypatch):
+        select_from(points, interrupted, repeats=1, share=0.5)
+        assert done[5:] == ["0-0", "1-0"]
+        monkeypatch.setattr(run, "source", lambda: "edited")
+        select_from(points, interrupted, repeats=1, share=0.5)
+        assert done[7:] == ["0-0", "1-0"]
+
+
+def test_seeds_that_repeats_would_leave_are_refused(folder, tmp_path):
+    base = config.resolve(dataclasses.replace(SMALL, data_dir=str(folder), seed=2**32 - 2))
+    with pytest.raises(ConfigError, match="--seed: that of the last repeat is 4294967296"):
+        select_from([("one", base)], tmp_path, repeats=3)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +185,7 @@ def test_the_first_within_one_standard_error_of_the_best_wins(criteria, winner):
 
 def test_plans_of_streams_are_compared(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "SIZES", (0.2,))
-    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "sizes", (0.2,))
+    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
     base = config.Config(
         dataset="folder", data_dir=str(folder), categories=("cap",), image_size=64, bank_size=20,
         solver="nearest",

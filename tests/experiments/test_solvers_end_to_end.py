@@ -79,7 +79,7 @@ def test_every_learner_makes_a_bank(go, subspaces, changes, num_atoms):
 def test_a_basis_for_each_of_several_streams(go, monkeypatch):
     planned = streams.Stream(64, "block4", 8, 40), streams.Stream(96, "block10", 6, 112)
     monkeypatch.setattr(streams, "plan", lambda config: planned)
-    monkeypatch.setattr(synthetic.draw, "__kwdefaults__", {"copies": 1})
+    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
     record = go(layers=(config.AUTO,), grid=None, subspaces="pca", solver="project")
     assert np.isfinite(scores(record)).all()
     assert record.results["num_atoms"] == 2 * 4

@@ -27,6 +27,14 @@ def test_every_kind_at_every_size(textures):
         assert changed.any() and not (changed & (example.mask == 0)).any()
 
 
+def test_of_the_sizes_that_are_asked_for(textures, monkeypatch):
+    drawn = synthetic.draw(split_of(textures), 0, 64, sizes=(0.1, 0.8), copies=1)
+    assert {group.split()[1] for group in drawn.groups} == {"0.1", "0.8"}
+    monkeypatch.setattr(synthetic, "SIZES", (0.3,))
+    drawn = synthetic.draw(split_of(textures), 0, 64, copies=1)
+    assert {group.split()[1] for group in drawn.groups} == {"0.3"}
+
+
 def test_one_seed_gives_the_same_defects(textures):
     first, again, other = (synthetic.draw(split_of(textures), s, 64, copies=1) for s in (3, 3, 4))
     assert first.seen.split.hashes == again.seen.split.hashes != other.seen.split.hashes
