@@ -142,7 +142,7 @@ class Comparison(NamedTuple):
 
 
 def compare(criteria: np.ndarray) -> Comparison:
-    """Chooses by the rule of one standard error (Breiman et al. 1984).
+    """Chooses by the rule of one standard error (Breiman et al. 1984, section 3.4.3).
 
     Args:
       criteria: `[P, R]` of `P` candidates in `R` repeats, which pose all of them the same problem.
