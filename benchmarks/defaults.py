@@ -10,7 +10,6 @@ table. An interrupted command goes on where it stopped; `--data=demo` scores one
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -59,19 +58,19 @@ def score(base: config.Config, workdir: Path, cache_dir: Path | None, repeats: i
 
 def _made(repeats: int) -> dict[str, Any]:
     """What numbers have in common that may stand in one table."""
-    return {"repeats": repeats, "alternatives": json.loads(json.dumps(ALTERNATIVES)),
-            "code": run.source()}  # fmt: skip
+    alternatives = {flag: list(values) for flag, values in ALTERNATIVES.items()}  # as JSON has it
+    return {"repeats": repeats, "alternatives": alternatives, "code": run.source()}
 
 
 def scored(workdir: Path, repeats: int) -> dict[str, dict[str, list[float]]]:
     """The criteria of every data set that has been scored by this code, in as many repeats."""
-    found = {}
+    found, wanted = {}, _made(repeats)
     for name in DATA:
         path = workdir / name / _FILE
         if path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
             criteria = kept.pop("criteria")
-            if kept == _made(repeats):
+            if kept == wanted:
                 found[name] = criteria
             else:
                 print(f"{path} is of other code or other repeats: left out", file=sys.stderr)
@@ -123,9 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     workdir = options.workdir.expanduser()
     with run.exit_on_mistakes():
         for name in names:
-            base = config.Config(dataset=name, data_dir=options.mtd if name == "mtd" else None)
+            data_dir = options.mtd if name == "mtd" else None
             # The faster of the looks of `--geometry=auto`; what is chosen holds for both.
-            base = dataclasses.replace(base, geometry="square")
+            base = config.Config(dataset=name, data_dir=data_dir, geometry="square")
             score(base, workdir / name, options.cache_dir, options.repeats)
         print(table(scored(workdir, options.repeats)))
 

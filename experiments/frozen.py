@@ -20,8 +20,14 @@ from sgfr_jax import backbones
 from sgfr_jax.datasets import Category
 
 FILE = "chosen.json"
-# What a candidate came to on validation images.
 VALIDATED = "validated.json"
+
+
+class Validated(NamedTuple):
+    """What a candidate came to on validation images."""
+
+    question: str  # of `question`
+    categories: dict[str, dict[str, float | None]]  # the metrics of each
 
 
 class Choice(NamedTuple):
@@ -71,7 +77,7 @@ def kept(workdir: Path, asked: str) -> Choice | None:
       ConfigError: if it answers another one and its test set was scored.
     """
     path, test = workdir / FILE, test_directory(workdir)
-    choice = _read(path)
+    choice = records.read(path, Choice)
     if choice is not None and choice.question == asked:
         return choice
     if records.begun(test):
@@ -89,16 +95,13 @@ def keep(workdir: Path, choice: Choice) -> None:
 
 def validated(directory: Path, asked: str) -> dict[str, dict[str, float | None]] | None:
     """The metrics that a candidate came to in a directory, if that was for the same question."""
-    try:
-        kept = json.loads((directory / VALIDATED).read_text(encoding="utf-8"))
-        return kept["categories"] if kept["question"] == asked else None
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
-        return None
+    kept = records.read(directory / VALIDATED, Validated)
+    return kept.categories if kept is not None and kept.question == asked else None
 
 
 def keep_validated(directory: Path, asked: str, found: dict[str, dict[str, float | None]]) -> None:
     """Writes what `validated` reads."""
-    records.write_json(directory / VALIDATED, {"question": asked, "categories": found})
+    records.write_json(directory / VALIDATED, Validated(asked, found)._asdict())
 
 
 def begin_scoring(workdir: Path, choice: Choice, seen: str) -> None:
@@ -115,13 +118,6 @@ def begin_scoring(workdir: Path, choice: Choice, seen: str) -> None:
                 " scored once: give another --workdir"
             )
         keep(workdir, choice._replace(test_set=seen))
-
-
-def _read(path: Path) -> Choice | None:
-    try:
-        return Choice(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
-        return None
 
 
 def _fingerprint(examples: Sequence) -> list:

@@ -7,12 +7,14 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments.choices import ConfigError
 from sgfr_jax.metrics import Metrics
+
+_T = TypeVar("_T")
 
 FILES = ("results.json", "results.csv", "scores.csv", "config.json")
 
@@ -53,6 +55,14 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read(path: Path, kind: Callable[..., _T]) -> _T | None:
+    """What `write_json` has kept of a class, by its fields; None where there is no such thing."""
+    try:
+        return kind(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
 def open_workdir(workdir: Path) -> None:
     """Makes the work directory and tries to write there, before any work is done.
 
@@ -80,11 +90,7 @@ def keep(workdir: Path, record: Record) -> None:
 
 def kept(workdir: Path, digest: str) -> Record | None:
     """The record of a category that an interrupted run had finished, or None."""
-    try:
-        text = _path(workdir, digest).read_text(encoding="utf-8")
-        return Record(**json.loads(text))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
-        return None
+    return read(_path(workdir, digest), Record)
 
 
 def begun(workdir: Path) -> bool:
@@ -166,10 +172,12 @@ def finish(
         _unfinished(workdir).rmdir()
 
 
-def mean(results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """The mean of every metric over the categories that define it; None where none does."""
+def mean(
+    results: Sequence[dict[str, Any]], names: Sequence[str] = Metrics._fields
+) -> dict[str, float | None]:
+    """The mean of every metric over the results that define it; None where none does."""
     means = {}
-    for name in Metrics._fields:
+    for name in names:
         values = [r[name] for r in results if r[name] is not None]
         means[name] = sum(values) / len(values) if values else None
     return means

@@ -221,7 +221,10 @@ def select(
             "criterion": compared.mean[number],
             "behind": compared.behind[number],
             "standard_error": compared.error[number],
-            "categories": _means(found[number]),
+            "categories": {
+                name: records.mean([of[name] for of in found[number]], CRITERION)
+                for name in found[number][0]
+            },
             "repeats": list(found[number]),
         }
         for number, (title, _) in enumerate(points)
@@ -257,30 +260,14 @@ def _validate(
     return found
 
 
-def _means(repeats: Sequence[dict[str, dict[str, float | None]]]) -> dict[str, dict]:
-    """Of each category the means of its metrics over the repeats; None where none is defined."""
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else None
-
-    return {
-        category: {name: mean([of[category][name] for of in repeats]) for name in metrics}
-        for category, metrics in repeats[0].items()
-    }
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as text, in percent: the criterion, what is behind the best, and every metric."""
     heads = "  ".join(f"{n:>11}" for n in CRITERION)
     width = max(len(row["point"]) for row in rows)
     lines = [f"{'point':{width}}  {'criterion':>9}  {'behind':>12}  {heads}"]
     for row in rows:
-        means = [
-            np.mean([m[name] for m in row["categories"].values() if m[name] is not None] or [0])
-            for name in CRITERION
-        ]
-        values = "  ".join(f"{100 * value:11.1f}" for value in means)
+        means = records.mean(list(row["categories"].values()), CRITERION)
+        values = "  ".join(f"{100 * (value or 0):11.1f}" for value in means.values())
         behind = f"{100 * row['behind']:.2f}"
         if len(row["repeats"]) > 1:
             behind += f" ± {100 * row['standard_error']:.2f}"

@@ -146,9 +146,13 @@ class TestGoingOn:
         assert done[5:] == ["1-0", "1-1"]
         np.testing.assert_allclose([row["criterion"] for row in rows], [0.1, 0.35])
 
-    def test_with_more_repeats(self, points, done, interrupted, monkeypatch):
+    def test_with_more_repeats(self, points, done, interrupted):
+        select_from(points, interrupted, repeats=3)
+        assert done[5:] == ["1-1", "0-2", "1-2"]
+
+    def test_nothing_is_drawn_in_vain(self, points, done, interrupted, monkeypatch):
         select_from(points, interrupted, repeats=2)
-        monkeypatch.setattr(validation, "of_category", None)  # nothing is drawn in vain
+        monkeypatch.setattr(validation, "of_category", None)
         select_from(points, interrupted, repeats=2)
         monkeypatch.undo()
         assert done[5:] == ["1-1"]
