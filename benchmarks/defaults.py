@@ -4,9 +4,10 @@
 
 One flag after the other is changed and the rest left as it is. Every candidate is scored on the
 validation images of MTD, the demo and the imitations, of several splits of each. The default stays
-where it is within one standard error of the best; else the first alternative that is takes its
-place (`select.compare`; every data set and split counts as one repeat). `docs/results.md` has a
-table. An interrupted command goes on where it stopped; `--data=demo` scores one data set alone.
+where it is within one standard error of the best, or within half a point (`--least_gain`); else the
+first alternative that is takes its place (`select.compare`; every data set and split counts as one
+repeat). `docs/results.md` has a table. An interrupted command goes on where it stopped;
+`--data=demo` scores one data set alone.
 """
 
 import argparse
@@ -77,11 +78,12 @@ def scored(workdir: Path, repeats: int) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def table(criteria: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def table(criteria: Mapping[str, Mapping[str, Sequence[float]]], least_gain: float) -> str:
     """The choice for every flag, as Markdown and in percent.
 
     Args:
       criteria: of every data set, of every point, of every repeat.
+      least_gain: of `select.compare`, in percent.
     """
     sets = list(criteria)
     lines = [
@@ -91,7 +93,7 @@ def table(criteria: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     for flag, values in ALTERNATIVES.items():
         titles = ["default", *(f"{flag}={value}" for value in values)]
         of_sets = 100 * np.array([[criteria[name][title] for title in titles] for name in sets])
-        compared = select.compare(np.concatenate(of_sets, axis=1))
+        compared = select.compare(np.concatenate(of_sets, axis=1), least_gain)
         for number, title in enumerate(titles):
             alone = " | ".join(f"{of.mean():.1f}" for of in of_sets[:, number])
             behind = f"{compared.behind[number]:.2f} ± {compared.error[number]:.2f}"
@@ -108,6 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mtd", help="MTD's directory; without it the other data sets serve")
     parser.add_argument("--data", help=f"which to score now, of {','.join(DATA)}; all by default")
     parser.add_argument("--repeats", type=int, default=2, help="splits of each data set")
+    parser.add_argument(
+        "--least_gain", type=float, default=0.5,
+        help="how many points of the criterion, in percent, an alternative must be ahead",
+    )  # fmt: skip
     parser.add_argument("--workdir", type=Path, default=Path("runs/defaults"))
     parser.add_argument("--cache_dir", type=Path, help="keeps embeddings here")
     options = parser.parse_args(arguments)
@@ -119,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--data=mtd needs --mtd=DIR")
     if options.repeats < 1:
         parser.error(f"--repeats={options.repeats}: there must be one at least")
+    if not options.least_gain >= 0:
+        parser.error(f"--least_gain={options.least_gain}: it must not be negative")
     workdir = options.workdir.expanduser()
     with run.exit_on_mistakes():
         for name in names:
@@ -126,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # The faster of the looks of `--geometry=auto`; what is chosen holds for both.
             base = config.Config(dataset=name, data_dir=data_dir, geometry="square")
             score(base, workdir / name, options.cache_dir, options.repeats)
-        print(table(scored(workdir, options.repeats)))
+        print(table(scored(workdir, options.repeats), options.least_gain))
 
 
 if __name__ == "__main__":

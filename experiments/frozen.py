@@ -83,7 +83,8 @@ def kept(workdir: Path, asked: str) -> Choice | None:
     if records.begun(test):
         raise ConfigError(
             f"{test} holds the test score of another choice, for {path} is not of these candidates,"
-            " settings, seed, share, repeats and training images: give another --workdir"
+            " settings, seed, share, repeats, least gain and training images: give another"
+            " --workdir"
         )
     return None
 

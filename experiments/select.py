@@ -8,7 +8,8 @@ synthetic defects of many kinds and sizes are drawn (`experiments.validation`). 
 grid is fitted on the former and scored on the validation images with and without defects. The
 criterion is the mean of image AUROC, pixel AUROC, pixel AP and AUPRO, averaged over categories, and
 the highest wins. With `--repeats` all is done several times, and the first point that is within
-one standard error of the highest wins: list first what you would rather have.
+one standard error of the highest wins, or, with `--least_gain`, within that: list first what you
+would rather have.
 
 The winner is written to chosen.json; with `--score_test` it, and nothing else, is then fitted on
 all training images and scored on the test set, once: the same question asked again is answered by
@@ -45,6 +46,12 @@ REPEATS = flags.DEFINE_integer(
     "How often to split the training images and draw defects, each time anew. Several say what"
     " chance may bring about: the first candidate within one standard error of the best wins.",
     lower_bound=1,
+)  # fmt: skip
+LEAST_GAIN = flags.DEFINE_float(
+    "least_gain", 0.0,
+    "How many points of the criterion, in percent, a candidate has to be ahead of those listed"
+    " before it: what costs more should be worth it.",
+    lower_bound=0.0,
 )  # fmt: skip
 SCORE_TEST = flags.DEFINE_bool(
     "score_test", False,
@@ -141,22 +148,24 @@ class Comparison(NamedTuple):
     winner: int
 
 
-def compare(criteria: np.ndarray) -> Comparison:
+def compare(criteria: np.ndarray, least_gain: float = 0.0) -> Comparison:
     """Chooses by the rule of one standard error (Breiman et al. 1984, section 3.4.3).
 
     Args:
       criteria: `[P, R]` of `P` candidates in `R` repeats, which pose all of them the same problem.
+      least_gain: what it takes to be worth changing to.
 
     Returns:
       The comparison. Its winner is the first candidate that is behind the best by no more than one
-      standard error: what chance may have brought about is no reason to give up what comes first.
+      standard error, or by no more than the least gain: what chance may have brought about, or is
+      worth nothing, is no reason to give up what comes first.
     """
     mean, num_repeats = criteria.mean(axis=1), criteria.shape[1]
     differences = criteria[np.argmax(mean)] - criteria
     behind, error = mean.max() - mean, np.zeros_like(mean)
     if num_repeats > 1:
         error = differences.std(axis=1, ddof=1) / np.sqrt(num_repeats)
-    winner = int(np.argmax(behind <= error))
+    winner = int(np.argmax(behind <= np.maximum(error, least_gain)))
     return Comparison(mean.tolist(), behind.tolist(), error.tolist(), winner)
 
 
@@ -179,6 +188,7 @@ def select(
     *,
     share: float,
     repeats: int,
+    least_gain: float = 0.0,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Scores every point on the validation images of every repeat.
 
@@ -191,6 +201,7 @@ def select(
       resources: what to use.
       share: of the training images that validate.
       repeats: how often the training images are split, each time with other defects and seeds.
+      least_gain: of `compare`.
 
     Returns:
       The number of the winner, and a row for every point.
@@ -214,7 +225,8 @@ def select(
         places = [resources.workdir / "validation" / f"{i}-{repeat}" for i in range(len(points))]
         of_repeats.append(_validate(own, places, categories, resources, asked, share))
     found = list(zip(*of_repeats, strict=True))
-    compared = compare(np.array([[criterion_of(of) for of in of_point] for of_point in found]))
+    criteria = np.array([[criterion_of(of) for of in of_point] for of_point in found])
+    compared = compare(criteria, least_gain)
     rows = [
         {
             "point": title,
@@ -287,12 +299,15 @@ def choose(
     Raises:
       ConfigError: if the work directory holds the test score of another choice.
     """
-    asked = question(points, categories, SHARE.value, REPEATS.value)
+    repeats, least_gain = REPEATS.value, LEAST_GAIN.value / 100
+    asked = question(points, categories, SHARE.value, repeats, least_gain)
     choice = frozen.kept(resources.workdir, asked)
     if choice is not None:
         print("chosen before; not chosen anew", file=sys.stderr)
         return choice
-    winner, rows = select(points, categories, resources, share=SHARE.value, repeats=REPEATS.value)
+    winner, rows = select(
+        points, categories, resources, share=SHARE.value, repeats=repeats, least_gain=least_gain
+    )
     title, chosen = points[winner]
     choice = frozen.Choice(title, dataclasses.asdict(chosen), rows, asked)
     frozen.keep(resources.workdir, choice)

@@ -27,7 +27,7 @@ def test_a_default_stays_unless_the_best_is_ahead_by_more_than_chance():
     found = {name: {title: [0.5, 0.6] for title in titles} for name in ("mtd", "demo")}
     found["mtd"]["halo=0.3"], found["demo"]["halo=0.3"] = [0.51, 0.612], [0.511, 0.611]
     found["mtd"]["breadth=0.5"], found["demo"]["breadth=0.5"] = [0.6, 0.5], [0.51, 0.6]
-    head, rows = rows_of(defaults.table(found))
+    head, rows = rows_of(defaults.table(found, least_gain=0))
     assert head == ["flag", "value", "mtd", "demo", "mean", "behind", "chosen"]
     assert rows["`--halo`", "0.3"] == ["56.1", "56.1", "56.10", "0.00 ± 0.00", "yes"]
     # By 1.0, 1.2, 1.1 and 1.1.
@@ -35,6 +35,8 @@ def test_a_default_stays_unless_the_best_is_ahead_by_more_than_chance():
     assert rows["`--halo`", "default"][3:] == [f"1.10 ± {error:.2f}", ""]
     assert rows["`--breadth`", "default"][-1] == "yes"
     assert rows["`--breadth`", "0.5"][2:] == ["55.25", "0.00 ± 0.00", ""]
+    _, rows = rows_of(defaults.table(found, least_gain=1.2))
+    assert rows["`--halo`", "default"][-1] == "yes" and rows["`--halo`", "0.3"][-1] == ""
 
 
 def test_what_was_scored_is_kept(tmp_path, monkeypatch, capsys, rng):
@@ -76,6 +78,7 @@ def test_what_was_scored_is_kept(tmp_path, monkeypatch, capsys, rng):
         (["--data=dmo"], "--data=dmo: they are mtd, demo, imitation"),
         (["--data=mtd"], "--data=mtd needs --mtd=DIR"),
         (["--repeats=0"], "--repeats=0: there must be one at least"),
+        (["--least_gain=-1"], "--least_gain=-1.0: it must not be negative"),
         (["--mtd=/nowhere", "--data=mtd"], "error: "),
     ],
 )

@@ -187,6 +187,20 @@ def test_the_first_within_one_standard_error_of_the_best_wins(criteria, winner):
     assert found.behind[best] == 0 == found.error[best]
 
 
+@pytest.mark.parametrize(
+    "criteria,least_gain,winner",
+    [
+        ([[0.5, 0.5], [0.504, 0.504]], 0.005, 0),  # always behind, but by less
+        ([[0.5, 0.5], [0.504, 0.504]], 0.003, 1),
+        ([[0.5], [0.504]], 0.005, 0),
+        ([[0.5, 0.5], [0.508, 0.508], [0.512, 0.512]], 0.005, 1),  # against the best
+        ([[0.5, 0.52], [0.515, 0.515]], 0.001, 0),  # within one standard error
+    ],
+)
+def test_what_is_ahead_by_less_than_the_least_gain_does_not_win(criteria, least_gain, winner):
+    assert select.compare(np.array(criteria), least_gain).winner == winner
+
+
 def test_plans_of_streams_are_compared(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "SIZES", (0.2,))
     monkeypatch.setattr(synthetic, "SIZES", (0.2,))
@@ -282,6 +296,7 @@ class TestScoringOnce:
             {"seed": 1},
             {"validation_share": 0.5},
             {"repeats": 2},
+            {"least_gain": 0.5},
             {"image_size": 96},
             {"category": "nut"},
             {"shots": 4},
@@ -335,6 +350,19 @@ class TestScoringOnce:
             self.again(given, workdir=str(tmp_path), seed=seed, score_test=False)
             chosen = json.loads((tmp_path / "chosen.json").read_text())
             assert chosen["point"] == point and chosen["test_set"] is None
+
+    @pytest.mark.parametrize("least_gain,point", [(0.0, "affine_ridge"), (0.5, "nearest")])
+    def test_the_first_stays_for_less_than_the_least_gain(
+        self, scored, tmp_path, monkeypatch, least_gain, point
+    ):
+        given, _ = scored
+        worth = iter([0.6, 0.604])
+        monkeypatch.setattr(
+            select, "evaluate", lambda *of: {"cap": dict.fromkeys(select.CRITERION, next(worth))}
+        )
+        self.again(given, workdir=str(tmp_path), least_gain=least_gain, score_test=False)
+        chosen = json.loads((tmp_path / "chosen.json").read_text())
+        assert chosen["point"] == f"solver={point}"
 
     def test_an_interrupted_score_is_of_the_same_choice(self, scored, tmp_path, monkeypatch):
         given, _ = scored
