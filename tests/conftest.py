@@ -4,8 +4,23 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import compilation
+
 # A shape that broadcasts by accident is a bug; say so here.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Keeps compiled programs for other tests and the next run: XLA takes most of their time."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(config, "cache"):
+        return
+    compilation.keep_in(config.cache.mkdir("compiled"))
+    for flag in (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    ):  # for the processes that this one starts
+        os.environ[flag.upper()] = str(getattr(jax.config, flag))
 
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed
