@@ -1,5 +1,7 @@
 """The active set of a quadratic problem with corners, for a support of few atoms."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -36,48 +38,62 @@ def minimize(
       `[K]`; 0 for padding. Of dependent atoms some have coefficient 0.
     """
     start = jnp.zeros(support.shape[0], support.dtype) if start is None else start
-    arrays = jax.lax.stop_gradient((target, support, penalty, l1, start))
-    signs = _active_signs(*arrays, free=free)
-    found = restricted.fit(target, support, signs != 0, penalty=penalty, shift=l1 * signs)
-    return jnp.where(found * signs < 0, 0, found)
+    gram = restricted.penalized_gram(support, penalty)
+    held = jax.lax.stop_gradient((target, support, penalty, l1, gram, start))
+    found = _search(*held, free=free)
+    smooth = restricted.fit(
+        target, support, found != 0, penalty=penalty, shift=l1 * jnp.sign(found), gram=gram
+    )
+    # The value of the search, which meets the conditions, and the derivatives of the solution.
+    return found + (smooth - jax.lax.stop_gradient(smooth))
 
 
 class _State(NamedTuple):
     coefficients: jax.Array  # [K] a point that agrees with `signs`
     signs: jax.Array  # [K] -1, 0 or 1: the working set
-    accepted: jax.Array  # [K] the last working set whose solution had its signs
+    accepted: jax.Array  # [K] the solution on the last working set that had its signs
     candidates: jax.Array  # [K] bool: may enter
     steps: jax.Array  # [] int32
     done: jax.Array  # [] bool
 
 
-def _active_signs(
+def _search(
     target: jax.Array,
     support: jax.Array,
     penalty: jax.Array,
     l1: jax.Array,
+    gram: jax.Array,
     start: jax.Array,
     *,
     free: bool,
 ) -> jax.Array:
-    """The signs `[K]` of the solution: -1, 0 or 1, and never -1 unless `free`."""
+    """The solution `[K]`, never negative unless `free`."""
     num = support.shape[0]
-    gram = jnp.matmul(support, support.T, precision=linalg.HIGHEST)
-    gram = gram + penalty * jnp.eye(num, dtype=gram.dtype)
     correlation = jnp.matmul(support, target, precision=linalg.HIGHEST)
     norms = jnp.sqrt(jnp.sum(support**2, axis=-1))
     # An atom enters if the residual leans to it by more than rounding does.
     slack = l1 + 100 * jnp.finfo(gram.dtype).eps * norms * jnp.sqrt(jnp.sum(target**2))
 
-    def step(state: _State) -> _State:
-        chosen = state.signs != 0
+    def roughly(signs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        chosen = signs != 0
         factor = restricted.factorize(gram, chosen)
-        solution = restricted.solve(factor, correlation - l1 * state.signs, chosen)
+        solution = restricted.solve(factor, correlation - l1 * signs, chosen)
+        return solution, correlation - jnp.matmul(gram, solution, precision=linalg.HIGHEST)
+
+    def exactly(signs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        solution = restricted.fit(
+            target, support, signs != 0, penalty=penalty, shift=l1 * signs, gram=gram
+        )
+        left = target - jnp.matmul(solution, support, precision=linalg.HIGHEST)
+        return solution, jnp.matmul(support, left, precision=linalg.HIGHEST) - penalty * solution
+
+    def step(state: _State, solve: Callable) -> _State:
+        chosen = state.signs != 0
+        solution, slope = solve(state.signs)
         wrong = chosen & (solution * state.signs <= 0)
         agrees = ~jnp.any(wrong)
 
         # The solution on the working set is one of the problem unless some atom should enter.
-        slope = correlation - jnp.matmul(gram, solution, precision=linalg.HIGHEST)
         pull = jnp.where(state.candidates & ~chosen, jnp.abs(slope) if free else slope, -jnp.inf)
         entering = jnp.argmax(pull - slack)
         improves = pull[entering] > slack[entering]
@@ -95,20 +111,26 @@ def _active_signs(
         return _State(
             coefficients=jnp.where(agrees, solution, part_way),
             signs=jnp.where(agrees, grown, jnp.where(leaving, 0, state.signs)),
-            accepted=jnp.where(agrees, state.signs, state.accepted),
+            accepted=jnp.where(agrees, solution, state.accepted),
             candidates=state.candidates & (agrees | ~rounding),
             steps=state.steps + 1,
             done=agrees & ~improves,
         )
 
-    # Every step lowers the objective, so sets do not recur, and a few steps an atom are enough in
-    # practice; the limit bounds what rounding could prolong.
-    state = _State(
-        coefficients=start,
-        signs=jnp.sign(start),
-        accepted=jnp.sign(start),
-        candidates=norms > 0,
-        steps=jnp.int32(0),
-        done=jnp.array(False),
-    )
-    return jax.lax.while_loop(lambda s: ~s.done & (s.steps < 6 * num), step, state).accepted
+    def search(start: jax.Array, solve: Callable) -> jax.Array:
+        # Every step lowers the objective, so sets do not recur, and a few steps an atom are enough
+        # in practice; the limit bounds what rounding could prolong.
+        state = _State(
+            coefficients=start,
+            signs=jnp.sign(start),
+            accepted=start,
+            candidates=norms > 0,
+            steps=jnp.int32(0),
+            done=jnp.array(False),
+        )
+        more = partial(step, solve=solve)
+        return jax.lax.while_loop(lambda s: ~s.done & (s.steps < 6 * num), more, state).accepted
+
+    # Where atoms are much alike, the rounding of the Gram matrix makes signs wrong: most of the way
+    # is gone with it alone, which is cheap, and the rest with the residual itself.
+    return search(search(start, roughly), exactly)

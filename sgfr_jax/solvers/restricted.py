@@ -6,6 +6,12 @@ import jax.numpy as jnp
 from sgfr_jax import linalg
 
 
+def penalized_gram(support: jax.Array, penalty: jax.Array | float) -> jax.Array:
+    """`A A^T + penalty I [K, K]` of a support `A [K, D]`."""
+    gram = jnp.matmul(support, support.T, precision=linalg.HIGHEST)
+    return gram + penalty * jnp.eye(support.shape[0], dtype=gram.dtype)
+
+
 def factorize(gram: jax.Array, chosen: jax.Array) -> jax.Array:
     """The Cholesky factor of a Gram matrix on the chosen rows, of the identity elsewhere.
 
@@ -36,6 +42,7 @@ def fit(
     *,
     penalty: jax.Array | float = 0.0,
     shift: jax.Array | float = 0.0,
+    gram: jax.Array | None = None,
 ) -> jax.Array:
     """The coefficients on the chosen atoms where `A (z - A^T c) - penalty c = shift` there.
 
@@ -48,13 +55,13 @@ def fit(
       chosen: `[K]` bool.
       penalty: on half the squared coefficients.
       shift: `[K]` or a number: the gradient of what else is minimised, such as `l1 sign(c)`.
+      gram: `A A^T + penalty I [K, K]`, where it is at hand.
 
     Returns:
       `[K]`; 0 where not chosen.
     """
     support = jnp.where(chosen[:, None], support, 0)
-    gram = jnp.matmul(support, support.T, precision=linalg.HIGHEST)
-    gram = gram + penalty * jnp.eye(chosen.shape[0], dtype=gram.dtype)
+    gram = penalized_gram(support, penalty) if gram is None else gram
     # Once: XLA on a CPU hung where two batches were factorised at the same time.
     factor = factorize(gram, chosen)
 
