@@ -9,6 +9,12 @@ from experiments import cache
 
 # Room for thousands of programs, which take tens of kilobytes each on a CPU.
 LIMIT_BYTES = 1 << 28
+# What `keep_in` sets.
+FLAGS = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
 
 
 def keep_in(directory: Path, limit: int = LIMIT_BYTES) -> None:
@@ -27,7 +33,6 @@ def keep_in(directory: Path, limit: int = LIMIT_BYTES) -> None:
     """
     with contextlib.suppress(OSError):
         cache.keep_within(limit, directory.glob("*-cache"))
-    jax.config.update("jax_compilation_cache_dir", str(directory))
     # A run compiles a few dozen small programs; by default only slow ones would be kept.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    for flag, value in zip(FLAGS, (str(directory), 0.1, 0), strict=True):
+        jax.config.update(flag, value)

@@ -153,7 +153,7 @@ def compare(criteria: np.ndarray, least_gain: float = 0.0) -> Comparison:
 
     Args:
       criteria: `[P, R]` of `P` candidates in `R` repeats, which pose all of them the same problem.
-      least_gain: what it takes to be worth changing to.
+      least_gain: what it takes to be worth changing to, in the unit of the criteria.
 
     Returns:
       The comparison. Its winner is the first candidate that is behind the best by no more than one

@@ -15,11 +15,7 @@ def pytest_configure(config):
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(config, "cache"):
         return
     compilation.keep_in(config.cache.mkdir("compiled"))
-    for flag in (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_persistent_cache_min_entry_size_bytes",
-    ):  # for the processes that this one starts
+    for flag in compilation.FLAGS:  # for the processes that this one starts
         os.environ[flag.upper()] = str(getattr(jax.config, flag))
 
 

@@ -84,8 +84,7 @@ def _search(
         solution = restricted.fit(
             target, support, signs != 0, penalty=penalty, shift=l1 * signs, gram=gram
         )
-        left = target - jnp.matmul(solution, support, precision=linalg.HIGHEST)
-        return solution, jnp.matmul(support, left, precision=linalg.HIGHEST) - penalty * solution
+        return solution, restricted.slopes(target, support, solution, penalty)
 
     def step(state: _State, solve: Callable) -> _State:
         chosen = state.signs != 0

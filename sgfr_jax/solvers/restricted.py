@@ -12,6 +12,14 @@ def penalized_gram(support: jax.Array, penalty: jax.Array | float) -> jax.Array:
     return gram + penalty * jnp.eye(support.shape[0], dtype=gram.dtype)
 
 
+def slopes(
+    target: jax.Array, support: jax.Array, coefficients: jax.Array, penalty: jax.Array | float
+) -> jax.Array:
+    """`A (z - A^T c) - penalty c [K]`: how the objective falls with each coefficient."""
+    left = target - jnp.matmul(coefficients, support, precision=linalg.HIGHEST)
+    return jnp.matmul(support, left, precision=linalg.HIGHEST) - penalty * coefficients
+
+
 def factorize(gram: jax.Array, chosen: jax.Array) -> jax.Array:
     """The Cholesky factor of a Gram matrix on the chosen rows, of the identity elsewhere.
 
@@ -66,8 +74,7 @@ def fit(
     factor = factorize(gram, chosen)
 
     def improve(coefficients: jax.Array) -> jax.Array:
-        left = target - jnp.matmul(coefficients, support, precision=linalg.HIGHEST)
-        error = jnp.matmul(support, left, precision=linalg.HIGHEST) - penalty * coefficients - shift
+        error = slopes(target, support, coefficients, penalty) - shift
         return coefficients + solve(factor, error, chosen)
 
     return improve(improve(jnp.zeros(chosen.shape, gram.dtype)))

@@ -44,19 +44,18 @@ def whole_bank_ridge(targets: jax.Array, bank: types.Bank, *, ridge: float) -> t
     whitened, whitening, cholesky = _factorize(factor, penalty)
     before, after = (whitened, whitening) if over_atoms else (whitening, whitened)
 
-    def solve(right: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = jax.scipy.linalg.cho_solve((cholesky, True), right.T).T
-        return (
-            jnp.matmul(found, after.T, precision=linalg.HIGHEST),
-            jnp.matmul(found, whitening.T, precision=linalg.HIGHEST),
-        )
+    def solve(right: jax.Array) -> jax.Array:
+        return jax.scipy.linalg.cho_solve((cholesky, True), right.T).T
 
-    coefficients, solution = solve(jnp.matmul(targets, before, precision=linalg.HIGHEST))
+    first = solve(jnp.matmul(targets, before, precision=linalg.HIGHEST))
+    coefficients = jnp.matmul(first, after.T, precision=linalg.HIGHEST)
     # Refined once by what is left: atoms that coincide add their roundings up.
     left = targets - jnp.matmul(coefficients, atoms, precision=linalg.HIGHEST)
+    solution = jnp.matmul(first, whitening.T, precision=linalg.HIGHEST)
     right = jnp.matmul(left, before, precision=linalg.HIGHEST)
     right -= penalty * jnp.matmul(solution, whitening, precision=linalg.HIGHEST)
-    return types.Code(None, coefficients + solve(right)[0])
+    more = jnp.matmul(solve(right), after.T, precision=linalg.HIGHEST)
+    return types.Code(None, coefficients + more)
 
 
 def _factorize(factor: jax.Array, penalty: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -37,12 +37,7 @@ def test_categories_of_one_shape_compile_once(small, tmp_path, compiled):
 @pytest.fixture
 def restored():
     """Puts back what `keep_in` sets."""
-    flags = [
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_persistent_cache_min_entry_size_bytes",
-    ]
-    before = {flag: getattr(jax.config, flag) for flag in flags}
+    before = {flag: getattr(jax.config, flag) for flag in compilation.FLAGS}
     jax.clear_caches()
     compilation_cache.reset_cache()
     yield
