@@ -1,6 +1,7 @@
 """Compiled programs on disk, so that a later run starts at once."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import jax
@@ -21,7 +22,8 @@ def keep_in(directory: Path, limit: int = LIMIT_BYTES) -> None:
     """Makes JAX look for compiled programs in a directory, and put there what it compiles.
 
     Must be called before anything is compiled. Trouble with the directory is a warning of JAX's,
-    never an error.
+    never an error. What the environment says (`JAX_COMPILATION_CACHE_DIR` and JAX's other
+    variables of `FLAGS`) goes before: programs are then kept there, and none is removed.
 
     JAX's own limit (`jax_compilation_cache_max_size`) is not used: it needs another package, takes
     a lock for every look-up, and cannot go on from a directory that was filled without it.
@@ -31,8 +33,10 @@ def keep_in(directory: Path, limit: int = LIMIT_BYTES) -> None:
       limit: bytes of programs to begin with; those that have not been used for longest are removed.
         What this run compiles comes on top, until the next one.
     """
-    with contextlib.suppress(OSError):
-        cache.keep_within(limit, directory.glob("*-cache"))
+    if FLAGS[0].upper() not in os.environ:
+        with contextlib.suppress(OSError):
+            cache.keep_within(limit, directory.glob("*-cache"))
     # A run compiles a few dozen small programs; by default only slow ones would be kept.
     for flag, value in zip(FLAGS, (str(directory), 0.1, 0), strict=True):
-        jax.config.update(flag, value)
+        if flag.upper() not in os.environ:
+            jax.config.update(flag, value)

@@ -6,17 +6,36 @@ import pytest
 
 from experiments import compilation
 
+THRESHOLD = "jax_persistent_cache_min_compile_time_secs"
+# Marks of tests that a plain pytest leaves out.
+LONG = ("slow", "promise")
+
 # A shape that broadcasts by accident is a bug; say so here.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
-    """Keeps compiled programs for other tests and the next run: XLA takes most of their time."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(config, "cache"):
-        return
-    compilation.keep_in(config.cache.mkdir("compiled"))
+    """Keeps compiled programs for other tests and the next run: XLA takes most of their time.
+
+    In pytest's cache, or where `JAX_COMPILATION_CACHE_DIR` says.
+    """
+    if hasattr(config, "cache"):
+        compilation.keep_in(config.cache.mkdir("compiled"))
+    if THRESHOLD.upper() not in os.environ:  # thousands of small programs, alike in many tests
+        jax.config.update(THRESHOLD, 0)
     for flag in compilation.FLAGS:  # for the processes that this one starts
-        os.environ[flag.upper()] = str(getattr(jax.config, flag))
+        os.environ.setdefault(flag.upper(), str(getattr(jax.config, flag)))
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the first quick test of every file `main_path`, unless tests of it are marked so."""
+    by_file = {}
+    for item in items:
+        by_file.setdefault(item.path, []).append(item)
+    for of_file in by_file.values():
+        quick = [item for item in of_file if not any(map(item.get_closest_marker, LONG))]
+        if quick and not any(item.get_closest_marker("main_path") for item in of_file):
+            quick[0].add_marker(pytest.mark.main_path)
 
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed

@@ -35,9 +35,11 @@ def test_categories_of_one_shape_compile_once(small, tmp_path, compiled):
 
 
 @pytest.fixture
-def restored():
-    """Puts back what `keep_in` sets."""
+def restored(monkeypatch):
+    """No word of the environment, and puts back what `keep_in` sets."""
     before = {flag: getattr(jax.config, flag) for flag in compilation.FLAGS}
+    for flag in compilation.FLAGS:
+        monkeypatch.delenv(flag.upper(), raising=False)
     jax.clear_caches()
     compilation_cache.reset_cache()
     yield
@@ -82,3 +84,19 @@ def test_a_directory_that_is_none_stops_nothing(tmp_path, restored):
     (tmp_path / "file").write_text("")
     compilation.keep_in(tmp_path / "file", limit=0)
     assert (tmp_path / "file").exists()
+
+
+def test_the_place_that_the_environment_names_is_used_and_not_emptied(
+    tmp_path, restored, monkeypatch
+):
+    theirs, before = tmp_path / "theirs", jax.config.jax_compilation_cache_dir
+    theirs.mkdir()
+    (theirs / "jit_f-0-cache").write_bytes(b"x" * 99)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(theirs))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
+    waiting = jax.config.jax_persistent_cache_min_compile_time_secs
+    compilation.keep_in(theirs, limit=0)
+    assert (theirs / "jit_f-0-cache").exists()
+    assert jax.config.jax_compilation_cache_dir == before  # as JAX has read it at its start
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == waiting
+    assert jax.config.jax_persistent_cache_min_entry_size_bytes == 0

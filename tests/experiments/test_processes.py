@@ -1,6 +1,9 @@
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -68,13 +71,57 @@ def test_every_thing_is_seen_to_once(num, count, monkeypatch):
     assert in_step == list(range(num))
 
 
-def test_a_cluster_of_one_process_ends_as_one_alone():
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    "moment,words",
+    [("die", ""), ("mistake", "error: this image is bad"), ("crash", "something odd")],
+)
+def test_a_process_that_fails_is_named_by_the_other(victim, moment, words):
+    began = time.monotonic()
+    codes, errors = together(*(moment if i == victim else "live" for i in range(2)))
+    assert codes[1 - victim] == 1
+    assert codes[victim] == (-signal.SIGKILL if moment == "die" else 1)
+    assert re.search(rf"^process {victim}: .*{words}", errors[1 - victim], re.MULTILINE), errors
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named_before_native_code_aborts():
+    codes, errors = together("abort", "die")
+    assert codes == [1, -signal.SIGKILL]
+    assert re.search(r"^process 1: has ended$", errors[0], re.MULTILINE), errors[0]
+
+
+def together(*moments):
+    """How processes end, one for each moment, and what they print as errors."""
+    address = f"127.0.0.1:{free_port()}"
+    module = "tests.experiments.failing_together"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, address, str(len(moments)), str(i), moment],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for i, moment in enumerate(moments)
+    ]  # fmt: skip
+    try:
+        errors = [process.communicate(timeout=200)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [process.returncode for process in started], errors
+
+
+def test_a_cluster_of_one_process_ends_as_one_alone():
     code = (
         "import time; from experiments import processes;"
-        f"processes.join(processes.Cluster('127.0.0.1:{port}', 1, 0));"
+        f"processes.join(processes.Cluster('127.0.0.1:{free_port()}', 1, 0));"
         "time.sleep(1.5); assert processes.joined([1]) == [1]; processes.leave()"
     )
     run = [sys.executable, "-c", code]
