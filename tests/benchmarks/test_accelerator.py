@@ -26,6 +26,7 @@ def run(stages, capsys, tmp_path):
     return rows
 
 
+@pytest.mark.slow
 def test_stages_of_patches(capsys, tmp_path):
     rows = run(["coding", "maps", "metrics"], capsys, tmp_path)
     codings = [row for row in rows if row.stage.startswith("coding")]

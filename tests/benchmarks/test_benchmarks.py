@@ -55,7 +55,12 @@ def run(script, capsys, tmp_path, *more):
     return rows, json.loads(path.read_text()), capsys.readouterr().out
 
 
-@pytest.mark.parametrize("script", TINY, ids=lambda script: script.__name__)
+@pytest.mark.parametrize(
+    "script",
+    [script if script is metrics else pytest.param(script, marks=pytest.mark.slow)
+     for script in TINY],
+    ids=lambda script: script.__name__,
+)  # fmt: skip
 def test_script_without_peers(script, capsys, tmp_path):
     rows, record, printed = run(script, capsys, tmp_path)
     ours = [row for row in rows if row.who == report.OURS]

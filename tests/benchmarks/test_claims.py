@@ -39,6 +39,7 @@ def test_small_trial(capsys, tmp_path):
         assert row["criterion"][0] == pytest.approx(np.mean([row[name][0] for name in names]))
 
 
+@pytest.mark.slow
 def test_every_sampler_is_tried_at_every_size(tmp_path):
     argv = ["--small", "--claims=2", "--seeds=1", f"--cache_dir={tmp_path}"]
     full, *rows = claims.main(argv)[2]

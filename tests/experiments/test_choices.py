@@ -69,10 +69,13 @@ def test_support_frequency_counts_in_codes_of_the_solver(solver, counted):
     settings = dataclasses.replace(CONFIG, sampler="support_frequency", solver=solver)
     start = jax.jit(choices.make_sampler(settings).start, static_argnums=3)
     found = start(jax.random.key(1), points, weights, 7)
-    expected = samplers.support_frequency(
-        jax.random.key(1), points, weights, 7, code=counted, num_candidates=70
-    )
+    sample = functools.partial(samplers.support_frequency, code=counted, num_candidates=70)
+    expected = jax.jit(sample, static_argnums=3)(jax.random.key(1), points, weights, 7)
     assert found.indices.tolist() == expected.indices.tolist()
+
+
+def score_by(code):
+    return jax.jit(functools.partial(pipeline.score, code=code))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ def test_every_learner_learns(name, num, affine):
     learned = jax.jit(choices.make_learner(settings))(jax.random.key(0), BANK)
     assert learned.atoms.shape == (num * 3, 4)
     assert jnp.all((learned.weights.reshape(num, 3)[:, 0] > 0) <= affine)
-    scores = pipeline.score(learned, ATOMS, code=choices.make_coder("project", settings))
+    scores = score_by(choices.make_coder("project", settings))(learned, ATOMS)
     spread = jnp.linalg.norm(ATOMS - affine * jnp.mean(ATOMS, axis=0, keepdims=True), axis=1)
     assert jnp.mean(scores) < jnp.mean(spread)
 
@@ -100,7 +103,6 @@ def test_a_dictionary_serves_the_runs_solver_better_than_patches_do():
         jax.random.key(0), points, jnp.ones(200), 8
     )
     assert learned.atoms.shape == (8, 4) and jnp.all(learned.indices == -1)
-    code = choices.make_coder("ridge", settings)
+    score = score_by(choices.make_coder("ridge", settings))
     patches = types.Bank(points[:8], jnp.ones(8), jnp.arange(8))
-    of_learned = jnp.mean(pipeline.score(learned, points, code=code))
-    assert of_learned < 0.95 * jnp.mean(pipeline.score(patches, points, code=code))
+    assert jnp.mean(score(learned, points)) < 0.95 * jnp.mean(score(patches, points))

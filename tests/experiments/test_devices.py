@@ -137,6 +137,7 @@ def test_a_run_gathers_pools_and_never_the_patches(eight):
     assert max(eight.programs["start_over_patches"]["all-gather"]) == 8 * features
 
 
+@pytest.mark.slow
 def test_a_bank_split_over_atoms_scores_the_same(one, places):
     split = alone(places("atoms"), 4, "--layers=fast", "--mesh=data=2,atoms=2", "--batch_size=4")
     assert_same(split, one)

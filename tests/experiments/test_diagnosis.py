@@ -180,7 +180,7 @@ def test_each_solver_and_learner_is_asked_what_makes_sense(rng, solver, subspace
     targets = rng.normal(size=(4, 6)).astype(np.float32)
     found = diagnosis.make_probe(settings)(bank, targets, np.ones(4, np.float32))
     assert set(found) == expected
-    code = choices.make_coder(solver, settings)(targets, bank)
+    code = jax.jit(choices.make_coder(solver, settings))(targets, bank)
     left = targets - (code.coefficients[:, None] @ (
         bank.atoms[None] if code.indices is None else bank.atoms[code.indices]
     ))[:, 0]  # fmt: skip

@@ -65,7 +65,8 @@ def test_a_run_finds_defects_and_says_how_it_weighed(settings, detector, data, t
 
 
 def test_squares_that_are_no_whole_number_of_cells(settings, data, tmp_path):
-    odd = config.resolve(dataclasses.replace(settings, image_size=67, grid=None))
+    shallow = {"layers": ("block2@1", "block4@1.5"), "image_size": 67, "grid": None}
+    odd = config.resolve(dataclasses.replace(settings, **shallow))
     detector, _ = run.make_detector(odd, run.Resources(tmp_path, batch_size=4))
     outcome = category.run(data, detector, odd, category.Output(tmp_path, 0, False))
     assert outcome["results"]["pixel_ap"] is not None

@@ -33,7 +33,7 @@ def made(**fields):
     [
         ({}, False),
         ({"solver": "ridge", "ridge": 0.1, "search": "reduced", "unit_norm": False}, True),
-        ({"solver": "nearest", "layers": ("auto",)}, True),
+        ({"solver": "nearest", "layers": ("block2@1", "block4@1.5")}, True),
         pytest.param({"layers": ("auto",), "sigma": 0.0}, False, marks=pytest.mark.slow),
     ],
     ids=str,

@@ -14,11 +14,12 @@ MTD = ROOT.parent / "shared" / "data" / "mtd"
 # What the README allows a run of, on two cores; and of what is looked at whole and in tiles.
 SECONDS, GIGABYTES = 360, 2.5
 OF_TILES = {"seconds": 1200, "gigabytes": 3.0}
+PLAINEST = ("--layers=fast", "--sampler=random", "--solver=nearest")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells memory"),
-]
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="no /proc tells memory"
+)
+tiles = pytest.mark.skipif(not MTD.exists(), reason=f"the magnetic tile data set is not at {MTD}")
 
 
 def results(workdir, *arguments, seconds=SECONDS, gigabytes=GIGABYTES):
@@ -50,7 +51,38 @@ def peak(pid):
     return next((int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line), 0)
 
 
-@pytest.mark.skipif(not MTD.exists(), reason=f"the magnetic tile data set is not at {MTD}")
+@pytest.mark.slow
+@tiles
+def test_few_magnetic_tiles(tmp_path):
+    """What `test_magnetic_tiles` holds, of a sixteenth of the tiles; image scores are too few."""
+    root = tmp_path / "tiles"
+
+    def put(place, paths):
+        (root / place).mkdir(parents=True)
+        for path in paths:
+            (root / place / path.name).write_bytes(path.read_bytes())
+
+    nominal = sorted((MTD / "MT_Free" / "Imgs").glob("*.jpg"))
+    put("train/good", nominal[::24])
+    put("test/good", nominal[12::48])
+    for kind in ("Blowhole", "Break", "Crack", "Fray", "Uneven"):
+        paths = sorted((MTD / f"MT_{kind}" / "Imgs").glob("*.jpg"))
+        paths = paths[:: len(paths) // 4][:4]
+        put(f"test/{kind}", paths)
+        put(f"ground_truth/{kind}", [path.with_suffix(".png") for path in paths])
+        for path in (root / "ground_truth" / kind).iterdir():
+            path.rename(path.with_stem(f"{path.stem}_mask"))
+    data = ("--dataset=folder", f"--data_dir={root}", "--num_figures=0", "--num_review=0")
+    plain = results(tmp_path / "fast", *data, "--layers=fast", "--baseline=nearest")
+    fast = plain["categories"]["tiles"]
+    nearest = plain["baselines"]["nearest"]["categories"]["tiles"]
+    own = results(tmp_path / "auto", *data)["categories"]["tiles"]
+    for name in ("pixel_ap", "pixel_auroc", "aupro"):
+        assert own[name] > fast[name] > nearest[name], name
+
+
+@pytest.mark.promise
+@tiles
 def test_magnetic_tiles(tmp_path):
     data = ("--dataset=mtd", f"--data_dir={MTD}")
     plain = results(tmp_path / "fast", *data, "--layers=fast", "--baseline=nearest")
@@ -72,12 +104,24 @@ def test_magnetic_tiles(tmp_path):
         assert own[name] > fast[name], name
 
 
+@pytest.mark.slow
+def test_one_texture_of_the_demo(tmp_path):
+    """What `test_demo` holds, of a third of it."""
+    brick = ("--category=brick", "--num_figures=0", "--num_review=0")
+    own = results(tmp_path / "default", *brick)["mean"]
+    assert own["image_auroc"] >= 0.95 and own["pixel_auroc"] >= 0.95
+    fast = results(tmp_path / "fast", *brick, "--layers=fast")["mean"]
+    assert own["pixel_ap"] >= fast["pixel_ap"] + 0.05
+    plain = results(tmp_path / "plain", *brick, *PLAINEST)["mean"]
+    assert plain["pixel_ap"] <= fast["pixel_ap"] - 0.02
+
+
+@pytest.mark.promise
 def test_demo(tmp_path):
     own = results(tmp_path / "default")["mean"]
     assert own["image_auroc"] >= 0.95 and own["pixel_auroc"] >= 0.95
     fast = results(tmp_path / "fast", "--layers=fast")["mean"]
     assert own["pixel_ap"] >= fast["pixel_ap"] + 0.05
     # Not trivial: the plainest bank and code fall behind.
-    arguments = ("--layers=fast", "--sampler=random", "--solver=nearest")
-    plain = results(tmp_path / "plain", *arguments)["mean"]
+    plain = results(tmp_path / "plain", *PLAINEST)["mean"]
     assert plain["pixel_ap"] <= fast["pixel_ap"] - 0.02
