@@ -54,7 +54,10 @@ def peak(pid):
 @pytest.mark.slow
 @tiles
 def test_few_magnetic_tiles(tmp_path):
-    """What `test_magnetic_tiles` holds, of a sixteenth of the tiles; image scores are too few."""
+    """The order that `test_magnetic_tiles` holds, on a twentieth of the tiles.
+
+    Images and regions are too few for image AUROC, and for AUPRO of the default, to be ordered.
+    """
     root = tmp_path / "tiles"
 
     def put(place, paths):
@@ -77,8 +80,10 @@ def test_few_magnetic_tiles(tmp_path):
     fast = plain["categories"]["tiles"]
     nearest = plain["baselines"]["nearest"]["categories"]["tiles"]
     own = results(tmp_path / "auto", *data)["categories"]["tiles"]
-    for name in ("pixel_ap", "pixel_auroc", "aupro"):
-        assert own[name] > fast[name] > nearest[name], name
+    for name in ("pixel_ap", "pixel_auroc"):
+        assert own[name] > fast[name] + 0.03, name
+        assert fast[name] > nearest[name] + 0.02, name
+    assert fast["aupro"] > nearest["aupro"] + 0.02
 
 
 @pytest.mark.promise
