@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from experiments import written
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
 from sgfr_jax.datasets import DatasetError, Example, images, listing
@@ -74,18 +75,18 @@ def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
             " pattern in quotes, or a text file with a path in each line"
         )
     paths = found if found == [path] else photographs(found)
-    written = len(found) - len(paths)
+    passed = len(found) - len(paths)
     if not paths:
-        but = f" but {written} that an earlier call wrote" if written else ""
+        but = f" but {passed} that an earlier call wrote" if passed else ""
         raise ConfigError(
             f"--images={text} names no image{but}; the suffixes {', '.join(listing.SUFFIXES)} count"
         )
-    if written:
+    if passed:
         print(
-            f"note: --images={text}: passed over, as an earlier call wrote them: {written}",
+            f"note: --images={text}: passed over, as an earlier call wrote them: {passed}",
             file=sys.stderr,
         )
-    _refuse_inside(outputs, paths, text)
+    written.refuse_inside(outputs, paths, f"--images={text}", "--output_dir")
     plain = [_plain(p) for p in paths]
     root = _plain(path) if path.is_dir() else os.path.commonpath([p.parent for p in plain])
     return [
@@ -159,19 +160,6 @@ def _num_pixels(source: Source) -> int:
             return image.width * image.height
     except Exception:  # Pillow raises all kinds on damaged files
         return 0
-
-
-def _refuse_inside(outputs: Sequence[Path], paths: Sequence[Path], text: str) -> None:
-    """Raises ConfigError if an image lies where results go, or where a link there leads."""
-    real = {Path(os.path.realpath(output)): output for output in outputs}
-    parents = {parent: Path(os.path.realpath(parent)) for parent in {p.parent for p in paths}}
-    for path in paths:
-        for inside, output in real.items():
-            if parents[path.parent].is_relative_to(inside):
-                raise ConfigError(
-                    f"--images={text}: '{path}' lies in '{output}', where results go: name another"
-                    " --output_dir"
-                )
 
 
 def _plain(path: Path) -> Path:

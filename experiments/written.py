@@ -98,6 +98,31 @@ def opened(directory: Path, flag: str, by: str) -> Iterator["Output"]:
         yield output
 
 
+def refuse_inside(places: Iterable[Path], paths: Iterable[Path], described: str, flag: str) -> None:
+    """Checks that no input lies where output goes, be it by a link.
+
+    Args:
+      places: directories that results go to.
+      paths: of the input.
+      described: what named the input, for the message.
+      flag: names the output directory.
+
+    Raises:
+      ConfigError: names the first that does.
+    """
+    real = {Path(os.path.realpath(place)): place for place in places}
+    parents: dict[Path, Path] = {}
+    for path in paths:
+        if path.parent not in parents:
+            parents[path.parent] = Path(os.path.realpath(path.parent))
+        for inside, place in real.items():
+            if parents[path.parent].is_relative_to(inside):
+                raise ConfigError(
+                    f"{described}: '{path}' lies in '{place}', where results go: name another"
+                    f" {flag}"
+                )
+
+
 class Output:
     """The files of an open output directory; see `opened`."""
 
