@@ -6,24 +6,24 @@ to be ours.
 """
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from experiments.choices import ConfigError
-from experiments.filenames import Names
+from experiments.filenames import Names, shortened
+from sgfr_jax import locks
 from sgfr_jax.datasets import outputs
 from sgfr_jax.datasets.outputs import Entry
 
 LOCK = ".sgfr_jax.lock"
-_BUSY = (errno.EAGAIN, errno.EACCES)
 _PIECE_BYTES = 1 << 20
+# A link in the place of a lock file would lead to a file of someone else's.
+_LOCKING = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextlib.contextmanager
@@ -41,17 +41,13 @@ def locked(path: Path, described: str) -> Iterator[None]:
       OSError: if the file cannot be made.
     """
     while True:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _BUSY:
-                break
+        file = os.fdopen(os.open(path, _LOCKING, 0o666), "r+")
+        if not locks.take(file):
             with file:
                 holder = file.read().strip() or "another process"
             raise ConfigError(
                 f"{described} is in use by {holder}: wait for its end, or name another"
-            ) from error
+            )
         if _is_at(file.fileno(), path):
             break
         file.close()  # its holder has just removed it: what was locked is not what lies there
@@ -96,6 +92,26 @@ def opened(directory: Path, flag: str, by: str) -> Iterator["Output"]:
             ) from error
         stack.callback(output.close)
         yield output
+
+
+def check_file(path: Path, described: str, is_own: Callable[[Path], bool]) -> None:
+    """Checks that a file that the user names is not there, or was written by the same command.
+
+    Raises:
+      ConfigError: if it is someone else's.
+    """
+    if os.path.lexists(path) and not is_own(path):
+        raise ConfigError(
+            f"{described} is there, and this command did not write it, or it was changed since:"
+            " move it, or name another file"
+        )
+
+
+def lock_beside(path: Path) -> Path:
+    """The lock file for a file or directory that is replaced as a whole; its parent is made."""
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{shortened(path.name)}.lock")
 
 
 def refuse_inside(places: Iterable[Path], paths: Iterable[Path], described: str, flag: str) -> None:
