@@ -461,9 +461,7 @@ def console() -> None:
 
 def _clean_up() -> None:
     batches.end_workers()
-    cache_dir = _cache_dir()
-    if cache_dir is not None:
-        cache.remove_unfinished(cache_dir)
+    cache.remove_unfinished()
 
 
 def _cache_dir() -> Path | None:

@@ -73,7 +73,12 @@ def test_the_longest_unused_programs_go(tmp_path, restored):
     for i, name in enumerate(("first", "second", "third")):
         path = compiled_now(name)[f"jit_{name}"]
         os.utime(path, (1000 + i, 1000 + i))
+    mine = directory / "my-cache"
+    mine.write_text("no program")
+    os.utime(mine, (1, 1))
     compilation.keep_in(directory, limit=int(2.5 * path.stat().st_size))
+    assert mine.exists()
+    mine.unlink()
     assert {path.name.split("-")[0] for path in directory.iterdir()} == {"jit_second", "jit_third"}
     assert "jit_first" in compiled_now("first")
 
