@@ -152,7 +152,7 @@ class Output:
         self._entries = entries or {}
         self._names: dict[str, Names] = {}
         self._verified: set[str] = set()
-        self._open: set[str] = set()
+        self._open: dict[str, Entry | None] = {}  # and what they were before
         self._file = None
         self._mutex = threading.RLock()  # an interrupt may come while this thread holds it
 
@@ -202,21 +202,22 @@ class Output:
             if name not in self._open:
                 self.check([name])
                 path.parent.mkdir(parents=True, exist_ok=True)
+                before = self._entries.get(name)
                 self._note(name, Entry(self._by))
-                self._open.add(name)
+                self._open[name] = before
         return path
 
     def seal(self, *names: str) -> None:
-        """Records what was written of claimed files; one that was not written is forgotten."""
+        """Records what was written of claimed files; of one that was not, what was there before."""
         with self._mutex:
             for name in names:
+                before = self._open.pop(name)
                 try:
                     size, sha256 = _digest(self.directory / name)
                 except FileNotFoundError:
-                    self._note(name, None)
+                    self._note(name, before)
                 else:
                     self._note(name, Entry(self._by, size, sha256))
-                self._open.discard(name)
 
     def earlier(self, *places: str) -> list[str]:
         """The files of this command that an earlier call of it has left.

@@ -111,6 +111,18 @@ def test_what_was_cut_off_is_ours(tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
+def test_what_was_claimed_in_vain_stays_what_it_was(tmp_path):
+    put(tmp_path, "a.txt")
+    kept = (tmp_path / "a.txt").read_bytes()
+    (tmp_path / "a.txt").unlink()
+    with opened(tmp_path) as output:
+        output.claim("a.txt")
+        output.claim("b.txt")
+    (tmp_path / "a.txt").write_bytes(kept)  # put back
+    assert set(outputs.read(tmp_path)) == {"a.txt"}
+    put(tmp_path, "a.txt")
+
+
 def test_a_lock_is_let_go_whatever_happens(tmp_path):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt), opened(tmp_path):
