@@ -102,8 +102,8 @@ def check_file(path: Path, described: str, is_own: Callable[[Path], bool]) -> No
     """
     if os.path.lexists(path) and not is_own(path):
         raise ConfigError(
-            f"{described} is there, and this command did not write it, or it was changed since:"
-            " move it, or name another file"
+            f"{described} is in the way, for nothing says that this command wrote it as it is: move"
+            " it, or name another file"
         )
 
 
@@ -131,8 +131,9 @@ def refuse_inside(places: Iterable[Path], paths: Iterable[Path], described: str,
     for path in paths:
         if path.parent not in parents:
             parents[path.parent] = Path(os.path.realpath(path.parent))
+        lies = Path(os.path.realpath(path)) if path.is_symlink() else parents[path.parent]
         for inside, place in real.items():
-            if parents[path.parent].is_relative_to(inside):
+            if lies.is_relative_to(inside):
                 raise ConfigError(
                     f"{described}: '{path}' lies in '{place}', where results go: name another"
                     f" {flag}"
@@ -177,18 +178,13 @@ class Output:
         Raises:
           ConfigError: if something is in the way that this command did not write.
         """
+        checked = set()
         for name in names:
-            path = self.directory / name
-            for parent in reversed(PurePosixPath(name).parents):
-                above = self.directory / parent
-                if os.path.lexists(above) and not above.is_dir():
-                    raise self._in_the_way(parent.as_posix())
-            if not self._is_below(path.parent):
-                raise ConfigError(
-                    f"{self._described}: a link in '{path.parent}' leads out of it; name another"
-                    " directory"
-                )
-            if os.path.lexists(path) and not self._is_own(name):
+            parent = PurePosixPath(name).parent
+            if parent not in checked:
+                self._check_directory(parent)
+                checked.add(parent)
+            if os.path.lexists(self.directory / name) and not self._is_own(name):
                 raise self._in_the_way(name)
 
     def claim(self, name: str) -> Path:
@@ -254,6 +250,17 @@ class Output:
                 self._file.close()
                 self._file = None
 
+    def _check_directory(self, below: PurePosixPath) -> None:
+        for part in (*reversed(below.parents), below):
+            place = self.directory / part
+            if os.path.lexists(place) and not place.is_dir():
+                raise self._in_the_way(part.as_posix())
+        if not self._is_below(self.directory / below):
+            raise ConfigError(
+                f"{self._described}: a link in '{self.directory / below}' leads out of it; name"
+                " another directory"
+            )
+
     def _is_own(self, name: str) -> bool:
         """Whether what lies there is what the record says that this command wrote."""
         entry, path = self._entries.get(name), self.directory / name
@@ -300,8 +307,8 @@ class Output:
 
     def _in_the_way(self, name: str) -> ConfigError:
         return ConfigError(
-            f"{self._described}: '{name}' is in the way, which this command did not write, or which"
-            " was changed since: move it, or name another directory"
+            f"{self._described}: '{name}' is in the way, for no record there says that this command"
+            " wrote it as it is: move it, or name another directory"
         )
 
 

@@ -125,7 +125,7 @@ def test_the_description_says_what_the_file_takes(place, tmp_path):
     output = tmp_path / "cap.stablehlo"
     asked = ("--model", place / "automatic", "--output", output, "--platforms=cpu", "--no_check")
     output.write_text("mine")
-    assert "cap.stablehlo is there, and this command did not write it" in go(*asked)
+    assert "cap.stablehlo is in the way, for nothing says that this" in go(*asked)
     assert output.read_text() == "mine"
     # Of its own it is known what they were.
     mine = {"file": output.name, "sha256": hashlib.sha256(b"mine").hexdigest()}

@@ -389,6 +389,10 @@ class TestFind:
         for text in (".", "maps/below/a.png", "**/*.png", "link"):
             with pytest.raises(config.ConfigError, match=r"a\.png' lies in .*maps', where results"):
                 prediction.find(str(tmp_path / text), goes)
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "b.png").symlink_to(tmp_path / "maps" / "below" / "a.png")
+        with pytest.raises(config.ConfigError, match=r"b\.png' lies in .*maps', where results"):
+            prediction.find(str(tmp_path / "photos"), goes)
         assert prediction.find(str(tmp_path), predictions.drawn(tmp_path / "other"))
 
     def test_a_list_that_leaves_its_directory(self, tmp_path, monkeypatch):
@@ -509,7 +513,7 @@ class TestWriter:
         with (tmp_path / "scores.csv").open("a") as file:
             file.write("my remarks\n")
         before = files(tmp_path)
-        with pytest.raises(config.ConfigError, match="was changed since"):
+        with pytest.raises(config.ConfigError, match="in the way, for no record there says"):
             write(tmp_path, "b.png")
         assert files(tmp_path) == before
 

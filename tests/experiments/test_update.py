@@ -439,7 +439,7 @@ class TestMistakes:
             ({"model": "/no/such"}, ["/no/such", "does not exist"]),
             ({"images": "/no/such"}, ["--images=/no/such"]),
             ({"report": "/tmp"}, ["--report=/tmp is a directory"]),
-            ({"report": __file__}, [f"--report={__file__} is there, and this command did not"]),
+            ({"report": __file__}, [f"--report={__file__} is in the way, for nothing says"]),
             ({"bank_size": 30}, ["--bank_size belongs to the model"]),
         ],
     )
