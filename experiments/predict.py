@@ -14,6 +14,9 @@ image and place, and which levels of the network carry what they could not. Mode
 are explained: each way of looking at images by patches of its own, and those of tiles by the tile
 in which the place lies deepest.
 
+written.jsonl names every file that was written. A later call with the same directory replaces these
+and says so; what it does not name is left alone, and in the way if it has a name of ours.
+
 Thresholds come from nominal images alone: by default 1% of nominal images may be called anomalous,
 and 0.1% of their pixels outlined. Files that cannot be read are named and skipped.
 

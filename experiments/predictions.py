@@ -46,7 +46,7 @@ class Writer:
         maps: str, overlays: bool, outlines: bool, explained: bool = False,
         sources: Sequence[Source] = (),
     ):  # fmt: skip
-        """Removes what an earlier prediction has left, and opens `scores.csv`.
+        """Checks that all can be written; an earlier prediction stays until an image is scored.
 
         Args:
           output: where to write.
@@ -79,10 +79,13 @@ class Writer:
             output.name(kind, source.name, self._suffix(kind))
             for kind, wanted in kinds.items() if wanted for source in sources
         )  # fmt: skip
-        _remove_earlier(output)
-        self.file = open(output.claim(outputs.SCORES), "w", newline="", encoding="utf-8")  # noqa: SIM115
-        self.rows = csv.writer(self.file, lineterminator="\n")
-        self.rows.writerow(COLUMNS)
+        self.file = None  # of `scores.csv`
+        if earlier := output.earlier():
+            print(
+                f"note: {output.directory} has {len(earlier)} files of an earlier prediction, which"
+                " this one replaces: another --output_dir would keep them",
+                file=sys.stderr,
+            )
 
     @property
     def directory(self) -> Path:
@@ -99,6 +102,8 @@ class Writer:
         if isinstance(found, Unread):
             self.unread.append(found)
             return
+        if self.file is None:
+            self._begin()
         self.drawn = []
         p_value = float(thresholds.p_values(self.nulls.images, np.float32(found.score)))
         anomalous = found.score > self.decisions.image
@@ -112,7 +117,7 @@ class Writer:
         decision = ANOMALOUS if anomalous else NOMINAL
         name = found.source.name
         shown = (f"{found.score:.9g}", f"{p_value:.6g}", f"{1 - p_value:.6g}")
-        self.rows.writerow([name, *shown, decision])
+        csv.writer(self.file, lineterminator="\n").writerow([name, *shown, decision])
         self.file.flush()
         self.num_scored += 1
         self.num_anomalous += anomalous
@@ -120,9 +125,15 @@ class Writer:
     def finish(self, about: dict[str, Any]) -> None:
         """Writes the files that cover all images.
 
+        Where none was scored an earlier prediction stays as it was.
+
         Args:
           about: what else to say of these predictions.
         """
+        if self.file is None:
+            if self.output.earlier():
+                return
+            self._begin()
         self.file.close()
         if self.outlines:
             records.write_json(
@@ -141,6 +152,13 @@ class Writer:
         if self.renamed:  # names too long, or alike on some file systems
             summary["renamed"] = self.renamed
         records.write_json(self.output.claim("predictions.json"), summary)
+
+    def _begin(self) -> None:
+        # What an earlier prediction has written would be taken for part of this one.
+        self.output.remove(self.output.earlier())
+        self.file = open(self.output.claim(outputs.SCORES), "w", newline="", encoding="utf-8")  # noqa: SIM115
+        csv.writer(self.file, lineterminator="\n").writerow(COLUMNS)
+        self.file.flush()
 
     def _write_map(self, found: Predicted) -> None:
         if self.maps == "tiff":
@@ -175,18 +193,6 @@ class Writer:
 
     def _suffix(self, kind: str) -> str:
         return ".tiff" if kind == "maps" and self.maps == "tiff" else ".png"
-
-
-def _remove_earlier(output: written.Output) -> None:
-    """Removes what an earlier prediction has written, which would be taken for part of this one."""
-    earlier = output.earlier()
-    if earlier:
-        print(
-            f"note: {output.directory} has {len(earlier)} files of an earlier prediction, which"
-            " this one replaces: another --output_dir would have kept them",
-            file=sys.stderr,
-        )
-        output.remove(earlier)
 
 
 def write_png(path: Path, anomaly_map: np.ndarray) -> None:

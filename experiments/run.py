@@ -5,7 +5,8 @@ r"""Fits on nominal images, finds the defects in the test images, and measures h
     python -m experiments.run --dataset=folder --data_dir=my_photographs --save_maps
 
 Each category is fitted alone. The work directory receives results.json, results.csv, scores.csv,
-config.json, figures, and what `experiments.report --html` makes a page of.
+config.json, figures, what `experiments.report --html` makes a page of, and written.jsonl, which
+names all of these: nothing else there is overwritten or removed.
 """
 
 import contextlib

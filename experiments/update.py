@@ -28,7 +28,10 @@ OUTPUT = flags.DEFINE_string(
     "output", None, "The directory of the new model; that of --model replaces it."
 )
 REPORT = flags.DEFINE_string(
-    "report", None, "A CSV file for what was known of each image: path, score, p_value, known."
+    "report",
+    None,
+    "A CSV file for what was known of each image: path, score, p_value, known. An earlier report is"
+    " replaced.",
 )
 # Of experiments.run: what does not change what a model is.
 _SHARED = (

@@ -135,7 +135,7 @@ def test_what_is_said_of_too_few_images(model, test_images, tmp_path, capsys):
     )
     assert "16.67% of nominal images are expected above it" in said.err
     assert "3 of 6 images are anomalous; written to" in said.out
-    go(tmp_path, model=str(model), images=str(test_images), false_alarm_rate=0.5)
+    go(tmp_path / "other", model=str(model), images=str(test_images), false_alarm_rate=0.5)
     assert "note:" not in capsys.readouterr().err
 
 
@@ -158,7 +158,7 @@ def test_images_of_any_size_and_kind(model, test_images, tmp_path):
 def test_only_what_is_asked_for(model, test_images, tmp_path):
     values = {"maps": "none", "overlays": False, "contours": False}
     assert go(tmp_path, model=str(model), images=str(test_images / "dent" / "*.png"), **values) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.json", "scores.csv"]
+    assert files(tmp_path) == ["predictions.json", "scores.csv", "written.jsonl"]
     assert list(rows(tmp_path)) == ["0.png", "1.png", "2.png"]
     assert json.loads((tmp_path / "predictions.json").read_text())["images"] == 3
 
@@ -490,6 +490,19 @@ class TestWriter:
         assert files(tmp_path) == sorted([*WHOLE, *mine, *pictures("c.png")])
         assert "7 files of an earlier prediction, which this one" in capsys.readouterr().err
         assert list(rows(tmp_path)) == ["c.png"]
+
+    def test_an_earlier_prediction_stays_where_nothing_can_be_scored(self, tmp_path):
+        write(tmp_path / "out", "a.png")
+        before = {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")}
+        with open_writer(tmp_path / "out", ["bad.png"]) as writer:
+            bad = prediction.Source(tmp_path / "bad.png", "bad.png")
+            writer.add(prediction.Unread(bad, "it is no image"))
+            writer.finish({})
+        assert {n: (tmp_path / "out" / n).read_bytes() for n in files(tmp_path / "out")} == before
+        with open_writer(tmp_path / "new", ["bad.png"]) as writer:
+            writer.add(prediction.Unread(bad, "it is no image"))
+            writer.finish({})
+        assert files(tmp_path / "new") == WHOLE and not rows(tmp_path / "new")
 
     @pytest.mark.parametrize(
         "name", ["scores.csv", "predictions.json", "contours.json", "maps/a.png.png", "maps"]
