@@ -19,6 +19,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,8 @@ def _export(
         "agreement": agreement,
         "made_with": environment.describe(),
     }
+    if output.exists():
+        print(f"note: {output} is replaced", file=sys.stderr)
     records.write_bytes(output, content)
     records.write_json(description_path, description)
     return description

@@ -5,7 +5,6 @@ file: `finish` writes it, however far the work has come.
 """
 
 import csv
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,12 +79,7 @@ class Writer:
             for kind, wanted in kinds.items() if wanted for source in sources
         )  # fmt: skip
         self.file = None  # of `scores.csv`
-        if earlier := output.earlier():
-            print(
-                f"note: {output.directory} has {len(earlier)} files of an earlier prediction, which"
-                " this one replaces: another --output_dir would keep them",
-                file=sys.stderr,
-            )
+        output.announce()
 
     @property
     def directory(self) -> Path:

@@ -107,6 +107,7 @@ def _write(out: epath.Path, files: Mapping[str, bytes]) -> None:
         return
     with written.opened(Path(out), "--out", "report") as output:
         output.check(files)
+        output.announce(*files)
         for name, content in files.items():
             output.claim(name).write_bytes(content)
 

@@ -310,6 +310,9 @@ def choose(
     if choice is not None:
         print("chosen before; not chosen anew", file=sys.stderr)
         return choice
+    path = resources.workdir / frozen.FILE
+    if path.exists():
+        print(f"note: {path} answers another question: it is replaced", file=sys.stderr)
     winner, rows = select(
         points, categories, resources, share=SHARE.value, repeats=repeats, least_gain=least_gain
     )

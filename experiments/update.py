@@ -95,6 +95,8 @@ def _update(output: Path) -> None:
     if not split.examples:
         raise ConfigError(f"{images}: the model has learned from all of these already")
     grown, seen = growth.grow(model, detector, split)
+    if output.is_dir() and any(output.iterdir()):
+        print(f"note: the model in {output} is replaced", file=sys.stderr)
     models.save(output, grown)
     names = [example.name for example in split.examples]
     p_values = thresholds.p_values(model.nulls.images, np.float32(seen.scores))

@@ -1,7 +1,6 @@
 """What a run writes into its work directory, known before any work is done."""
 
 import itertools
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -42,12 +41,7 @@ def check(
             output.check([review_name(c.name)])
         if save_maps:
             output.check(one_category.map_name(output, c.name, example) for example in c.test)
-    if output.earlier(*records.FILES):
-        print(
-            f"note: --workdir={output.directory} has the results of an earlier run, which this one"
-            " replaces",
-            file=sys.stderr,
-        )
+    output.announce(*records.FILES)
 
 
 def check_inputs(found: Sequence[Category], workdir: Path, places: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -228,6 +229,15 @@ class Output:
             and (not places or any(PurePosixPath(name).is_relative_to(p) for p in places))
             and os.path.lexists(self.directory / name)
         ]  # fmt: skip
+
+    def announce(self, *places: str) -> None:
+        """Says how many files there are of an earlier call, in those places as of `earlier`."""
+        if earlier := self.earlier(*places):
+            print(
+                f"note: {self._described} has {len(earlier)} files of an earlier call, which this"
+                " one replaces: another directory would keep them",
+                file=sys.stderr,
+            )
 
     def remove(self, names: Iterable[str]) -> None:
         """Removes files that an earlier call has left, and directories that then are empty.

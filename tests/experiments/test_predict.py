@@ -488,7 +488,7 @@ class TestWriter:
         write(tmp_path, "c.png")
         mine.append("overlays/below/b.png.png")
         assert files(tmp_path) == sorted([*WHOLE, *mine, *pictures("c.png")])
-        assert "7 files of an earlier prediction, which this one" in capsys.readouterr().err
+        assert "7 files of an earlier call, which this one" in capsys.readouterr().err
         assert list(rows(tmp_path)) == ["c.png"]
 
     def test_an_earlier_prediction_stays_where_nothing_can_be_scored(self, tmp_path):
@@ -569,7 +569,7 @@ def test_one_more_image_and_two_commands(model, test_images, tmp_path, capsys):
         assert list(rows(images / "predictions")) == ["0.png", "1.png", "2.png"]
     said = capsys.readouterr().err
     assert "passed over, as an earlier call wrote them: 6\n" in said
-    assert "9 files of an earlier prediction, which this one replaces" in said
+    assert "9 files of an earlier call, which this one replaces" in said
     (images / "maps").mkdir()
     (images / "0.png").rename(images / "maps" / "0.png")
     message = go(images, **asked)

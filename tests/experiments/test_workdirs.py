@@ -69,7 +69,7 @@ def test_nothing_is_removed_that_the_run_did_not_write(cap, tmp_path, pretended,
     assert "replaces" not in capsys.readouterr().err
     go(cap, work)  # its own map is of an earlier run now
     assert files(work) == sorted([*WHOLE, *mine, FIGURE])
-    assert "has the results of an earlier run, which this one replaces" in capsys.readouterr().err
+    assert "has 4 files of an earlier call, which this one" in capsys.readouterr().err
     assert all((work / name).read_text() == "weeks of work" for name in mine)
 
 
