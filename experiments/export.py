@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import choices, environment, interruption, records, run, written
+from experiments import choices, environment, interruption, locking, records, run, written
 from experiments.choices import ConfigError
 
 FORMATS = ("stablehlo", "onnx")
@@ -69,7 +69,7 @@ def export(
     for path in (output, description_path):
         _check_place(path)
         written.check_file(path, f"--output: {path}", lambda _: _is_exported(output))
-    with written.locked(written.lock_beside(output), f"--output={output}"):
+    with locking.locked(locking.beside(output), f"--output={output}"):
         return _export(model_dir, output, description_path, form, platforms, weights, check)
 
 

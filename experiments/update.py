@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from experiments import model_flags, options, run, written
+from experiments import locking, model_flags, options, run, written
 from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
@@ -62,7 +62,7 @@ def update() -> None:
     output = Path(OUTPUT.value).expanduser()
     saving.check_place(output)
     # Of two at once into one model, what the one learned would be lost.
-    with written.locked(written.lock_beside(output), f"--output={output}"):
+    with locking.locked(locking.beside(output), f"--output={output}"):
         _update(output)
 
 

@@ -25,6 +25,7 @@ from experiments import (
     growth,
     interruption,
     loading,
+    locking,
     models,
     nulls,
     places,
@@ -32,7 +33,6 @@ from experiments import (
     synthetic,
     training_images,
     update,
-    written,
 )
 from sgfr_jax import growing, pipeline, thresholds
 from sgfr_jax.datasets import Example, geometry
@@ -458,7 +458,7 @@ class TestMistakes:
 
     def test_two_at_once(self, one_bank, novel, tmp_path):
         new = tmp_path / "new"
-        with written.locked(written.lock_beside(new), "it"):
+        with locking.locked(locking.beside(new), "it"):
             message = go(model=str(one_bank), images=str(novel), output=str(new))
         assert f"--output={new} is in use by process {os.getpid()}" in message
         assert list(tmp_path.iterdir()) == []

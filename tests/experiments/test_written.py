@@ -130,23 +130,6 @@ def test_a_lock_is_let_go_whatever_happens(tmp_path):
     assert files(tmp_path) == []
 
 
-def test_one_of_many_holds_the_lock(tmp_path):
-    """A lock file that its holder has just removed is no lock."""
-    code = (
-        "import sys, time; from pathlib import Path; from experiments import written\n"
-        "from experiments.choices import ConfigError\n"
-        "place, end = Path(sys.argv[1]), time.time() + 1.5\n"
-        "while time.time() < end:\n"
-        "    try:\n"
-        "        with written.locked(place / 'lock', 'it'):\n"
-        "            (place / 'inside').mkdir(); (place / 'inside').rmdir()\n"
-        "    except ConfigError: pass\n"
-    )
-    command = [sys.executable, "-c", code, tmp_path]
-    started = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
-    assert [process.wait() for process in started] == [0, 0, 0]
-
-
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("file", "file/below"):
