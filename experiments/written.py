@@ -235,9 +235,10 @@ class Output:
         return Path(os.path.realpath(directory)).is_relative_to(root)
 
     def _remove_empty(self, directory: Path) -> None:
-        while directory != self.directory and not any(directory.iterdir()):
-            directory.rmdir()
-            directory = directory.parent
+        with contextlib.suppress(OSError):  # not empty
+            while directory != self.directory:
+                directory.rmdir()
+                directory = directory.parent
 
     def _note(self, name: str, entry: Entry | None) -> None:
         """Adds a line to the record, which is on disk when this returns."""

@@ -135,9 +135,7 @@ def check_place(path: str | os.PathLike) -> None:
 def _is_model(path: Path) -> bool:
     """Whether a directory has a description that names this format, be the rest as it may."""
     try:
-        return f'"format": "{_NAME}"' in (path / _JSON).read_text(
-            encoding="utf-8", errors="replace"
-        )
+        return _NAME.encode() in (path / _JSON).read_bytes()
     except OSError:
         return False
 
