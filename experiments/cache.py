@@ -14,6 +14,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 import time
 import zlib
@@ -25,6 +26,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 _SUFFIX, _UNFINISHED = ".embeddings", ".unfinished"
+_HASH = "[0-9a-f]{64}"
+# Of this process, for `remove_unfinished`.
+_being_written: set[Path] = set()
 _CHECKSUM_BYTES = 4
 _PIECE_BYTES = 1 << 22
 # A temporary file this old belongs to a process that was killed.
@@ -136,6 +140,7 @@ def write_through(
         yield from blocks
         return
     temporary = directory / f".{name}.{os.getpid()}{_UNFINISHED}"
+    _being_written.add(temporary)
     file, checksum, done = None, 0, 0
     try:
         try:
@@ -165,11 +170,12 @@ def write_through(
                 file = _give_up(file, temporary, error)
     finally:
         _discard(file, temporary)
+        _being_written.discard(temporary)
 
 
-def remove_unfinished(directory: Path) -> None:
+def remove_unfinished() -> None:
     """Removes what this process was about to store, when it ends before its time."""
-    for path in directory.glob(f".*.{os.getpid()}{_UNFINISHED}"):
+    for path in list(_being_written):
         path.unlink(missing_ok=True)
 
 
@@ -203,8 +209,16 @@ def keep_within(limit: int, paths: Iterable[Path]) -> None:
 
 def _evict(directory: Path, limit: int) -> None:
     """Removes the longest unused entries, and what killed processes left; nothing of others."""
-    for path in directory.glob(f".*{_UNFINISHED}"):
+    for path in named(directory, rf"\.{_HASH}\.[0-9]+{re.escape(_UNFINISHED)}"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
-    keep_within(limit, directory.glob(f"*{_SUFFIX}"))
+    keep_within(limit, named(directory, _HASH + re.escape(_SUFFIX)))
+
+
+def named(directory: Path, name: str) -> list[Path]:
+    """The files of a directory whose whole name is of a kind, a regular expression.
+
+    A name with a hash in it, such as of `key`, is one that nobody else gives.
+    """
+    return [path for path in directory.glob("*") if re.fullmatch(name, path.name)]

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from experiments import (
     assembly,
     detectors,
     diagnosis,
+    filenames,
     fitting,
     loading,
     looks,
@@ -22,6 +22,7 @@ from experiments import (
     processes,
     progress,
     review,
+    written,
 )
 from experiments.config import Config
 from experiments.figures import Panel
@@ -42,6 +43,7 @@ class Output(NamedTuple):
     keep: Callable[[detectors.Fitted, np.ndarray], None] | None = None
     diagnose: bool = False  # whether `diagnosis.diagnose` has its say
     bar: Callable = progress.bar  # what shows the progress of scoring
+    files: written.Output | None = None  # takes figures and maps; None: there are none
 
 
 class Scored(NamedTuple):
@@ -171,11 +173,10 @@ def _score(
     scores = [np.empty(len(test.examples), np.float32) for _ in scorers]
     seconds, metrics_seconds = [0.0] * len(scorers), [0.0] * len(scorers)
     gallery = Gallery(output.num_figures)
-    maps_directory = output.workdir / "maps" / category.name
-    figures_directory = output.workdir / "figures" / category.name
-    if processes.first():
-        for directory in (maps_directory, figures_directory):  # of an earlier run
-            shutil.rmtree(directory, ignore_errors=True)
+    if output.files is not None:  # of an earlier run
+        of_category = filenames.shortened(category.name)
+        earlier = output.files.earlier(f"maps/{of_category}", f"figures/{of_category}")
+        output.files.remove(earlier)
     size, done = (config.image_size, config.image_size), 0
     with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
         for found in _rounds(test, detector, fitted, config, seconds):
@@ -193,13 +194,15 @@ def _score(
                     ):
                         _show(gallery, test.examples[j], image, of_image, scores[0][j])
                         shown.add(test.examples[j], image, of_image, scores[0][j])
-                        if output.save_maps and processes.first():
-                            _save_map(maps_directory, test.examples[j], of_image)
+                        if output.save_maps and output.files is not None:
+                            _save_map(output.files, category.name, test.examples[j], of_image)
             done += len(found.wholes)
             report(len(found.wholes))
 
-    if processes.first():
-        gallery.save(figures_directory)
+    if output.files is not None:
+        gallery.save(
+            lambda name: output.files.claim(figure_name(output.files, category.name, name))
+        )
     labels = np.array([example.label for example in test.examples], bool)
 
     def measure(i: int) -> Scored:
@@ -279,11 +282,20 @@ def _show(gallery: Gallery, example: Example, image, found: np.ndarray, score: f
     gallery.add(example.kind, example.label, float(score), panel)
 
 
-def _save_map(directory: Path, example: Example, found: np.ndarray) -> None:
-    # Appended, as `a.png` and `a.jpg` are two images.
-    path = directory / f"{example.name}.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, found)
+def map_name(output: written.Output, category: str, example: Example) -> str:
+    """Where the map of a test image goes, below the work directory."""
+    return output.name("maps", f"{category}/{example.name}", ".npy")
+
+
+def figure_name(output: written.Output, category: str, name: str) -> str:
+    """Where a figure of `gallery.names` goes, below the work directory."""
+    return output.name("figures", f"{category}/{name}", ".png")
+
+
+def _save_map(output: written.Output, category: str, example: Example, found: np.ndarray) -> None:
+    name = map_name(output, category, example)
+    np.save(output.claim(name), found)
+    output.seal(name)
 
 
 def _notes(test: Sequence[Example], exact: bool, config: Config) -> list[str]:

@@ -112,11 +112,11 @@ def load_some(
 ) -> tuple[dict[str, Record], dict[epath.Path, str]]:
     """Those of the named records that are there, and what is wrong with damaged ones.
 
-    What killed workers left a day ago is removed.
+    What workers that were killed a day ago left of these is removed.
     """
-    listed = _listed(workdir)
+    listed, names = _listed(workdir), set(names)
     for path in listed:
-        if path.name.startswith(".") and _age(path) > _ABANDONED_SECONDS:
+        if _unfinished(path.name) in names and _age(path) > _ABANDONED_SECONDS:
             path.unlink(missing_ok=True)
     present = {path.name for path in listed}
     paths = [p for p in (_path(workdir, name) for name in names) if p.name in present]
@@ -160,6 +160,13 @@ def _path(workdir: epath.Path, name: str) -> epath.Path:
 def _temporary(workdir: epath.Path, name: str) -> epath.Path:
     # Hosts that share a directory may have processes of one number.
     return directory(workdir) / f".{name}.{socket.gethostname()}.{os.getpid()}"
+
+
+def _unfinished(name: str) -> str | None:
+    """Which record a file of `_temporary` was to become; None for any other file."""
+    hidden, *made_by = name.split(".")
+    is_temporary = hidden == "" and len(made_by) >= 3 and made_by[-1].isdigit()
+    return made_by[0] if is_temporary else None
 
 
 def _checksum(content: dict) -> str:

@@ -35,7 +35,7 @@ def keep_in(directory: Path, limit: int = LIMIT_BYTES) -> None:
     """
     if FLAGS[0].upper() not in os.environ:
         with contextlib.suppress(OSError):
-            cache.keep_within(limit, directory.glob("*-cache"))
+            cache.keep_within(limit, cache.named(directory, ".+-[0-9a-f]{64}-cache"))
     # A run compiles a few dozen small programs; by default only slow ones would be kept.
     for flag, value in zip(FLAGS, (str(directory), 0.1, 0), strict=True):
         if flag.upper() not in os.environ:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from experiments import (
     progress,
     records,
     training_images,
+    written,
 )
 from experiments.explanations import Atom, Place, View
 from experiments.prediction import Predicted, Source
@@ -26,7 +26,7 @@ Reader = Callable[[int], np.ndarray | None]  # of `training_images.make_reader`
 
 
 def write(
-    directory: Path,
+    output: written.Output,
     model: models.Model,
     detector: detectors.Detector,
     sources: Sequence[Source],
@@ -37,7 +37,7 @@ def write(
     """Writes `explanations.json`, and a page below `explanations/` for every image.
 
     Args:
-      directory: of the predictions.
+      output: the directory of the predictions.
       model: that scored the images.
       detector: of the model.
       sources: the images, in the order in which they are told of.
@@ -55,22 +55,22 @@ def write(
             if not isinstance(one, Predicted):
                 continue
             found = one.found.places
-            path = directory / "explanations" / f"{one.source.name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            name = output.name("explanations", one.source.name, ".png")
             title = f"{one.source.name}   score {one.score:.4g}"
             page = explanation_pages.Page(title, one.image, one.anomaly_map, found)
-            explanation_pages.draw(page, scale, train, read).save(path)
+            explanation_pages.draw(page, scale, train, read).save(output.claim(name))
+            output.seal(name)
             named |= {a.image for place in found for view in place.views for a in view.atoms}
             told.append({
                 "path": one.source.name,
                 "score": one.score,
-                "page": path.relative_to(directory).as_posix(),
+                "page": name,
                 "places": [describe(place, one.image.shape, train, read) for place in found],
             })  # fmt: skip
     notes = list(_notes(model, named, read))
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    records.write_json(directory / "explanations.json", {"images": told, "notes": notes})
+    records.write_json(output.claim("explanations.json"), {"images": told, "notes": notes})
 
 
 def describe(

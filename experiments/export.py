@@ -16,15 +16,17 @@ photographs and compared with the model.
 
 import argparse
 import hashlib
+import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import choices, environment, interruption, records, run
+from experiments import choices, environment, interruption, locking, records, run, written
 from experiments.choices import ConfigError
 
 FORMATS = ("stablehlo", "onnx")
@@ -49,7 +51,7 @@ def export(
 
     Args:
       model_dir: what `--save_model` wrote.
-      output: the file; one that is there is replaced.
+      output: the file; one that was exported there before is replaced.
       form: one of `FORMATS`.
       platforms: of `PLATFORMS`, that StableHLO is lowered for.
       weights: where the backbone's weights lie now, if not where they were.
@@ -66,6 +68,21 @@ def export(
     description_path = output.with_name(f"{output.name}.json")
     for path in (output, description_path):
         _check_place(path)
+        written.check_file(path, f"--output: {path}", lambda _: _is_exported(output))
+    with locking.locked(locking.beside(output), f"--output={output}"):
+        return _export(model_dir, output, description_path, form, platforms, weights, check)
+
+
+def _export(
+    model_dir: Path,
+    output: Path,
+    description_path: Path,
+    form: str,
+    platforms: Sequence[str],
+    weights: str | None,
+    check: bool,
+) -> dict[str, Any]:
+    """As `export`, with the file's place held by this process alone."""
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import artefacts, models, predictor
     from sgfr_jax import saving
@@ -77,15 +94,15 @@ def export(
     predictor.check(model.config)
     language.check(model.config)
     sizes, map_size = predictor.sizes(model.config), model.config.image_size
-    written = language.write(model, platforms)
-    agreement = _compare(model, language.load(written), sizes) if check else None
+    content = language.write(model, platforms)
+    agreement = _compare(model, language.load(content), sizes) if check else None
     of_model = saving.describe(model_dir)
     description = {
         "file": output.name,
         "format": form,
         "platforms": list(platforms) if form == "stablehlo" else None,
-        "bytes": len(written),
-        "sha256": hashlib.sha256(written).hexdigest(),
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
         "inputs": [
             {"name": name, "dtype": "uint8", "shape": ["b", size, size, 3]}
             for name, size in zip(artefacts.input_names(sizes), sizes, strict=True)
@@ -99,7 +116,9 @@ def export(
         "agreement": agreement,
         "made_with": environment.describe(),
     }
-    records.write_bytes(output, written)
+    if output.exists():
+        print(f"note: {output} is replaced", file=sys.stderr)
+    records.write_bytes(output, content)
     records.write_json(description_path, description)
     return description
 
@@ -112,6 +131,18 @@ def _check_place(path: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if not os.access(directory, os.W_OK):
         raise ConfigError(f"--output={path}: files cannot be written in {directory}")
+
+
+def _is_exported(output: Path) -> bool:
+    """Whether the description beside a file tells of it as it is; or of one that is gone."""
+    try:
+        description = json.loads(output.with_name(f"{output.name}.json").read_bytes())
+        if description["file"] != output.name:
+            return False
+        content = output.read_bytes() if os.path.lexists(output) else None
+        return content is None or hashlib.sha256(content).hexdigest() == description["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _check_runnable(platforms: Sequence[str]) -> None:

@@ -85,10 +85,9 @@ def draw(panel: Panel, low: float, high: float) -> Image.Image:
     return canvas
 
 
-def save(directory: Path, name: str, panel: Panel, low: float, high: float) -> None:
-    """Draws a panel into `directory/name.png`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    draw(panel, low, high).save(directory / f"{name}.png")
+def save(path: Path, panel: Panel, low: float, high: float) -> None:
+    """Draws a panel into a PNG file."""
+    draw(panel, low, high).save(path)
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:

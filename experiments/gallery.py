@@ -1,5 +1,6 @@
 """Keeps the images that a reader should see while all of them go by."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,18 @@ class Gallery:
             return 0.0, 1.0
         return float(np.median(self.lows)), float(np.quantile(self.highs, 0.98))
 
-    def save(self, directory: Path) -> None:
-        """Draws the chosen images."""
+    def save(self, place: Callable[[str], Path]) -> None:
+        """Draws the chosen images into PNG files, each where `place` says for its name."""
         low, high = self.scale()
         for name, panel in self.chosen().items():
-            figures.save(directory, name, panel, low, high)
+            figures.save(place(name), panel, low, high)
+
+
+def names(kinds: Iterable[str], num: int) -> list[str]:
+    """All names that `Gallery.chosen` may give to images of these kinds."""
+    return [
+        f"{kind}_{which}_{i}"
+        for kind in sorted(set(kinds))
+        for which in ("most", "least")
+        for i in range(1, num + 1)
+    ]

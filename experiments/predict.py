@@ -14,6 +14,9 @@ image and place, and which levels of the network carry what they could not. Mode
 are explained: each way of looking at images by patches of its own, and those of tiles by the tile
 in which the place lies deepest.
 
+written.jsonl names every file that was written. A later call with the same directory replaces these
+and says so; what it does not name is left alone, and in the way if it has a name of ours.
+
 Thresholds come from nominal images alone: by default 1% of nominal images may be called anomalous,
 and 0.1% of their pixels outlined. Files that cannot be read are named and skipped.
 
@@ -79,7 +82,7 @@ def predict() -> int:
     """
     _check_flags()
     # Imported late: `--help` and a mistyped flag need not wait for these.
-    from experiments import config, explaining, models, prediction, predictions
+    from experiments import config, explaining, models, prediction, predictions, written
 
     check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
@@ -87,36 +90,43 @@ def predict() -> int:
     output_dir = Path(OUTPUT_DIR.value).expanduser()
     sources = prediction.find(IMAGES.value, predictions.drawn(output_dir))
     decisions, about = _decide(model)
-    writer = predictions.Writer(
-        output_dir, model.nulls, decisions,
-        maps=MAPS.value, overlays=OVERLAYS.value, outlines=CONTOURS.value,
-    )  # fmt: skip
-    interruption.exit_at_once(
-        lambda: writer.finish(about), f"what was scored so far lies in {writer.directory}"
-    )
-    batch_size, min_side = options.BATCH_SIZE.value, max(config.strides(model.config))
-    detector = models.make_detector(model, batch_size, options.MESH.value)
-    found = prediction.predict(
-        models.make_scorer(model, detector=detector), sources,
-        batch_size=batch_size, min_side=min_side,
-    )  # fmt: skip
-    scored = []
-    try:
-        with progress.bar("scoring", len(sources), "images") as report:
-            for one in found:
-                if isinstance(one, prediction.Unread):
-                    print(f"skipped: {one.problem}", file=sys.stderr)
-                else:
-                    scored.append((one.score, one.source))
-                writer.add(one)
-                report(1)
-    finally:
-        writer.finish(about)
-    if EXPLAIN.value:
-        scored.sort(key=lambda pair: -pair[0])
-        worst = [source for _, source in scored[: EXPLAIN_TOP.value]]
-        explaining.write(writer.directory, model, detector, worst, writer.scale, min_side=min_side)
+    with written.opened(output_dir, "--output_dir", "predict") as output:
+        writer = predictions.Writer(
+            output, model.nulls, decisions, maps=MAPS.value, overlays=OVERLAYS.value,
+            outlines=CONTOURS.value, explained=EXPLAIN.value, sources=sources,
+        )  # fmt: skip
+        interruption.exit_at_once(
+            lambda: _leave(writer, about), f"what was scored so far lies in {output.directory}"
+        )
+        batch_size, min_side = options.BATCH_SIZE.value, max(config.strides(model.config))
+        detector = models.make_detector(model, batch_size, options.MESH.value)
+        found = prediction.predict(
+            models.make_scorer(model, detector=detector), sources,
+            batch_size=batch_size, min_side=min_side,
+        )  # fmt: skip
+        scored = []
+        try:
+            with progress.bar("scoring", len(sources), "images") as report:
+                for one in found:
+                    if isinstance(one, prediction.Unread):
+                        print(f"skipped: {one.problem}", file=sys.stderr)
+                    else:
+                        scored.append((one.score, one.source))
+                    writer.add(one)
+                    report(1)
+        finally:
+            writer.finish(about)
+        if EXPLAIN.value:
+            scored.sort(key=lambda pair: -pair[0])
+            worst = [source for _, source in scored[: EXPLAIN_TOP.value]]
+            explaining.write(output, model, detector, worst, writer.scale, min_side=min_side)
     return _conclude(writer, len(sources))
+
+
+def _leave(writer, about: dict[str, Any]) -> None:
+    """What an interrupt does: all that is there is kept, and known to be ours."""
+    writer.finish(about)
+    writer.output.close()
 
 
 def _check_flags() -> None:

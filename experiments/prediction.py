@@ -1,6 +1,8 @@
 """Images of any number and size, scored by a model a few at a time."""
 
+import codecs
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from experiments import written
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
 from sgfr_jax.datasets import DatasetError, Example, images, listing
 from sgfr_jax.datasets.geometry import to_size
+from sgfr_jax.datasets.outputs import photographs
 
 _WILD = frozenset("*?[")
 # Pixels of the images that are held at once, as their files say; more than that only of one image.
@@ -44,37 +48,51 @@ class Unread(NamedTuple):
     problem: str
 
 
-def find(text: str, without: Sequence[Path] = ()) -> list[Source]:
+def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
     """The images that `--images` names, sorted; those of a list in its order.
+
+    What commands of ours have written, such as maps and overlays, is passed over with a note, but
+    where it is the one image named.
 
     Args:
       text: an image; a directory, of which all images count; a pattern with `*`, `?`, `[]` and
         `**`; or a text file with a path in each line, relative to the file's directory.
-      without: directories of which nothing counts for a directory or a pattern, such as what an
-        earlier call has drawn (`predictions.drawn`).
+      outputs: directories that results will go to, which no image may lie in.
 
     Raises:
-      ConfigError: if there is no image.
+      ConfigError: if there is no image, or one lies where results go.
     """
     path = Path(text).expanduser()
     if path.is_dir():
-        paths, root = _outside(without, listing.image_files(path)), path
+        found = listing.pictures(path)
     elif path.is_file():
-        paths = [path] if listing.is_image(path) else _listed(path)
-        root = _common(paths)
+        found = [path] if listing.is_image(path) else _listed(path)
     elif _WILD & set(text):
-        paths = _outside(without, _matched(path))
-        root = _common(paths)
+        found = _matched(path)
     else:
         raise ConfigError(
             f"--images={text}: there is no such file or directory; give a directory, an image, a"
             " pattern in quotes, or a text file with a path in each line"
         )
+    paths = found if found == [path] else photographs(found)
+    passed = len(found) - len(paths)
     if not paths:
+        but = f" but {passed} that an earlier call wrote" if passed else ""
         raise ConfigError(
-            f"--images={text} names no image; the suffixes {', '.join(listing.SUFFIXES)} count"
+            f"--images={text} names no image{but}; the suffixes {', '.join(listing.SUFFIXES)} count"
         )
-    return [Source(p, Path(os.path.relpath(p, root)).as_posix()) for p in paths]
+    if passed:
+        print(
+            f"note: --images={text}: passed over, as an earlier call wrote them: {passed}",
+            file=sys.stderr,
+        )
+    written.refuse_inside(outputs, paths, f"--images={text}", "--output_dir")
+    plain = [_plain(p) for p in paths]
+    root = _plain(path) if path.is_dir() else os.path.commonpath([p.parent for p in plain])
+    return [
+        Source(p, Path(os.path.relpath(named, root)).as_posix())
+        for p, named in zip(paths, plain, strict=True)
+    ]
 
 
 def predict(
@@ -144,13 +162,21 @@ def _num_pixels(source: Source) -> int:
         return 0
 
 
-def _outside(directories: Sequence[Path], paths: list[Path]) -> list[Path]:
-    inside = [os.path.abspath(directory) for directory in directories]
-    return [p for p in paths if not any(Path(os.path.abspath(p)).is_relative_to(d) for d in inside)]
+def _plain(path: Path) -> Path:
+    """The absolute path without `..`, by which an image is named."""
+    plain = Path(os.path.abspath(path))
+    if ".." in path.parts and path.exists():
+        try:
+            same = plain.samefile(path)
+        except OSError:
+            same = False
+        if not same:  # `..` of a link is elsewhere
+            return Path(os.path.realpath(path.parent), path.name)
+    return plain
 
 
 def _matched(pattern: Path) -> list[Path]:
-    """The images that a pattern matches, sorted."""
+    """The image files that a pattern matches, sorted."""
     fixed = next(i for i, part in enumerate(pattern.parts) if _WILD & set(part))
     root, rest = Path(*pattern.parts[:fixed]), str(Path(*pattern.parts[fixed:]))
     try:
@@ -162,14 +188,29 @@ def _matched(pattern: Path) -> list[Path]:
 def _listed(path: Path) -> list[Path]:
     """The paths in a text file, each once."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines, is_wide = _text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"--images={path} is neither an image nor a text file with a path in each line"
-        ) from error
-    named = (path.parent / line.strip() for line in lines if line.strip())
-    return list(dict.fromkeys(Path(os.path.normpath(one)) for one in named))
+        raise _no_list(path) from error
+    named = [path.parent / line.strip() for line in lines if line.strip()]
+    if any("\0" in str(one) for one in named) or (is_wide and not any(o.exists() for o in named)):
+        raise _no_list(path)
+    first: dict[Path, Path] = {}
+    for one in named:
+        first.setdefault(_plain(one), one)
+    return list(first.values())
 
 
-def _common(paths: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath([p.absolute().parent for p in paths])) if paths else Path()
+def _text(path: Path) -> tuple[list[str], bool]:
+    """The lines of a text file, and whether it is UTF-16, as any file beginning with two bytes is.
+
+    UTF-8 is read with and without a byte order mark, UTF-16 with one.
+    """
+    content = path.read_bytes()
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_wide else "utf-8-sig").splitlines(), is_wide
+
+
+def _no_list(path: Path) -> ConfigError:
+    return ConfigError(
+        f"--images={path} is neither an image nor a text file with a path in each line"
+    )

@@ -5,7 +5,7 @@ file: `finish` writes it, however far the work has come.
 """
 
 import csv
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +13,14 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from experiments import contours, figures, records
-from experiments.choices import ConfigError
+from experiments import contours, figures, records, written
 from experiments.nulls import Nulls
-from experiments.prediction import Predicted, Unread
+from experiments.prediction import Predicted, Source, Unread
 from sgfr_jax import thresholds
+from sgfr_jax.datasets import outputs
 
 MAPS = ("png", "tiff", "none")
-COLUMNS = ("path", "score", "p_value", "nominal_below", "decision")
+COLUMNS = outputs.COLUMNS
 ANOMALOUS, NOMINAL = "anomalous", "nominal"
 _LEVELS = 65535
 
@@ -33,67 +33,58 @@ class Decisions(NamedTuple):
 
 
 def drawn(directory: Path) -> list[Path]:
-    """The directories of pictures that an earlier call has filled there.
-
-    Its `scores.csv` tells that they are a prediction's; without it there are none.
-    """
-    try:
-        with open(directory / "scores.csv", encoding="utf-8") as file:
-            own = next(csv.reader(file), None) == list(COLUMNS)
-    except (OSError, UnicodeDecodeError, csv.Error):
-        own = False
-    return [directory / name for name in ("maps", "overlays", "explanations")] if own else []
-
-
-def _remove_earlier(directory: Path) -> None:
-    """Removes what an earlier call has written there, which would be taken for part of this one."""
-    pictures = drawn(directory)
-    for path in pictures:
-        shutil.rmtree(path, ignore_errors=True)
-    if pictures:
-        for name in ("contours.json", "predictions.json", "explanations.json"):
-            (directory / name).unlink(missing_ok=True)
+    """Where pictures go in an output directory."""
+    return [directory / name for name in outputs.PICTURES]
 
 
 class Writer:
     """Takes images one by one and writes what was asked for."""
 
     def __init__(
-        self, directory: Path, nulls: Nulls, decisions: Decisions, *, maps: str, overlays: bool,
-        outlines: bool,
+        self, output: written.Output, nulls: Nulls, decisions: Decisions, *,
+        maps: str, overlays: bool, outlines: bool, explained: bool = False,
+        sources: Sequence[Source] = (),
     ):  # fmt: skip
-        """Opens `scores.csv`, before any work is done.
+        """Checks that all can be written; an earlier prediction stays until an image is scored.
 
         Args:
-          directory: made if need be.
+          output: where to write.
           nulls: of the model.
           decisions: the thresholds.
           maps: one of `MAPS`.
           overlays: whether to draw the map and the outlines on each image.
           outlines: whether to keep the outlines of what is above the pixel threshold.
+          explained: whether explanations will be written.
+          sources: the images to come, whose files are checked to have room.
 
         Raises:
-          ConfigError: if the directory cannot be written.
+          ConfigError: if something is in the way that no prediction has written.
         """
-        self.directory, self.nulls, self.decisions = directory, nulls, decisions
+        self.output, self.nulls, self.decisions = output, nulls, decisions
         self.maps, self.overlays, self.outlines = maps, overlays, outlines
         self.num_scored = self.num_anomalous = 0
         self.unread: list[Unread] = []
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
+        self.renamed: dict[str, list[str]] = {}
+        self.drawn: list[str] = []  # the pictures of the last image
         # As far above the nominal pixels as these reach above their median: the same for all.
         self.low = thresholds.pixel_threshold(nulls.pixels, 0.5)
         self.high = 2 * thresholds.pixel_threshold(nulls.pixels, 0.0) - self.low
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            _remove_earlier(directory)
-            self.file = open(directory / "scores.csv", "w", newline="", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise ConfigError(
-                f"--output_dir={directory} cannot be written ({error.strerror}): name another"
-            ) from error
-        self.rows = csv.writer(self.file, lineterminator="\n")
-        self.rows.writerow(COLUMNS)
+        kinds = {"maps": maps != "none", "overlays": overlays, "explanations": explained}
+        files = {"contours.json": outlines, "explanations.json": explained}
+        output.check((outputs.SCORES, "predictions.json", *(n for n, w in files.items() if w)))
+        output.check(
+            output.name(kind, source.name, self._suffix(kind))
+            for kind, wanted in kinds.items() if wanted for source in sources
+        )  # fmt: skip
+        self.file = None  # of `scores.csv`
+        output.announce()
+
+    @property
+    def directory(self) -> Path:
+        """Where it writes."""
+        return self.output.directory
 
     @property
     def scale(self) -> figures.Scale:
@@ -105,6 +96,9 @@ class Writer:
         if isinstance(found, Unread):
             self.unread.append(found)
             return
+        if self.file is None:
+            self._begin()
+        self.drawn = []
         p_value = float(thresholds.p_values(self.nulls.images, np.float32(found.score)))
         anomalous = found.score > self.decisions.image
         self._write_map(found)
@@ -112,11 +106,12 @@ class Writer:
             self._keep(found)
         if self.overlays:
             self._draw(found)
+        self.output.seal(*self.drawn)
         # Last: a row stands for an image of which everything is there.
         decision = ANOMALOUS if anomalous else NOMINAL
         name = found.source.name
         shown = (f"{found.score:.9g}", f"{p_value:.6g}", f"{1 - p_value:.6g}")
-        self.rows.writerow([name, *shown, decision])
+        csv.writer(self.file, lineterminator="\n").writerow([name, *shown, decision])
         self.file.flush()
         self.num_scored += 1
         self.num_anomalous += anomalous
@@ -124,13 +119,19 @@ class Writer:
     def finish(self, about: dict[str, Any]) -> None:
         """Writes the files that cover all images.
 
+        Where none was scored an earlier prediction stays as it was.
+
         Args:
           about: what else to say of these predictions.
         """
+        if self.file is None:
+            if self.output.earlier():
+                return
+            self._begin()
         self.file.close()
         if self.outlines:
             records.write_json(
-                self.directory / "contours.json",
+                self.output.claim("contours.json"),
                 {
                     "images": self.images,
                     "annotations": self.annotations,
@@ -142,14 +143,23 @@ class Writer:
             "anomalous": self.num_anomalous,
             "skipped": [unread.problem for unread in self.unread],
         }
-        records.write_json(self.directory / "predictions.json", summary)
+        if self.renamed:  # names too long, or alike on some file systems
+            summary["renamed"] = self.renamed
+        records.write_json(self.output.claim("predictions.json"), summary)
+
+    def _begin(self) -> None:
+        # What an earlier prediction has written would be taken for part of this one.
+        self.output.remove(self.output.earlier())
+        self.file = open(self.output.claim(outputs.SCORES), "w", newline="", encoding="utf-8")  # noqa: SIM115
+        csv.writer(self.file, lineterminator="\n").writerow(COLUMNS)
+        self.file.flush()
 
     def _write_map(self, found: Predicted) -> None:
         if self.maps == "tiff":
-            path = self._path("maps", found, ".tiff")
+            path = self._path("maps", found)
             tifffile.imwrite(path, found.anomaly_map, compression="zlib")
         elif self.maps == "png":
-            write_png(self._path("maps", found, ".png"), found.anomaly_map)
+            write_png(self._path("maps", found), found.anomaly_map)
 
     def _keep(self, found: Predicted) -> None:
         regions = contours.regions(found.anomaly_map, self.decisions.pixel)
@@ -165,13 +175,18 @@ class Writer:
         image = figures.to_rgb(found.image)
         drawn = figures.blend(image, found.anomaly_map, self.low, self.high)
         drawn[figures.outline(found.anomaly_map > self.decisions.pixel)] = figures.OUTLINE
-        Image.fromarray(drawn).save(self._path("overlays", found, ".png"))
+        Image.fromarray(drawn).save(self._path("overlays", found))
 
-    def _path(self, kind: str, found: Predicted, suffix: str) -> Path:
-        # Appended, as `a.png` and `a.jpg` are two images.
-        path = self.directory / kind / f"{found.source.name}{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    def _path(self, kind: str, found: Predicted) -> Path:
+        image, suffix = found.source.name, self._suffix(kind)
+        name = self.output.name(kind, image, suffix)
+        if name != f"{kind}/{image}{suffix}":
+            self.renamed.setdefault(image, []).append(name)
+        self.drawn.append(name)
+        return self.output.claim(name)
+
+    def _suffix(self, kind: str) -> str:
+        return ".tiff" if kind == "maps" and self.maps == "tiff" else ".png"
 
 
 def write_png(path: Path, anomaly_map: np.ndarray) -> None:

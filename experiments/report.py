@@ -15,13 +15,14 @@ alarms first, and curves; of sweeps the tables and plots.
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etils import epath
 
-from experiments import choices, collection, page, plots, summary
+from experiments import choices, collection, page, plots, summary, written
 from experiments.records import Record
 from sgfr_jax import names
 from sgfr_jax.metrics import Metrics
@@ -41,7 +42,7 @@ def report(
 
     Args:
       workdirs: of sweeps.
-      out: where to write; made if need be.
+      out: where to write; made if need be, and what an earlier report wrote there is replaced.
       metrics: those of the Markdown and LaTeX tables and of the plots.
       by_category: a row and a panel for every category instead of their mean.
       draw: whether to make plots.
@@ -56,15 +57,17 @@ def report(
         raise choices.ConfigError(
             "no configuration has all categories yet: run the sweep to its end, or --by_category"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.csv").write_text(summary.to_csv(table.rows))
-    (out / "table.md").write_text(summary.to_markdown(table.rows, metrics))
-    (out / "table.tex").write_text(summary.to_latex(table.rows, metrics))
+    files = {
+        "table.csv": summary.to_csv(table.rows).encode(),
+        "table.md": summary.to_markdown(table.rows, metrics).encode(),
+        "table.tex": summary.to_latex(table.rows, metrics).encode(),
+    }
     for name, axis in plots.AXES.items() if draw else ():
         for metric in metrics:
             made = plots.curves(table.rows, axis, metric)
             if made:
-                (out / f"{metric}_by_{name}.png").write_bytes(plots.draw(made, axis, metric))
+                files[f"{metric}_by_{name}.png"] = plots.draw(made, axis, metric)
+    _write(out, files)
     return table
 
 
@@ -88,10 +91,25 @@ def write_page(
         means = summary.summarize(found)
         means.notes.extend(notes)
         shown = page.of_sweep(means, summary.summarize(found, by_category=True), metrics)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "report.html"
-    path.write_bytes(page.render(shown).encode())
-    return path
+    _write(out, {"report.html": page.render(shown).encode()})
+    return out / "report.html"
+
+
+def _write(out: epath.Path, files: Mapping[str, bytes]) -> None:
+    """Writes files into a directory; what lies there and is no report's is left alone.
+
+    A bucket has neither locks nor a record: there files of these names are replaced.
+    """
+    if "://" in os.fspath(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (out / name).write_bytes(content)
+        return
+    with written.opened(Path(out), "--out", "report") as output:
+        output.check(files)
+        output.announce(*files)
+        for name, content in files.items():
+            output.claim(name).write_bytes(content)
 
 
 def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments import contours, records
+from experiments import contours, filenames, records
 from sgfr_jax.curves import Points
 from sgfr_jax.datasets import Example, images
 
@@ -103,7 +103,7 @@ def load(workdir: Path, category: str, results: Mapping[str, Any]) -> dict[str, 
 
 def path(workdir: Path, category: str) -> Path:
     """Where the review of a category lies."""
-    return workdir / "review" / f"{category}.json"
+    return workdir / "review" / filenames.shortened(category, ".json")
 
 
 def listed(points: Points) -> dict[str, Any]:

@@ -5,7 +5,8 @@ r"""Fits on nominal images, finds the defects in the test images, and measures h
     python -m experiments.run --dataset=folder --data_dir=my_photographs --save_maps
 
 Each category is fitted alone. The work directory receives results.json, results.csv, scores.csv,
-config.json, figures, and what `experiments.report --html` makes a page of.
+config.json, figures, what `experiments.report --html` makes a page of, and written.jsonl, which
+names all of these: nothing else there is overwritten or removed.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from experiments import (
     compilation,
     config,
     devices,
+    filenames,
     interruption,
     memory,
     options,
@@ -37,6 +39,7 @@ from experiments import (
     records,
     streams,
     tables,
+    written,
 )
 from sgfr_jax import datasets
 from sgfr_jax.datasets import batches, counts
@@ -74,17 +77,35 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     Raises:
       ConfigError, DatasetError, WeightsError: on mistakes that the user can mend.
     """
+    with contextlib.ExitStack() as stack:
+        output = None
+        if processes.first():
+            records.open_workdir(resources.workdir)
+            output = stack.enter_context(written.opened(resources.workdir, "--workdir", "run"))
+        return _run(settings, resources, output)
+
+
+def _run(
+    settings: config.Config, resources: Resources, output: written.Output | None
+) -> list[records.Record]:
+    """As `run`, with the work directory that the first process alone holds."""
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import category as one_category
-    from experiments import environment
+    from experiments import environment, workdirs
 
     workdir = resources.workdir
-    if processes.first():
-        records.open_workdir(workdir)
     num_memories = devices.num_memories(settings, devices.lay_out(resources.mesh, settings))
     found = processes.first_then_others(lambda: load_data(settings, resources.accept_license))
     save_model = resources.save_model and processes.first()
-    model_paths = {c.name: workdir / "models" / c.name for c in found} if save_model else {}
+    model_paths = {}
+    if save_model:
+        of_category = filenames.shortened
+        model_paths = {c.name: workdir / "models" / of_category(c.name) for c in found}
+    if output is not None:
+        workdirs.check(
+            found, output, num_figures=resources.num_figures, save_maps=resources.save_maps,
+            reviewed=bool(resources.num_review),
+        )  # fmt: skip
     _check_listed(found, settings, num_memories, model_paths.values())
     detector, embedders = make_detector(settings, resources)
     checked = _read(found, embedders, settings, resources.workers)
@@ -98,7 +119,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     }
     fitted = []  # the last category's detector and test scores
     keep = (lambda *of_category: fitted.append(of_category)) if save_model else None
-    output = one_category.Output(workdir, keep=keep, **shown)
+    into = one_category.Output(workdir, keep=keep, files=output, **shown)
     weights, made_with, code = embedders[0].digest, environment.describe(), source()
     finished = []
     for category in checked:
@@ -112,11 +133,13 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             output=list(shown.values()),
         )
         path = model_paths.get(category.name)
-        record = _kept(output, category.name, digest, path)
+        record = _kept(into, category.name, digest, path)
         if record is not None:
             print(f"{category.name}: finished before the interruption", file=sys.stderr)
         else:
-            outcome = one_category.run(category, detector, settings, output)
+            if output is not None and resources.num_review:
+                output.claim(workdirs.review_name(category.name))
+            outcome = one_category.run(category, detector, settings, into)
             record = records.Record(
                 category.name, digest, dataclasses.asdict(settings), made_with, **outcome
             )
@@ -132,7 +155,9 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
             )  # fmt: skip
             models.save(path, model)
         finished.append(record)
-    if processes.first():
+    if output is not None:
+        for name in records.FILES:
+            output.claim(name)
         records.finish(workdir, finished, dataclasses.asdict(settings), made_with)
     return finished
 
@@ -437,9 +462,7 @@ def console() -> None:
 
 def _clean_up() -> None:
     batches.end_workers()
-    cache_dir = _cache_dir()
-    if cache_dir is not None:
-        cache.remove_unfinished(cache_dir)
+    cache.remove_unfinished()
 
 
 def _cache_dir() -> Path | None:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import app, flags
 
-from experiments import choices, config, devices, frozen, options, records, run
+from experiments import choices, config, devices, frozen, options, records, run, written
 from sgfr_jax.datasets import Category
 
 CANDIDATES = flags.DEFINE_string(
@@ -222,7 +222,7 @@ def select(
              dataclasses.replace(settings, seed=settings.seed + repeat))
             for title, settings in points
         ]  # fmt: skip
-        places = [resources.workdir / "validation" / f"{i}-{repeat}" for i in range(len(points))]
+        places = [resources.workdir / _place(i, repeat) for i in range(len(points))]
         of_repeats.append(_validate(own, places, categories, resources, asked, share))
     found = list(zip(*of_repeats, strict=True))
     criteria = np.array([[criterion_of(of) for of in of_point] for of_point in found])
@@ -242,6 +242,11 @@ def select(
         for number, (title, _) in enumerate(points)
     ]
     return compared.winner, rows
+
+
+def _place(number: int, repeat: int) -> str:
+    """Where a candidate's results in one repeat are kept, below the work directory."""
+    return f"validation/{number}-{repeat}"
 
 
 def _validate(
@@ -305,6 +310,9 @@ def choose(
     if choice is not None:
         print("chosen before; not chosen anew", file=sys.stderr)
         return choice
+    path = resources.workdir / frozen.FILE
+    if path.exists():
+        print(f"note: {path} answers another question: it is replaced", file=sys.stderr)
     winner, rows = select(
         points, categories, resources, share=SHARE.value, repeats=repeats, least_gain=least_gain
     )
@@ -339,6 +347,8 @@ def main(argv: Sequence[str]) -> None:
     """Selects, and turns every foreseen mistake into one line and an exit status."""
     run.start(argv)
     workdir = Path(options.WORKDIR.value or f"runs/select_{options.DATASET.value}").expanduser()
+    from experiments import workdirs  # late: `--help` and a mistyped flag need not wait for it
+
     with run.exit_on_mistakes():
         if options.cluster_from_flags() is not None:
             raise choices.ConfigError(
@@ -347,12 +357,18 @@ def main(argv: Sequence[str]) -> None:
         points = parse_grid(CANDIDATES.value, options.named_by_flags())
         resources = run.resources_from_flags(workdir)
         records.open_workdir(workdir)
-        found = run.load_data(points[0][1], resources.accept_license)
-        choice = choose(points, found, resources)
-        print(f"\n{table(choice.rows)}\n\nchosen without labels: {choice.point}", end=" ")
-        print(f"({workdir / frozen.FILE})")
-        if SCORE_TEST.value:
-            score_test(dict(points)[choice.point], choice, found, resources)
+        with written.opened(workdir, "--workdir", "select") as output:
+            found = run.load_data(points[0][1], resources.accept_license)
+            test = frozen.test_directory(workdir).name
+            workdirs.check_inputs(found, workdir, ("validation", test))
+            output.claim(frozen.FILE)
+            for number, repeat in itertools.product(range(len(points)), range(REPEATS.value)):
+                output.claim(f"{_place(number, repeat)}/{frozen.VALIDATED}")
+            choice = choose(points, found, resources)
+            print(f"\n{table(choice.rows)}\n\nchosen without labels: {choice.point}", end=" ")
+            print(f"({workdir / frozen.FILE})")
+            if SCORE_TEST.value:
+                score_test(dict(points)[choice.point], choice, found, resources)
 
 
 if __name__ == "__main__":

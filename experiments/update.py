@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from experiments import model_flags, options, run
+from experiments import locking, model_flags, options, run, written
 from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
@@ -28,7 +28,10 @@ OUTPUT = flags.DEFINE_string(
     "output", None, "The directory of the new model; that of --model replaces it."
 )
 REPORT = flags.DEFINE_string(
-    "report", None, "A CSV file for what was known of each image: path, score, p_value, known."
+    "report",
+    None,
+    "A CSV file for what was known of each image: path, score, p_value, known. An earlier report is"
+    " replaced.",
 )
 # Of experiments.run: what does not change what a model is.
 _SHARED = (
@@ -49,19 +52,33 @@ def update() -> None:
       ConfigError, DatasetError, SavingError, WeightsError: on mistakes that the user can mend.
     """
     model_flags.check((model_flags.MODEL, model_flags.IMAGES, OUTPUT), _SHARED)
-    if REPORT.value is not None and Path(REPORT.value).is_dir():
-        raise ConfigError(f"--report={REPORT.value} is a directory: name a file")
-    # Imported late: `--help` and a mistyped flag need not wait for these.
-    from experiments import growth, loading, models, prediction, records
-    from sgfr_jax import saving, thresholds
-    from sgfr_jax.datasets import Category, Example
+    if REPORT.value is not None:
+        if Path(REPORT.value).is_dir():
+            raise ConfigError(f"--report={REPORT.value} is a directory: name a file")
+        report = Path(REPORT.value).expanduser()
+        written.check_file(report, f"--report={report}", _is_report)
+    from sgfr_jax import saving
 
     output = Path(OUTPUT.value).expanduser()
     saving.check_place(output)
+    # Of two at once into one model, what the one learned would be lost.
+    with locking.locked(locking.beside(output), f"--output={output}"):
+        _update(output)
+
+
+def _update(output: Path) -> None:
+    """As `update`, with the place of the new model held by this process alone."""
+    # Imported late: `--help` and a mistyped flag need not wait for these.
+    from experiments import growth, loading, models, prediction, records
+    from sgfr_jax import thresholds
+    from sgfr_jax.datasets import Category, Example
+
     resources = run.resources_from_flags(Path())
     model = models.load(Path(model_flags.MODEL.value).expanduser(), options.WEIGHTS.value)
     growth.check(model)
+    images = f"--images={model_flags.IMAGES.value}"
     sources = prediction.find(model_flags.IMAGES.value)
+    written.refuse_inside([output], [source.path for source in sources], images, "--output")
     examples = tuple(Example(s.name, s.path.absolute(), 0, "good", None) for s in sources)
     hashes = {model.about.category: loading.hash_images(examples)}
     # Read as whole images; what is looked at of them is the model's to say.
@@ -76,20 +93,20 @@ def update() -> None:
     split = growth.unseen(model, checked.train)
     left_out = len(checked.train.examples) - len(split.examples)
     if not split.examples:
-        raise ConfigError(
-            f"--images={model_flags.IMAGES.value}: the model has learned from all of these already"
-        )
+        raise ConfigError(f"{images}: the model has learned from all of these already")
     grown, seen = growth.grow(model, detector, split)
+    if output.is_dir() and any(output.iterdir()):
+        print(f"note: the model in {output} is replaced", file=sys.stderr)
     models.save(output, grown)
     names = [example.name for example in split.examples]
     p_values = thresholds.p_values(model.nulls.images, np.float32(seen.scores))
     if REPORT.value is not None:
-        written = io.StringIO()
-        rows = csv.writer(written, lineterminator="\n")
+        table = io.StringIO()
+        rows = csv.writer(table, lineterminator="\n")
         rows.writerow(COLUMNS)
         for row in zip(names, seen.scores, p_values, seen.known, strict=True):
             rows.writerow([row[0], *(f"{value:.6g}" for value in row[1:])])
-        records.write_text(Path(REPORT.value).expanduser(), written.getvalue())
+        records.write_text(Path(REPORT.value).expanduser(), table.getvalue())
     threshold = thresholds.at_false_alarm_rate(model.nulls.images, FALSE_ALARM_RATE).score
     suspects = [i for i in np.argsort(-seen.scores) if seen.scores[i] > threshold]
     if suspects:
@@ -102,6 +119,13 @@ def update() -> None:
         )
     known = f"; {left_out} known already were left out" if left_out else ""
     print(f"{grown.about.notes[-2]}{known}; written to {output}")
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file begins as a report does."""
+    header = f"{','.join(COLUMNS)}\n".encode()
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
 
 
 def main(argv: Sequence[str]) -> None:

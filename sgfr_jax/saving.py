@@ -40,7 +40,8 @@ def save(path: str | os.PathLike, tree: Any, description: Mapping[str, Any]) -> 
 
     It is written beside its place and renamed: nobody sees half a model. Where one is replaced
     there is a moment between two renames without any; killed in it, the old one lies beside, as
-    `.old.NAME.*`.
+    `.old.NAME.*`. Files in the directory that are none of the old model's move to the new one; what
+    has no place there, and all of a model that does not name its files, stays in `.old.NAME.*`.
 
     Args:
       path: of the directory; those above it are made.
@@ -64,36 +65,79 @@ def save(path: str | os.PathLike, tree: Any, description: Mapping[str, Any]) -> 
         "empty": empty,
         "description": dict(description),
     }
-    text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
     stamp = f"{path.name}.{uuid.uuid4().hex[:8]}"
     temporary, old = path.parent / f".new.{stamp}", path.parent / f".old.{stamp}"
     try:
         with _silent(), _checkpointer() as checkpointer:
             stored = {name: array for name, array in arrays.items() if name not in empty}
             checkpointer.save(temporary / _ARRAYS, stored)
+        whole["files"] = _sizes(temporary)
+        text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
         (temporary / _JSON).write_text(text, encoding="utf-8")
         if path.exists():
             os.replace(path, old)  # a directory that is not empty cannot be replaced in one step
         os.replace(temporary, path)
+        if old.exists():
+            _leave_to(path, old)
     except BaseException:
         if old.exists() and not path.exists():
             os.replace(old, path)
         raise
     finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # made here, under a name of its own
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    """The files below a directory, and the bytes that each has."""
+    files = sorted(p for p in directory.rglob("*") if p.is_symlink() or not p.is_dir())
+    return {path.relative_to(directory).as_posix(): path.lstat().st_size for path in files}
+
+
+def _leave_to(path: Path, old: Path) -> None:
+    """Removes a model that was replaced, by the files that it names; others move to its successor.
+
+    Args:
+      path: of the successor.
+      old: where the replaced one lies now.
+    """
+    try:
+        whole = _read_json(old)
+    except SavingError:  # damaged: what it consists of is not known
+        return
+    own = whole.get("files")
+    if not isinstance(own, dict):  # saved by an earlier version
+        return
+    for name, size in _sizes(old).items():
+        file, place = old / name, path / name
+        if name == _JSON or own.get(name) == size:
+            file.unlink()
+        elif not os.path.lexists(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
+    for directory, _, _ in os.walk(old, topdown=False):
+        with contextlib.suppress(OSError):  # not empty
+            os.rmdir(directory)
 
 
 def check_place(path: str | os.PathLike) -> None:
     """Raises SavingError where `save` would: at anything but a model, an empty directory, nothing.
 
-    Worth asking before the work that is to be saved.
+    Worth asking before the work that is to be saved. A damaged model, or one of another version, is
+    a model.
     """
     path = Path(path)
-    if not path.exists() or (path / _JSON).is_file():
+    if not os.path.lexists(path) or _is_model(path):
         return
     if not path.is_dir() or any(path.iterdir()):
         raise SavingError(f"'{path}' is in the way: there is something that is no model")
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a directory has a description that names this format, be the rest as it may."""
+    try:
+        return _NAME.encode() in (path / _JSON).read_bytes()
+    except OSError:
+        return False
 
 
 def load(path: str | os.PathLike) -> Saved:

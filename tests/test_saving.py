@@ -58,11 +58,43 @@ def test_another_model_takes_its_place(saved, rng):
     assert [p.name for p in path.parent.iterdir()] == ["model"]
 
 
+def test_what_is_not_the_models_moves_to_its_successor(saved, rng):
+    path, _ = saved
+    mine = ("notes.txt", "arrays/notes.txt", "predictions/scores.csv", "linked/a.png")
+    (path.parent / "far").mkdir()
+    (path.parent / "far" / "a.png").write_text("mine")
+    (path / "linked").symlink_to(path.parent / "far")
+    for name in mine:
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text("mine")
+    for category in ("nut", "cap"):
+        saving.save(path, make_state(rng, 1), {"category": category})
+        assert saving.load(path).description == {"category": category}
+        assert all((path / name).read_text() == "mine" for name in mine)
+    assert (path / "linked").is_symlink()
+    assert sorted(p.name for p in path.parent.iterdir()) == ["far", "model"]
+
+
+def test_what_does_not_say_what_it_consists_of_is_kept_beside(saved, rng):
+    """Models of earlier versions, and damaged ones."""
+    path, _ = saved
+    whole = json.loads((path / "model.json").read_text())
+    del whole["files"]
+    (path / "model.json").write_text(json.dumps(whole))
+    saving.save(path, make_state(rng, 1), {"category": "nut"})
+    (old,) = path.parent.glob(".old.model.*")
+    assert saving.load(old).description["category"] == "cap"
+    assert saving.load(path).description == {"category": "nut"}
+
+
 def test_what_is_no_model_is_not_overwritten(rng, tmp_path):
     (tmp_path / "photographs").mkdir()
     (tmp_path / "photographs" / "mine.png").write_bytes(b"dear to me")
     (tmp_path / "file").write_text("")
-    for name in ("photographs", "file"):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "model.json").write_text('{"format": "layers-model"}')
+    for name in ("photographs", "file", "link", "keras"):
         with pytest.raises(saving.SavingError, match="is in the way"):
             saving.save(tmp_path / name, make_state(rng), {})
     assert (tmp_path / "photographs" / "mine.png").read_bytes() == b"dear to me"

@@ -1,26 +1,22 @@
 """Getting an official archive: downloading, verifying and unpacking it, or doing nothing."""
 
+import contextlib
 import hashlib
 import http.client
-import lzma
-import os
 import shutil
 import ssl
-import stat
-import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from sgfr_jax import locks
 from sgfr_jax.datasets.archives import ARCHIVES, Archive, instructions
 from sgfr_jax.datasets.listing import subdirectories
 from sgfr_jax.datasets.recognition import recognise
 from sgfr_jax.datasets.types import DatasetError
+from sgfr_jax.datasets.unpacking import unpack
 
 Report = Callable[[str, int, int], None]  # what is done, and how many bytes of how many
 
@@ -34,14 +30,6 @@ _NETWORK_ERRORS = (
     ssl.SSLError,
     ConnectionError,
     TimeoutError,
-)
-_ARCHIVE_ERRORS = (
-    EOFError,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,  # a compression that zipfile does not know
 )
 
 
@@ -107,8 +95,8 @@ def download(
 ) -> None:
     """Downloads an archive to `path`, going on where an earlier attempt was cut.
 
-    What has come so far is kept in `path` with `.part` appended; `path` itself appears only when
-    size and checksum are right.
+    What has come so far is kept in `path` with `.sgfr_jax.part` appended (browsers call theirs
+    `.part`); `path` itself appears only when size and checksum are right.
 
     Args:
       archive: what to download.
@@ -117,12 +105,32 @@ def download(
       help: appended to a message that the network is not there.
       pause: seconds to wait after a cut, doubled each time that nothing came.
     """
-    part = path.with_name(path.name + ".part")
-    free = shutil.disk_usage(path.parent).free
+    part = path.with_name(f"{path.name}.sgfr_jax.part")
+    with _held(part):
+        _download(archive, part, report, help, pause)
+        part.replace(path)
+
+
+@contextlib.contextmanager
+def _held(part: Path) -> Iterator[None]:
+    """Keeps a file that is being downloaded from other processes; an empty one is removed."""
+    with part.open("ab") as file:
+        if not locks.take(file):
+            raise DatasetError(f"'{part}' is being downloaded by another process.")
+        try:
+            yield
+        finally:
+            if part.exists() and not _size(part):
+                part.unlink()
+
+
+def _download(archive: Archive, part: Path, report: Report, help: str, pause: float) -> None:
+    """Goes on with a part until it is whole and right."""
+    free = shutil.disk_usage(part.parent).free
     have = _size(part)
     if free < archive.size - have:
         raise DatasetError(
-            f"'{path}' needs {archive.size - have:,} bytes, and {free:,} are free there."
+            f"'{part}' needs {archive.size - have:,} bytes, and {free:,} are free there."
         )
     failures = 0  # in a row: a slow connection that brings something each time goes on
     while (have := _size(part)) < archive.size:
@@ -145,7 +153,6 @@ def download(
         raise DatasetError(
             f"{archive.url} gave something else than expected, and it was removed: {error}"
         ) from None
-    part.replace(path)
 
 
 def verify(archive: Archive, path: Path, *, report: Report = silent) -> None:
@@ -167,33 +174,6 @@ def verify(archive: Archive, path: Path, *, report: Report = silent) -> None:
             f"'{path}' has the SHA-256 {digest.hexdigest()}; '{archive.file}' has "
             f"{archive.sha256}. It is damaged, or another version; remove it and fetch it again."
         )
-
-
-def unpack(path: Path, target: Path) -> None:
-    """Unpacks a tar or zip archive to the new directory `target`, all of it or nothing.
-
-    A member that would come to lie outside, and one that is neither file nor directory (nor a
-    link within), makes the whole archive refused.
-    """
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        if zipfile.is_zipfile(path):
-            _unpack_zip(path, staging)
-        else:
-            with tarfile.open(path) as file:
-                file.extractall(staging, filter="data")
-        staging.chmod(0o777 & ~_umask())  # mkdtemp's is for its maker alone
-        staging.rename(target)
-    except tarfile.FilterError as error:
-        raise DatasetError(f"'{path}' is not safe to unpack: {error}.") from error
-    except _ARCHIVE_ERRORS as error:
-        raise DatasetError(
-            f"'{path}' cannot be unpacked ({error}); it is damaged, cut off, or no archive."
-        ) from error
-    except OSError as error:
-        raise DatasetError(f"'{path}' cannot be unpacked to '{target}': {error}.") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _unpacked(dataset: str, data_dir: Path) -> Path | None:
@@ -231,25 +211,3 @@ def _continue(archive: Archive, part: Path, have: int, report: Report) -> None:
                 file.write(block)
                 have += len(block)
                 report(f"downloading {archive.file}", have, archive.size)
-
-
-def _unpack_zip(path: Path, target: Path) -> None:
-    with zipfile.ZipFile(path) as file:
-        for member in file.infolist():
-            parts = member.filename.replace("\\", "/").split("/")
-            if member.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-                raise DatasetError(
-                    f"'{path}' is not safe to unpack: its member '{member.filename}' would come "
-                    "to lie outside."
-                )
-            if stat.S_ISLNK(member.external_attr >> 16):
-                raise DatasetError(
-                    f"'{path}' is not safe to unpack: its member '{member.filename}' is a link."
-                )
-        file.extractall(target)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

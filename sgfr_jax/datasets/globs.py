@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sgfr_jax.datasets.layout import GOOD, mask_threshold, name_of
 from sgfr_jax.datasets.listing import duplicate_stems, is_image, pair_masks, real
+from sgfr_jax.datasets.outputs import photographs
 from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.selection import select_categories
 from sgfr_jax.datasets.types import Category, DatasetError, Example
@@ -103,7 +104,7 @@ def _fault(which: str, pattern: str) -> str | None:
 
 def _matches(root: Path, which: str, pattern: str, problems: list[str]) -> list[Path]:
     try:
-        found = sorted(path for path in root.glob(pattern) if is_image(path))
+        found = photographs(sorted(path for path in root.glob(pattern) if is_image(path)))
     except (ValueError, NotImplementedError) as error:  # such as 'a**'
         problems.append(f"--{which}_glob={pattern} is not a pattern: {error}.")
         return []

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sgfr_jax.datasets.outputs import photographs
 from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.types import DatasetError
 
@@ -87,6 +88,14 @@ def _entries(directory: Path) -> list[Path]:
 
 def image_files(directory: Path, *, recursive: bool = True) -> list[Path]:
     """Returns the image files under `directory`, sorted; none if it is missing.
+
+    As `pictures`, without those that our commands have written (`outputs.photographs`).
+    """
+    return photographs(pictures(directory, recursive=recursive))
+
+
+def pictures(directory: Path, *, recursive: bool = True) -> list[Path]:
+    """Returns the files with an image's suffix under `directory`, sorted; none if it is missing.
 
     A file counts by its suffix, in any case. Hidden files and directories (`.DS_Store`, `._x.png`)
     do not count. Links to directories are followed, into each directory once.

@@ -8,7 +8,7 @@ undecoded, and decoded as those of any file are.
 import functools
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sgfr_jax import names
 from sgfr_jax.datasets.layout import GOOD
@@ -114,6 +114,9 @@ def _category(name: str, directory: Path) -> Category:
 def _example(directory: Path, split: str, index: int, name: str, label: int, kind: str) -> Example:
     if label not in (-1, 0, 1) or (label == 0) != (kind == GOOD):
         raise ValueError(f"'{name}' has the label {label} and the kind '{kind}'")
+    # Results are named like images and kinds, and stay below their directory.
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "/" in kind:
+        raise ValueError(f"'{name}' of kind '{kind}' names no file below a directory")
 
     def encoded(field: str) -> Encoded:
         read = functools.partial(_read_field, directory, split, index, field)

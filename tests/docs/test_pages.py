@@ -17,7 +17,7 @@ import sgfr_jax
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 # Modules that say nothing to a user.
-INTERNAL = {"sgfr_jax.checks", "sgfr_jax.names", "sgfr_jax.version"}
+INTERNAL = {"sgfr_jax.checks", "sgfr_jax.locks", "sgfr_jax.names", "sgfr_jax.version"}
 
 
 def listed_modules():

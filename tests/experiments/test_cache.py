@@ -86,14 +86,19 @@ def test_an_entry_that_is_evicted_while_it_is_read(tmp_path, array):
 
 
 def test_the_longest_unused_go_first(tmp_path, array):
-    for i, name in enumerate("abc"):
+    """Of entries: files of others with their suffix are none."""
+    a, b, c, d = (letter * 64 for letter in "abcd")
+    mine = ("mine", "a" * 63, "A" * 64, f"x{a}")
+    for i, name in enumerate((*mine, a, b, c)):
         store(tmp_path, name, array)
-        (path,) = tmp_path.glob(f"{name}.*")
+        path = tmp_path / f"{name}.embeddings"
         os.utime(path, (1000 + i, 1000 + i))
     size = path.stat().st_size
-    read(tmp_path, "a")  # used again
-    store(tmp_path, "d", array, limit=int(3.5 * size))
-    assert {name for name in "abcd" if cache.holds(tmp_path, name)} == set("acd")
+    read(tmp_path, a)  # used again
+    store(tmp_path, d, array, limit=int(3.5 * size))
+    assert {name for name in (*mine, a, b, c, d) if cache.holds(tmp_path, name)} == {
+        *mine, a, c, d
+    }  # fmt: skip
 
 
 def test_an_entry_larger_than_the_limit_is_passed_on_and_not_stored(tmp_path, array):
@@ -105,9 +110,10 @@ def test_what_is_being_stored_can_be_removed_at_once(tmp_path, array):
     store(tmp_path, "kept", array)
     passed = cache.write_through(tmp_path, "a", array.shape, blocks(array), LIMIT)
     next(passed)
-    cache.remove_unfinished(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["kept.embeddings"]
-    cache.remove_unfinished(tmp_path / "absent")
+    other = tmp_path / f".b.{os.getpid()}.unfinished"  # of another host's process
+    other.write_bytes(b"half")
+    cache.remove_unfinished()
+    assert {path.name for path in tmp_path.iterdir()} == {"kept.embeddings", other.name}
 
 
 def test_a_directory_that_cannot_be_written_stops_nothing(tmp_path, array, capsys):
@@ -117,14 +123,15 @@ def test_a_directory_that_cannot_be_written_stops_nothing(tmp_path, array, capsy
 
 
 def test_what_a_killed_process_left_is_removed_in_the_end(tmp_path, array):
-    old, new, others = ".old.1.unfinished", ".new.2.unfinished", ".bashrc"
-    for name, age in ((old, 10**6), (new, 10), (others, 10**6)):
+    old, new = f".{'0' * 64}.1.unfinished", f".{'1' * 64}.2.unfinished"
+    others = (".bashrc", ".mine.unfinished", ".mine.1.unfinished")
+    for name, age in ((old, 10**6), (new, 10), *((name, 10**6) for name in others)):
         path = tmp_path / name
         path.write_bytes(b"half an entry")
         os.utime(path, (time.time() - age,) * 2)
     store(tmp_path, "a", array)
     assert not (tmp_path / old).exists()
-    assert (tmp_path / new).exists() and (tmp_path / others).exists()
+    assert all((tmp_path / name).exists() for name in (new, *others))
 
 
 def test_the_key_depends_on_every_part():

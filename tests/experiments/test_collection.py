@@ -75,15 +75,19 @@ def test_a_full_disk_leaves_nothing_half_written(workdir, monkeypatch):
 
 
 def test_what_killed_workers_left_goes_after_a_day(workdir):
+    """And nothing else that is hidden and old."""
     where = collection.directory(workdir)
-    (where / ".a.host.1").write_text("half")
-    collection.load_some(workdir, [])
-    assert (where / ".a.host.1").exists()
+    mine = (".gitignore", ".b.host.1", ".a.host.bak", ".a", "a.host.1", ".nfs0001", "LICENSE")
+    for name in (".a.host.org.1", *mine):
+        (where / name).write_text("half")
+    collection.load_some(workdir, ["a"])
+    assert (where / ".a.host.org.1").exists()
     assert collection.load_all(workdir) == ([], {})
     old = time.time() - 25 * 3600
-    os.utime(where / ".a.host.1", (old, old))
-    collection.load_some(workdir, [])
-    assert not (where / ".a.host.1").exists()
+    for path in where.iterdir():
+        os.utime(path, (old, old))
+    collection.load_some(workdir, ["a"])
+    assert {path.name for path in where.iterdir()} == set(mine)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

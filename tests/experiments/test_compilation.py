@@ -75,7 +75,12 @@ def test_the_longest_unused_programs_go(tmp_path, restored):
     for i, name in enumerate(("first", "second", "third")):
         path = compiled_now(name)[f"jit_{name}"]
         os.utime(path, (1000 + i, 1000 + i))
+    mine = directory / "my-cache"
+    mine.write_text("no program")
+    os.utime(mine, (1, 1))
     compilation.keep_in(directory, limit=int(2.5 * path.stat().st_size))
+    assert mine.exists()
+    mine.unlink()
     assert {path.name.split("-")[0] for path in directory.iterdir()} == {"jit_second", "jit_third"}
     assert "jit_first" in compiled_now("first")
 
@@ -91,12 +96,13 @@ def test_the_place_that_the_environment_names_is_used_and_not_emptied(
 ):
     theirs, before = tmp_path / "theirs", jax.config.jax_compilation_cache_dir
     theirs.mkdir()
-    (theirs / "jit_f-0-cache").write_bytes(b"x" * 99)
+    kept = theirs / f"jit_f-{64 * "0"}-cache"
+    kept.write_bytes(b"x" * 99)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(theirs))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
     waiting = jax.config.jax_persistent_cache_min_compile_time_secs
     compilation.keep_in(theirs, limit=0)
-    assert (theirs / "jit_f-0-cache").exists()
+    assert kept.exists()
     assert jax.config.jax_compilation_cache_dir == before  # as JAX has read it at its start
     assert jax.config.jax_persistent_cache_min_compile_time_secs == waiting
     assert jax.config.jax_persistent_cache_min_entry_size_bytes == 0

@@ -1,5 +1,6 @@
 """Files that other programs run, of models that are made."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -122,9 +123,14 @@ def test_the_file_is_for_three_platforms_and_calls_no_library(place):
 
 def test_the_description_says_what_the_file_takes(place, tmp_path):
     output = tmp_path / "cap.stablehlo"
-    output.write_text("an older file, to be replaced")
-    assert go("--model", place / "automatic", "--output", output, "--platforms=cpu",
-              "--no_check") is None  # fmt: skip
+    asked = ("--model", place / "automatic", "--output", output, "--platforms=cpu", "--no_check")
+    output.write_text("mine")
+    assert "cap.stablehlo is in the way, for nothing says that this" in go(*asked)
+    assert output.read_text() == "mine"
+    # Of its own it is known what they were.
+    mine = {"file": output.name, "sha256": hashlib.sha256(b"mine").hexdigest()}
+    (tmp_path / "cap.stablehlo.json").write_text(json.dumps(mine))
+    assert go(*asked) is None
     found = json.loads((tmp_path / "cap.stablehlo.json").read_text())
     assert found["bytes"] == output.stat().st_size > 1e6 and found["platforms"] == ["cpu"]
     assert [(x["name"], x["shape"]) for x in found["inputs"]] == [

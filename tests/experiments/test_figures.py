@@ -30,6 +30,6 @@ def test_the_outline_of_the_mask_is_drawn_on_the_overlay_only():
 
 
 def test_save_writes_a_png(tmp_path):
-    figures.save(tmp_path / "cap", "cut_most_1", panel(), 0.0, 1.0)
-    with Image.open(tmp_path / "cap" / "cut_most_1.png") as image:
+    figures.save(tmp_path / "cut_most_1.png", panel(), 0.0, 1.0)
+    with Image.open(tmp_path / "cut_most_1.png") as image:
         assert image.width > 4 * 30 and image.height > 20

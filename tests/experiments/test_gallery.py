@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.figures import Panel
-from experiments.gallery import Gallery
+from experiments.gallery import Gallery, names
 
 
 def panel(name, value=0.0):
@@ -52,5 +52,6 @@ def test_one_scale_for_all_figures(tmp_path):
         gallery.add("good", 0, value, panel("a", value))
     low, high = gallery.scale()
     assert low == 2.0 and high == pytest.approx(2.96)
-    gallery.save(tmp_path)
+    gallery.save(lambda name: tmp_path / f"{name}.png")
     assert {path.name for path in tmp_path.iterdir()} == {"good_most_1.png", "good_least_1.png"}
+    assert set(gallery.chosen()) == set(names(["good", "good"], 1))

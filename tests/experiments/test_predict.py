@@ -1,9 +1,12 @@
 """Scoring images with a saved model, on small photographs that the tests make."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +18,17 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import config, interruption, models, nulls, predict, prediction, predictions, run
+from experiments import (
+    config,
+    interruption,
+    models,
+    nulls,
+    predict,
+    prediction,
+    predictions,
+    run,
+    written,
+)
 from sgfr_jax import thresholds
 from sgfr_jax.datasets.geometry import to_size
 from tests.datasets import trees
@@ -122,7 +135,7 @@ def test_what_is_said_of_too_few_images(model, test_images, tmp_path, capsys):
     )
     assert "16.67% of nominal images are expected above it" in said.err
     assert "3 of 6 images are anomalous; written to" in said.out
-    go(tmp_path, model=str(model), images=str(test_images), false_alarm_rate=0.5)
+    go(tmp_path / "other", model=str(model), images=str(test_images), false_alarm_rate=0.5)
     assert "note:" not in capsys.readouterr().err
 
 
@@ -145,7 +158,7 @@ def test_images_of_any_size_and_kind(model, test_images, tmp_path):
 def test_only_what_is_asked_for(model, test_images, tmp_path):
     values = {"maps": "none", "overlays": False, "contours": False}
     assert go(tmp_path, model=str(model), images=str(test_images / "dent" / "*.png"), **values) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.json", "scores.csv"]
+    assert files(tmp_path) == ["predictions.json", "scores.csv", "written.jsonl"]
     assert list(rows(tmp_path)) == ["0.png", "1.png", "2.png"]
     assert json.loads((tmp_path / "predictions.json").read_text())["images"] == 3
 
@@ -350,15 +363,61 @@ class TestFind:
         assert self.names(test_images / "*" / "0.png") == ["dent/0.png", "good/0.png"]
         assert self.names(test_images / "dent" / "1.png") == ["1.png"]
 
-    def test_what_was_written_is_no_image(self, tmp_path, monkeypatch):
+    def test_what_was_written_is_no_image(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
-        for name in ("a.png", "predictions/overlays/a.png", "predictions.png"):
-            trees.save(tmp_path / name, trees.image(0))
-        output, wanted = [Path("predictions/overlays")], ["a.png", "predictions.png"]
+        trees.save(tmp_path / "a.png", trees.image(0))
+        mine = tmp_path / "predictions" / "overlays" / "mine.png"
+        trees.save(mine, trees.image(1))
+        with written.opened(Path("predictions"), "--output_dir", "predict") as output:
+            trees.save(output.claim("overlays/a.png.png"), trees.image(2))
+        wanted = ["a.png", "predictions/overlays/mine.png"]
         for text in (".", str(tmp_path), "**/*.png"):
-            assert [one.name for one in prediction.find(text, output)] == wanted
-        (named,) = prediction.find("predictions/overlays/a.png", output)  # who asks for it gets it
-        assert named.name == "a.png"
+            assert self.names(text) == wanted
+            assert "passed over, as an earlier call wrote them: 1\n" in capsys.readouterr().err
+        # A copy of the directory has a copy of the record.
+        shutil.copytree("predictions", "copied/of/them")
+        assert len(self.names("**/*.png")) == 3
+        mine.unlink()
+        with pytest.raises(config.ConfigError, match="no image but 1 that an earlier call wrote"):
+            prediction.find("predictions/overlays")
+        assert self.names("predictions/overlays/a.png.png") == ["a.png.png"]  # who asks gets it
+
+    def test_what_lies_where_results_go_is_refused(self, tmp_path):
+        trees.save(tmp_path / "maps" / "below" / "a.png", trees.image(0))
+        (tmp_path / "link").symlink_to(tmp_path / "maps" / "below")
+        goes = predictions.drawn(tmp_path)
+        for text in (".", "maps/below/a.png", "**/*.png", "link"):
+            with pytest.raises(config.ConfigError, match=r"a\.png' lies in .*maps', where results"):
+                prediction.find(str(tmp_path / text), goes)
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "b.png").symlink_to(tmp_path / "maps" / "below" / "a.png")
+        with pytest.raises(config.ConfigError, match=r"b\.png' lies in .*maps', where results"):
+            prediction.find(str(tmp_path / "photos"), goes)
+        assert prediction.find(str(tmp_path), predictions.drawn(tmp_path / "other"))
+
+    def test_a_list_that_leaves_its_directory(self, tmp_path, monkeypatch):
+        """Names stay below the directory of all, and one image is one, however it is written."""
+        for name in ("a/b/here/one.png", "photos/two.png"):
+            trees.save(tmp_path / name, trees.image(0))
+        lines = ["here/one.png", "../../photos/two.png", "./here/../here/one.png"]
+        lines.append(str(tmp_path / "photos" / "two.png"))
+        monkeypatch.chdir(tmp_path / "a" / "b")
+        Path("list.txt").write_text("\n".join(lines))
+        assert self.names("list.txt") == ["a/b/here/one.png", "photos/two.png"]
+        assert self.names("../../*/*.png") == ["two.png"]
+        # `..` of a link is above where the link leads.
+        Path("link").symlink_to(tmp_path / "photos")
+        Path("list.txt").write_text("link/../a/b/here/one.png\nhere/one.png")
+        assert self.names("list.txt") == ["one.png"]
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be"])
+    def test_lists_of_any_editor(self, tmp_path, encoding):
+        for name in ("one", "zwei ä"):
+            trees.save(tmp_path / f"{name}.png", trees.image(0))
+        mark = "\ufeff" if encoding.startswith("utf-16") else ""
+        text = f"{mark}one.png\r\nzwei ä.png\r\n"
+        (tmp_path / "list.txt").write_bytes(text.encode(encoding))
+        assert self.names(tmp_path / "list.txt") == ["one.png", "zwei ä.png"]
 
     def test_lists(self, test_images, tmp_path):
         path = tmp_path / "wanted.txt"
@@ -374,35 +433,148 @@ class TestFind:
         path.write_bytes(b"\xff\xfe\x00\x81")
         with pytest.raises(config.ConfigError, match=r"list\.bin is neither an image nor"):
             prediction.find(str(path))
+        path.write_bytes(b"a.png\nb\0.png")
+        with pytest.raises(config.ConfigError, match=r"list\.bin is neither an image nor"):
+            prediction.find(str(path))
         (tmp_path / "empty.txt").write_text("\n\n")
         with pytest.raises(config.ConfigError, match="names no image"):
             prediction.find(str(tmp_path / "empty.txt"))
 
 
-def test_what_an_earlier_call_wrote_is_removed(tmp_path):
-    """But nothing that is not known to be a prediction's."""
+@contextlib.contextmanager
+def open_writer(directory, names=(), **options):
     tally = thresholds.tally(np.arange(5.0))
+    chosen = {"maps": "png", "overlays": True, "outlines": True} | options
+    with written.opened(directory, "--output_dir", "predict") as output:
+        yield predictions.Writer(
+            output, nulls.Nulls(tally, tally), predictions.Decisions(3.0, 2.0),
+            sources=[prediction.Source(directory / name, name) for name in names], **chosen,
+        )  # fmt: skip
 
-    def open_writer():
-        predictions.Writer(
-            tmp_path, nulls.Nulls(tally, tally), predictions.Decisions(3.0, 2.0), maps="png",
-            overlays=True, outlines=True,
-        ).file.close()  # fmt: skip
 
-    made = ("maps/a.png", "overlays/a.jpg", "contours.json", "predictions.json", "mine.txt")
-    for name in made:
+def write(directory, *names, **options):
+    """A prediction of blank images with these names."""
+    with open_writer(directory, names, **options) as writer:
+        for name in names:
+            source = prediction.Source(directory / name, name)
+            image, anomaly_map = np.zeros((8, 8), np.uint8), np.eye(8, dtype=np.float32)
+            writer.add(prediction.Predicted(source, image, anomaly_map, 1.0))
+        writer.finish({})
+
+
+def files(directory):
+    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in found)
+
+
+WHOLE = ["contours.json", "predictions.json", "scores.csv", "written.jsonl"]
+
+
+def pictures(*names):
+    return [f"{kind}/{name}.png" for kind in ("maps", "overlays") for name in names]
+
+
+class TestWriter:
+    def test_an_earlier_prediction_is_replaced_and_nothing_else(self, tmp_path, capsys):
+        write(tmp_path, "a.png", "below/b.png")
+        assert files(tmp_path) == sorted([*WHOLE, *pictures("a.png", "below/b.png")])
+        assert "replaces" not in capsys.readouterr().err
+        mine = ["maps/mine.png", "overlays/below/mine.txt", "explanations/mine.png", "mine.txt"]
+        for name in mine:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("weeks of work")
+        # A picture that the user has painted on since is the user's.
+        (tmp_path / "overlays" / "below" / "b.png.png").write_text("painted")
+        write(tmp_path, "c.png")
+        mine.append("overlays/below/b.png.png")
+        assert files(tmp_path) == sorted([*WHOLE, *mine, *pictures("c.png")])
+        assert "7 files of an earlier call, which this one" in capsys.readouterr().err
+        assert list(rows(tmp_path)) == ["c.png"]
+
+    def test_an_earlier_prediction_stays_where_nothing_can_be_scored(self, tmp_path):
+        write(tmp_path / "out", "a.png")
+        before = {name: (tmp_path / "out" / name).read_bytes() for name in files(tmp_path / "out")}
+        with open_writer(tmp_path / "out", ["bad.png"]) as writer:
+            bad = prediction.Source(tmp_path / "bad.png", "bad.png")
+            writer.add(prediction.Unread(bad, "it is no image"))
+            writer.finish({})
+        assert {n: (tmp_path / "out" / n).read_bytes() for n in files(tmp_path / "out")} == before
+        with open_writer(tmp_path / "new", ["bad.png"]) as writer:
+            writer.add(prediction.Unread(bad, "it is no image"))
+            writer.finish({})
+        assert files(tmp_path / "new") == WHOLE and not rows(tmp_path / "new")
+
+    @pytest.mark.parametrize(
+        "name", ["scores.csv", "predictions.json", "contours.json", "maps/a.png.png", "maps"]
+    )
+    def test_what_is_in_the_way_is_named_before_any_work(self, tmp_path, name):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    open_writer()
-    assert all((tmp_path / name).exists() for name in made)  # it was no prediction before
-    assert prediction.find(str(tmp_path), predictions.drawn(tmp_path / "elsewhere"))
-    with pytest.raises(config.ConfigError, match="names no image"):  # but what was drawn
-        prediction.find(str(tmp_path), predictions.drawn(tmp_path))
-    trees.save(tmp_path / "b.png", trees.image(0))  # results beside their images
-    (found,) = prediction.find(str(tmp_path), predictions.drawn(tmp_path))
-    assert found.name == "b.png"
-    open_writer()
-    assert [name for name in made if (tmp_path / name).exists()] == ["mine.txt"]
+        (tmp_path / name).write_text("weeks of work")
+        with pytest.raises(config.ConfigError, match=f"'{name}' is in the way") as refused:
+            write(tmp_path, "b.png", "a.png")
+        assert "\n" not in str(refused.value)
+        assert files(tmp_path) == [name] and (tmp_path / name).read_text() == "weeks of work"
+
+    def test_results_of_a_run_are_not_those_of_a_prediction(self, tmp_path):
+        with written.opened(tmp_path, "--workdir", "run") as output:
+            output.claim("scores.csv").write_text("a,b")
+        with pytest.raises(config.ConfigError, match=r"'scores\.csv' is in the way"):
+            write(tmp_path, "a.png")
+
+    def test_a_table_that_was_edited_is_kept(self, tmp_path):
+        write(tmp_path, "a.png")
+        with (tmp_path / "scores.csv").open("a") as file:
+            file.write("my remarks\n")
+        before = files(tmp_path)
+        with pytest.raises(config.ConfigError, match="in the way, for no record there says"):
+            write(tmp_path, "b.png")
+        assert files(tmp_path) == before
+
+    def test_links_out_of_the_directory_are_not_followed(self, tmp_path):
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "maps").symlink_to(tmp_path / "photos")
+        with pytest.raises(config.ConfigError, match=r"a link in .* leads out of it"):
+            write(tmp_path / "out", "a.png")
+        assert files(tmp_path / "photos") == []
+
+    def test_names_that_are_too_long_or_alike(self, tmp_path):
+        names = ["a" * 250 + ".png", "b.png", "B.png", "c.png", "c.png.png/d.png", "b.jpg"]
+        write(tmp_path, *names)
+        assert list(rows(tmp_path)) == names
+        renamed = json.loads((tmp_path / "predictions.json").read_text())["renamed"]
+        assert set(renamed) == {names[0], "B.png", "c.png.png/d.png"}
+        drawn = [name for name in files(tmp_path) if "/" in name]
+        assert len(drawn) == len({name.lower() for name in drawn}) == 12
+        assert set(drawn) >= {name for of_image in renamed.values() for name in of_image}
+        write(tmp_path, "z.png")  # and each is known to be ours
+        assert files(tmp_path) == sorted([*WHOLE, *pictures("z.png")])
+
+    def test_two_at_once(self, tmp_path):
+        with (
+            open_writer(tmp_path),
+            pytest.raises(config.ConfigError, match=f"is in use by process {os.getpid()} on "),
+            open_writer(tmp_path),
+        ):
+            pass
+        write(tmp_path, "a.png")
+
+
+def test_one_more_image_and_two_commands(model, test_images, tmp_path, capsys):
+    """The whole way: what an earlier prediction below the images left is passed over."""
+    images = shutil.copytree(test_images / "good", tmp_path / "images")
+    asked = {"model": str(model), "images": str(images)}
+    for _ in range(2):
+        assert go(images / "predictions", **asked) == 0
+        assert list(rows(images / "predictions")) == ["0.png", "1.png", "2.png"]
+    said = capsys.readouterr().err
+    assert "passed over, as an earlier call wrote them: 6\n" in said
+    assert "9 files of an earlier call, which this one replaces" in said
+    (images / "maps").mkdir()
+    (images / "0.png").rename(images / "maps" / "0.png")
+    message = go(images, **asked)
+    assert message.startswith("error: ") and "where results go: name another --output" in message
+    assert not (images / "scores.csv").exists()
 
 
 def test_few_large_images_are_held_at_a_time(monkeypatch, tmp_path):
@@ -427,21 +599,17 @@ def test_maps_in_sixteen_bits(tmp_path, rng):
 
 def test_what_was_scored_so_far_is_kept(tmp_path):
     """Rows as they come; the outlines whenever the work ends."""
-    tally = thresholds.tally(np.arange(5.0))
-    writer = predictions.Writer(
-        tmp_path, nulls.Nulls(tally, tally), predictions.Decisions(3.0, 2.0),
-        maps="none", overlays=False, outlines=True,
-    )  # fmt: skip
-    anomaly_map = np.zeros((8, 8), np.float32)
-    anomaly_map[2:4, 2:6] = 9
-    source = prediction.Source(tmp_path / "a.png", "a.png")
-    image = np.zeros((8, 8), np.uint8)
-    writer.add(prediction.Predicted(source, image, anomaly_map, 9.0))
-    assert rows(tmp_path)["a.png"] == {
-        "path": "a.png", "score": "9", "p_value": "0.166667", "nominal_below": "0.833333",
-        "decision": "anomalous",
-    }  # fmt: skip
-    writer.finish({"category": "cap"})
+    with open_writer(tmp_path, maps="none", overlays=False) as writer:
+        anomaly_map = np.zeros((8, 8), np.float32)
+        anomaly_map[2:4, 2:6] = 9
+        source = prediction.Source(tmp_path / "a.png", "a.png")
+        image = np.zeros((8, 8), np.uint8)
+        writer.add(prediction.Predicted(source, image, anomaly_map, 9.0))
+        assert rows(tmp_path)["a.png"] == {
+            "path": "a.png", "score": "9", "p_value": "0.166667", "nominal_below": "0.833333",
+            "decision": "anomalous",
+        }  # fmt: skip
+        writer.finish({"category": "cap"})
     (annotation,) = json.loads((tmp_path / "contours.json").read_text())["annotations"]
     assert annotation["bbox"] == [2, 2, 4, 2] and annotation["area"] == 8
 

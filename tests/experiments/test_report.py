@@ -27,7 +27,8 @@ def test_records_of_any_number_of_sweeps_in_one_table(workdirs, tmp_path, capsys
     out = tmp_path / "out"
     report.main(["--workdir", *workdirs, f"--out={out}", "--metric", "aupro", "pixel_ap"])
     assert {path.name for path in out.iterdir()} == {
-        "table.csv", "table.md", "table.tex", "aupro_by_shots.png", "pixel_ap_by_shots.png"
+        "table.csv", "table.md", "table.tex", "aupro_by_shots.png", "pixel_ap_by_shots.png",
+        "written.jsonl",
     }  # fmt: skip
     rows = list(csv.DictReader((out / "table.csv").open()))
     assert [(row["param_shots"], row["n_seeds"]) for row in rows] == [
@@ -39,7 +40,22 @@ def test_records_of_any_number_of_sweeps_in_one_table(workdirs, tmp_path, capsys
 def test_below_the_first_and_without_plots(workdirs, tmp_path):
     report.main([f"--workdir={workdirs[0]}", f"--workdir={workdirs[1]}", "--no_plots"])
     written = {path.name for path in (tmp_path / "a" / "report").iterdir()}
-    assert written == {"table.csv", "table.md", "table.tex"}
+    assert written == {"table.csv", "table.md", "table.tex", "written.jsonl"}
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.md", "report.html"])
+def test_what_is_no_report_is_not_overwritten(workdirs, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    asked = ["--workdir", *workdirs, f"--out={tmp_path / 'out'}"]
+    asked.append("--html" if name == "report.html" else "--no_plots")
+    with pytest.raises(SystemExit, match=f"error: --out=.*'{name}' is in the way"):
+        report.main(asked)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert (tmp_path / "out" / name).read_text() == "mine"
+    (tmp_path / "out" / name).unlink()
+    for _ in range(2):  # its own it replaces
+        report.main(asked)
 
 
 def test_damaged_records_are_named(workdirs, tmp_path, capsys):
@@ -78,7 +94,7 @@ def test_a_page_of_sweeps(workdirs, tmp_path, capsys):
     path.write_text("{")
     report.main(["--workdir", *workdirs, "--html", f"--out={tmp_path / 'out'}"])
     assert capsys.readouterr().out == f"Written: {tmp_path / 'out' / 'report.html'}\n"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "written.jsonl"}
     assert f"record {path} is damaged" in (tmp_path / "out" / "report.html").read_text()
 
 

@@ -310,6 +310,21 @@ class TestScoringOnce:
         assert str(workdir / "chosen.json") in message and "give another --workdir" in message
         assert self.written(workdir) == before
 
+    def test_images_where_results_go_are_refused(self, scored, no_work):
+        """The images of `test` beside the run on the test set."""
+        given, workdir = scored
+        images = workdir.parent / "photographs" / "cap"
+        before = sorted(images.rglob("*.*"))
+        message = self.fails(given, workdir=str(images))
+        assert "where results go: name another --workdir" in message
+        assert sorted(images.rglob("*.*")) == before
+
+    def test_what_is_in_the_way_is_not_overwritten(self, scored, no_work, tmp_path):
+        given, _ = scored
+        (tmp_path / "chosen.json").write_text("mine")
+        assert "'chosen.json' is in the way" in self.fails(given, workdir=str(tmp_path))
+        assert (tmp_path / "chosen.json").read_text() == "mine"
+
     def test_a_score_without_its_choice_is_not_overwritten(self, scored, no_work):
         given, workdir = scored
         path = workdir / "chosen.json"

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import functools
 import io
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from experiments import (
     growth,
     interruption,
     loading,
+    locking,
     models,
     nulls,
     places,
@@ -437,6 +439,7 @@ class TestMistakes:
             ({"model": "/no/such"}, ["/no/such", "does not exist"]),
             ({"images": "/no/such"}, ["--images=/no/such"]),
             ({"report": "/tmp"}, ["--report=/tmp is a directory"]),
+            ({"report": __file__}, [f"--report={__file__} is in the way, for nothing says"]),
             ({"bank_size": 30}, ["--bank_size belongs to the model"]),
         ],
     )
@@ -452,6 +455,20 @@ class TestMistakes:
         (tmp_path / "mine.txt").write_text("dear to me")
         message = go(model=str(one_bank), images=str(novel), output=str(tmp_path))
         assert "in the way" in message
+
+    def test_two_at_once(self, one_bank, novel, tmp_path):
+        new = tmp_path / "new"
+        with locking.locked(locking.beside(new), "it"):
+            message = go(model=str(one_bank), images=str(novel), output=str(new))
+        assert f"--output={new} is in use by process {os.getpid()}" in message
+        assert list(tmp_path.iterdir()) == []
+
+    def test_images_in_the_new_model(self, one_bank, novel, tmp_path):
+        model = tmp_path / "model"
+        shutil.copytree(one_bank, model)
+        shutil.copytree(novel, model / "photographs")
+        message = go(model=str(model), images=str(model / "photographs"), output=str(model))
+        assert "where results go: name another --output" in message
 
     def test_bad_images(self, one_bank, novel, tmp_path, capsys):
         there = tmp_path / "some"

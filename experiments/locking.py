@@ -1,0 +1,63 @@
+"""One process at a time: lock files beside, or in, what is written."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.choices import ConfigError
+from experiments.filenames import shortened
+from sgfr_jax import locks
+
+# A link in the place of a lock file would lead to a file of someone else's.
+_LOCKING = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+
+
+@contextlib.contextmanager
+def locked(path: Path, described: str) -> Iterator[None]:
+    """Holds a lock file; the system lets go of it when this process ends, however it does.
+
+    Where the file system has no locks nothing is held.
+
+    Args:
+      path: of the lock file; removed at the end.
+      described: what is locked, for the message, such as `--output_dir=predictions`.
+
+    Raises:
+      ConfigError: if another process holds it, which is named.
+      OSError: if the file cannot be made.
+    """
+    while True:
+        file = os.fdopen(os.open(path, _LOCKING, 0o666), "r+")
+        if not locks.take(file):
+            with file:
+                holder = file.read().strip() or "another process"
+            raise ConfigError(
+                f"{described} is in use by {holder}: wait for its end, or name another"
+            )
+        if _is_at(file.fileno(), path):
+            break
+        file.close()  # its holder has just removed it: what was locked is not what lies there
+    try:
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+    finally:
+        with file, contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def beside(path: Path) -> Path:
+    """The lock file for a file or directory that is replaced as a whole; its parent is made."""
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{shortened(path.name)}.lock")

@@ -1,0 +1,47 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import locking
+from experiments.choices import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_one_of_many_holds_the_lock(tmp_path):
+    """A lock file that its holder has just removed is no lock."""
+    code = (
+        "import sys, time; from pathlib import Path; from experiments import locking\n"
+        "from experiments.choices import ConfigError\n"
+        "place, end = Path(sys.argv[1]), time.time() + 1.5\n"
+        "while time.time() < end:\n"
+        "    try:\n"
+        "        with locking.locked(place / 'lock', 'it'):\n"
+        "            (place / 'inside').mkdir(); (place / 'inside').rmdir()\n"
+        "    except ConfigError: pass\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path]
+    started = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
+    assert [process.wait() for process in started] == [0, 0, 0]
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "lock").symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(OSError), locking.locked(tmp_path / "lock", "it"):
+        pass
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_beside(tmp_path):
+    path = locking.beside(tmp_path / "new" / ("m" * 255))
+    with locking.locked(path, "it"):
+        assert path.parent == tmp_path / "new" and path.exists()
+        with (
+            pytest.raises(ConfigError, match=r"^it is in use by process \d+ on "),
+            locking.locked(path, "it"),
+        ):
+            pass
+    assert not path.exists()
