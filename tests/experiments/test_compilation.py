@@ -96,7 +96,7 @@ def test_the_place_that_the_environment_names_is_used_and_not_emptied(
 ):
     theirs, before = tmp_path / "theirs", jax.config.jax_compilation_cache_dir
     theirs.mkdir()
-    kept = theirs / f"jit_f-{64 * "0"}-cache"
+    kept = theirs / f"jit_f-{'0' * 64}-cache"
     kept.write_bytes(b"x" * 99)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(theirs))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
