@@ -15,7 +15,8 @@ are explained: each way of looking at images by patches of its own, and those of
 in which the place lies deepest.
 
 Thresholds come from nominal images alone: by default 1% of nominal images may be called anomalous,
-and 0.1% of their pixels outlined. Files that cannot be read are named and skipped.
+and 0.1% of their pixels outlined. Files that cannot be read are named and skipped; images of a kind
+that is not read, such as a camera's own, are counted with them.
 
 Exit status: 0 done; 1 a mistake; with --fail_on_anomaly also 3 an image is anomalous, and 4 none
 is but some could not be read.
@@ -80,12 +81,17 @@ def predict() -> int:
     _check_flags()
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import config, explaining, models, prediction, predictions
+    from sgfr_jax.datasets import left_out
 
     check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
     model = models.load(Path(MODEL.value).expanduser(), options.WEIGHTS.value)
     output_dir = Path(OUTPUT_DIR.value).expanduser()
-    sources = prediction.find(IMAGES.value, predictions.drawn(output_dir))
+    drawn = predictions.drawn(output_dir)
+    sources = prediction.find(IMAGES.value, drawn)
+    not_read = prediction.not_read(IMAGES.value, drawn)
+    for note in left_out.notes(not_read):
+        print(f"note: {note}", file=sys.stderr)
     decisions, about = _decide(model)
     writer = predictions.Writer(
         output_dir, model.nulls, decisions,
@@ -100,7 +106,9 @@ def predict() -> int:
         models.make_scorer(model, detector=detector), sources,
         batch_size=batch_size, min_side=min_side,
     )  # fmt: skip
-    scored = []
+    scored, unread = [], prediction.unread(not_read)
+    for one in unread:
+        writer.add(one)
     try:
         with progress.bar("scoring", len(sources), "images") as report:
             for one in found:
@@ -116,7 +124,7 @@ def predict() -> int:
         scored.sort(key=lambda pair: -pair[0])
         worst = [source for _, source in scored[: EXPLAIN_TOP.value]]
         explaining.write(writer.directory, model, detector, worst, writer.scale, min_side=min_side)
-    return _conclude(writer, len(sources))
+    return _conclude(writer, len(sources) + len(unread))
 
 
 def _check_flags() -> None:

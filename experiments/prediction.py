@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
-from sgfr_jax.datasets import DatasetError, Example, images, listing
+from sgfr_jax.datasets import DatasetError, Example, images, left_out, listing
 from sgfr_jax.datasets.geometry import to_size
 
 _WILD = frozenset("*?[")
@@ -75,6 +75,30 @@ def find(text: str, without: Sequence[Path] = ()) -> list[Source]:
             f"--images={text} names no image; the suffixes {', '.join(listing.SUFFIXES)} count"
         )
     return [Source(p, Path(os.path.relpath(p, root)).as_posix()) for p in paths]
+
+
+def not_read(text: str, without: Sequence[Path] = ()) -> list[Path]:
+    """The visible files that a directory or a pattern names and `find` leaves out, sorted.
+
+    Args:
+      text: as of `find`; an image, or what is in a list, is never left out.
+      without: as of `find`.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _outside(without, listing.other_files(path))
+    if path.is_file():
+        return []
+    return _outside(without, _matched(path, listing.is_other))
+
+
+def unread(paths: Sequence[Path]) -> list[Unread]:
+    """Those of `not_read` that are images of a kind that is not read: nobody has looked at them."""
+    return [
+        Unread(Source(path, str(path)), f"'{path}' may be an image, but its suffix is not read")
+        for path in paths
+        if left_out.is_image_like(path)
+    ]
 
 
 def predict(
@@ -149,12 +173,12 @@ def _outside(directories: Sequence[Path], paths: list[Path]) -> list[Path]:
     return [p for p in paths if not any(Path(os.path.abspath(p)).is_relative_to(d) for d in inside)]
 
 
-def _matched(pattern: Path) -> list[Path]:
-    """The images that a pattern matches, sorted."""
+def _matched(pattern: Path, wanted: Callable[[Path], bool] = listing.is_image) -> list[Path]:
+    """The files that a pattern matches, sorted; by default the images among them."""
     fixed = next(i for i, part in enumerate(pattern.parts) if _WILD & set(part))
     root, rest = Path(*pattern.parts[:fixed]), str(Path(*pattern.parts[fixed:]))
     try:
-        return sorted(path for path in root.glob(rest) if listing.is_image(path))
+        return sorted(path for path in root.glob(rest) if wanted(path))
     except ValueError as error:  # such as 'a**'
         raise ConfigError(f"--images={pattern} is not a pattern: {error}") from error
 

@@ -40,3 +40,4 @@ class Category(NamedTuple):
     test: tuple[Example, ...]
     validation: tuple[Example, ...] = ()  # all nominal; for thresholds
     private: tuple[Example, ...] = ()  # label -1: a server holds the answers; for prediction only
+    notes: tuple[str, ...] = ()  # of the listing: which files were left out
