@@ -363,6 +363,11 @@ def resources_from_flags(workdir: Path) -> Resources:
     """
     devices.parse(options.MESH.value)
     cache_dir = _cache_dir()
+    if cache_dir is None and flags.FLAGS[options.CACHE_GB.name].present:
+        raise choices.ConfigError(
+            f"--cache_gb={options.CACHE_GB.value:g} must be left out with --cache_dir=: nothing is"
+            " kept"
+        )
     if cache_dir is not None:
         compilation.keep_in(cache_dir / "compiled")
     return Resources(
