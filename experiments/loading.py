@@ -16,6 +16,7 @@ from experiments.config import AUTO, Config, strides
 from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, batches, images
 from sgfr_jax.datasets.contents import content_hash, notes_on_copies
 from sgfr_jax.datasets.geometry import Geometry, Window, windows
+from sgfr_jax.datasets.types import FULL_RANGE
 
 # Images are kept from the check when they fit in this; otherwise they are read again in turn.
 KEPT_BYTES = 1 << 29
@@ -27,7 +28,7 @@ class Split(NamedTuple):
     """The training or the test images of a category, all of them readable."""
 
     examples: tuple[Example, ...]
-    hashes: tuple[str, ...]  # of the images' bytes, and of the part that is meant
+    hashes: tuple[str, ...]  # of the images' bytes, and of how they are read and what part is meant
     kept: tuple[images.Loaded, ...] | None  # in memory; None: read again when asked for
     workers: int = 0  # processes that read; 0: threads of this one
     # Through which each image is seen, and how they were laid; None: each as one full square.
@@ -90,8 +91,20 @@ class Checked(NamedTuple):
 
 
 def hash_images(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The content hash of every image, in threads; every process reads its share."""
-    return _hash_all([example.image for example in examples])
+    """The content hash of every image, in threads; every process reads its share.
+
+    What is read as white is added where that is not as usual: the same file gives other pixels.
+    """
+    hashes = _hash_all([example.image for example in examples])
+    return tuple(
+        of_image if example.white == FULL_RANGE or not of_image else f"{of_image} {example.white}"
+        for example, of_image in zip(examples, hashes, strict=True)
+    )
+
+
+def of_contents(hashes: Sequence[str]) -> tuple[str, ...]:
+    """The hashes of images' bytes alone, of a split's."""
+    return tuple(of_image.partition(" ")[0] for of_image in hashes)
 
 
 def fingerprint(examples: Sequence[Example], hashes: Sequence[str]) -> list:

@@ -81,7 +81,7 @@ def predict() -> int:
     _check_flags()
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import config, explaining, models, prediction, predictions
-    from sgfr_jax.datasets import left_out
+    from sgfr_jax.datasets import depth, left_out
 
     check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
@@ -90,7 +90,8 @@ def predict() -> int:
     drawn = predictions.drawn(output_dir)
     sources = prediction.find(IMAGES.value, drawn)
     not_read = prediction.not_read(IMAGES.value, drawn)
-    for note in left_out.notes(not_read):
+    unlike = depth.note_on([source.path for source in sources], model.about.white)
+    for note in (*left_out.notes(not_read), *unlike):
         print(f"note: {note}", file=sys.stderr)
     decisions, about = _decide(model)
     writer = predictions.Writer(
@@ -104,7 +105,7 @@ def predict() -> int:
     detector = models.make_detector(model, batch_size, options.MESH.value)
     found = prediction.predict(
         models.make_scorer(model, detector=detector), sources,
-        batch_size=batch_size, min_side=min_side,
+        batch_size=batch_size, min_side=min_side, white=model.about.white,
     )  # fmt: skip
     scored, unread = [], prediction.unread(not_read)
     for one in unread:

@@ -14,6 +14,7 @@ from experiments.assembly import Whole
 from experiments.choices import ConfigError
 from sgfr_jax.datasets import DatasetError, Example, images, left_out, listing
 from sgfr_jax.datasets.geometry import to_size
+from sgfr_jax.datasets.types import FULL_RANGE
 
 _WILD = frozenset("*?[")
 # Pixels of the images that are held at once, as their files say; more than that only of one image.
@@ -107,6 +108,7 @@ def predict(
     *,
     batch_size: int,
     min_side: int,
+    white: int = FULL_RANGE,
 ) -> Iterator[Predicted | Unread]:
     """What a model makes of each image, in order.
 
@@ -115,8 +117,9 @@ def predict(
       sources: the images.
       batch_size: at most so many are held, and fewer if they are large.
       min_side: an image with a shorter side cannot be scored.
+      white: of the model: the value of 16-bit images that is white.
     """
-    read = partial(_read, min_side=min_side)
+    read = partial(_read, min_side=min_side, white=white)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for some in _batches(sources, batch_size, pool):
             loaded = list(pool.map(read, some))
@@ -135,8 +138,8 @@ def _predicted(source: Source, image: np.ndarray, found: Whole) -> Predicted | U
     return Predicted(source, image, native, float(found.score), found)
 
 
-def _read(source: Source, min_side: int) -> np.ndarray | str:
-    example = Example(source.name, source.path, -1, "", None)
+def _read(source: Source, min_side: int, white: int) -> np.ndarray | str:
+    example = Example(source.name, source.path, -1, "", None, white=white)
     try:
         return images.read_native(example, min_side=min_side).image
     except DatasetError as error:

@@ -54,7 +54,7 @@ def update() -> None:
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import growth, loading, models, prediction, records
     from sgfr_jax import saving, thresholds
-    from sgfr_jax.datasets import Category, Example, left_out
+    from sgfr_jax.datasets import Category, Example, depth, left_out
 
     output = Path(OUTPUT.value).expanduser()
     saving.check_place(output)
@@ -62,9 +62,13 @@ def update() -> None:
     model = models.load(Path(model_flags.MODEL.value).expanduser(), options.WEIGHTS.value)
     growth.check(model)
     sources = prediction.find(model_flags.IMAGES.value)
-    for note in left_out.notes(prediction.not_read(model_flags.IMAGES.value)):
+    white = model.about.white
+    unlike = depth.note_on([source.path for source in sources], white)
+    for note in (*left_out.notes(prediction.not_read(model_flags.IMAGES.value)), *unlike):
         print(f"note: {note}", file=sys.stderr)
-    examples = tuple(Example(s.name, s.path.absolute(), 0, "good", None) for s in sources)
+    examples = tuple(
+        Example(s.name, s.path.absolute(), 0, "good", None, white=white) for s in sources
+    )
     hashes = {model.about.category: loading.hash_images(examples)}
     # Read as whole images; what is looked at of them is the model's to say.
     settings = dataclasses.replace(

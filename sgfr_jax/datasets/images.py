@@ -2,13 +2,12 @@
 
 Grey, RGB, palette, 1-bit and CMYK images are converted; an image's alpha channel is dropped, as is
 the custom of the field, so what a transparent pixel hides is seen; in a mask what is transparent is
-no defect. 16-bit images are scaled by their
-full range (value / 257) and never stretched to the values that occur, which would hide a
-difference in brightness between two images; where Pillow offers no more than the high byte
-(16-bit RGB) that is taken, one grey level away at most. Floating-point images must lie in [0, 1].
-32-bit integers have no agreed range and are refused. EXIF orientation is applied, also to masks.
-An animation or a file of many pages is refused, as only its first would be seen (a phone's MPO
-file, a JPEG with previews behind it, is read).
+no defect. 16-bit images are scaled by their full range (value / 257), or by that of as many of
+their bits as a category uses (`depth`), and never stretched to the values that occur, which would
+hide a difference in brightness between two images. Floating-point images must lie in [0, 1]. 32-bit
+integers have no agreed range and are refused. EXIF orientation is applied, also to masks. An
+animation or a file of many pages is refused, as only its first would be seen (a phone's MPO file, a
+JPEG with previews behind it, is read).
 
 A file of more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels unless the caller
 changed it) is refused, as several of them in flight would fill the memory.
@@ -27,8 +26,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sgfr_jax.datasets import heif
+from sgfr_jax.datasets.deep_colour import low_bytes
 from sgfr_jax.datasets.geometry import Window, filled
-from sgfr_jax.datasets.types import DatasetError, Encoded, Example
+from sgfr_jax.datasets.types import FULL_RANGE, DatasetError, Encoded, Example
 
 # TIFF tags 256, 257 (as stored), 258 (bits per sample), 262 and 284 (2: one plane per channel).
 _WIDTH, _LENGTH, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 256, 257, 258, 262, 284
@@ -167,7 +167,7 @@ def _fit(loaded: Loaded, window: Window | None, size: int) -> Loaded:
 
 
 def _read_whole(example: Example, min_side: int) -> Loaded:
-    pixels = _image_pixels(example.image)
+    pixels = _image_pixels(example.image, example.white)
     if min(pixels.shape[:2]) < min_side:
         height, width = pixels.shape[:2]
         raise DatasetError(
@@ -259,12 +259,22 @@ def _resized_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(codes.resize(shape[::-1], Image.Resampling.NEAREST)).astype(bool)
 
 
-def _image_pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
-    """Returns uint8 `[H, W]` or `[H, W, 3]`."""
-    pixels, _ = _pixels(source)
+def stored_pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
+    """Returns an image as it is stored but upright, `[H, W]` or `[H, W, 3]`; integers, of any type.
+
+    Raises:
+      DatasetError: it cannot be read.
+    """
+    return _pixels(source)[0]
+
+
+def _image_pixels(source: Path | Encoded | np.ndarray, white: int = FULL_RANGE) -> np.ndarray:
+    """Returns uint8 `[H, W]` or `[H, W, 3]`, of 16 bits with 255 for `white`."""
+    pixels = stored_pixels(source)
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
-        # Half of 257 rounds; uint32 holds the sum.
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        # Half of the divisor rounds; uint32 holds the product.
+        scaled = np.minimum(pixels, white).astype(np.uint32) * 255 + white // 2
+        return (scaled // white).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise DatasetError(
             f"{_describe(source)} has pixels of type {pixels.dtype}, for which there is no agreed "
@@ -377,6 +387,11 @@ def _decode(path: Path, with_alpha: bool) -> np.ndarray:
 
 def _to_array(image: Image.Image, with_alpha: bool) -> np.ndarray:
     inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    low = low_bytes(image)
+    if low is not None:
+        with low:
+            high = np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)
+            return high << 8 | np.asarray(ImageOps.exif_transpose(low))
     wide_grey = image.mode == "I" and image.format in ("PNG", "PPM")  # Pillow widens 16 bits to 32
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
