@@ -16,6 +16,7 @@ from sgfr_jax.datasets import images
 from sgfr_jax.datasets.deep_colour import low_bytes
 from sgfr_jax.datasets.types import FULL_RANGE, Category, DatasetError, Encoded, Example
 
+_BITS_PER_SAMPLE = 258  # TIFF tag
 _DEPTHS = (8, 10, 12, 14, 16)
 
 
@@ -90,6 +91,8 @@ def _may_be_deep(source: Path | Encoded | np.ndarray) -> bool:
         return False  # 8 bits, as they were prepared
     try:
         with Image.open(source) as image:
+            if image.format == "TIFF":
+                return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
             return image.mode.startswith("I") or low_bytes(image) is not None
     except Exception:  # what tifffile may know, or nobody does
         return source.suffix.lower() in (".tif", ".tiff")
