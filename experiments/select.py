@@ -376,6 +376,7 @@ def main(argv: Sequence[str]) -> None:
         resources = run.resources_from_flags(workdir)
         records.open_workdir(workdir)
         found = run.load_data(points[0][1], resources.accept_license)
+        run.print_notes(found)
         choice = choose(points, found, resources)
         print(f"\n{table(choice.rows)}\n\nchosen without labels: {choice.point}", end=" ")
         print(f"({workdir / frozen.FILE})")

@@ -17,6 +17,7 @@ from sgfr_jax.datasets.deep_colour import low_bytes
 from sgfr_jax.datasets.types import FULL_RANGE, Category, DatasetError, Encoded, Example
 
 _BITS_PER_SAMPLE = 258  # TIFF tag
+_SAMPLED = 32
 _DEPTHS = (8, 10, 12, 14, 16)
 
 
@@ -49,8 +50,12 @@ def white_of(largest: int) -> int:
 
 
 def note_on(sources: Sequence[Path | Encoded | np.ndarray], white: int) -> list[str]:
-    """A note on images whose 16-bit values do not go with what is read as white, or none."""
-    found = [value for value in _each(largest_value, _deep(sources)) if value is not None]
+    """A note on images whose 16-bit values do not go with what is read as white, or none.
+
+    Nothing is above the full range, so there some of the images tell.
+    """
+    looked_at = _deep(sources)[: _SAMPLED if white == FULL_RANGE else None]
+    found = [value for value in _each(largest_value, looked_at) if value is not None]
     brighter = sum(value > white for value in found)
     if brighter:
         return [
@@ -59,8 +64,8 @@ def note_on(sources: Sequence[Path | Encoded | np.ndarray], white: int) -> list[
         ]
     if found and white_of(max(found)) < white:
         return [
-            f"{len(found)} images of 16 bits have no value above {max(found)}, and {white} is read"
-            " as white: they are seen dark"
+            f"images of 16 bits have no value above {max(found)} ({len(found)} looked at), and"
+            f" {white} is read as white: they are seen dark"
         ]
     return []
 

@@ -15,6 +15,7 @@ _UNREAD = frozenset((
     ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pcx", ".pef", ".pfm", ".psd", ".qoi",
     ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".svg", ".tga", ".wdp", ".x3f", ".xcf",
 ))  # fmt: skip
+_MAX_NAMED = 8
 # What Pillow tells by a file's first bytes, whatever it is called.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -47,11 +48,11 @@ def notes(paths: Iterable[Path]) -> tuple[str, ...]:
     found = []
     if images:
         found.append(
-            f"skipped {_number(images)} that may be images, but whose suffixes are not read: "
+            f"skipped {_number(images)}, images perhaps, of suffixes that are not read: "
             f"{_by_suffix(images)}"
         )
     if others:
-        found.append(f"left out {_number(others)} that are no images: {_by_suffix(others)}")
+        found.append(f"left out {_number(others)}, no images: {_by_suffix(others)}")
     return tuple(found)
 
 
@@ -61,4 +62,12 @@ def _number(paths: list[Path]) -> str:
 
 def _by_suffix(paths: list[Path]) -> str:
     counts = Counter(path.suffix.lower() or "without a suffix" for path in paths)
-    return ", ".join(f"{suffix} ({number})" for suffix, number in sorted(counts.items()))
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{_printable(suffix)} ({number})" for suffix, number in ranked[:_MAX_NAMED]]
+    if len(ranked) > _MAX_NAMED:
+        shown.append(f"and {sum(number for _, number in ranked[_MAX_NAMED:])} of other suffixes")
+    return ", ".join(shown)
+
+
+def _printable(suffix: str) -> str:
+    return suffix if suffix.isprintable() else ascii(suffix)[1:-1]

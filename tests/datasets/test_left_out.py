@@ -26,14 +26,14 @@ def _folder(root):
 
 
 _SKIPPED = (
-    "skipped 5 files that may be images, but whose suffixes are not read: .bak (1), .cr2 (1), .nef"
-    " (2), without a suffix (1)"
+    "skipped 5 files, images perhaps, of suffixes that are not read: .nef (2), .bak (1), .cr2 (1),"
+    " without a suffix (1)"
 )
 
 
 def test_a_folder_names_what_it_leaves_out_by_suffix_and_number(tmp_path):
     (category,) = datasets.load("folder", _folder(tmp_path))
-    assert category.notes == (_SKIPPED, "left out 1 file that are no images: .json (1)")
+    assert category.notes == (_SKIPPED, "left out 1 file, no images: .json (1)")
     notes = checking.survey([category]).notes
     assert f"{category.name}: {_SKIPPED}." in notes
 
@@ -69,6 +69,13 @@ def test_text_is_no_image(tmp_path):
     path.write_text("P1 is not the only thing that a note may begin with")
     assert not left_out.is_image_like(path)
     assert left_out.notes([]) == ()
+
+
+def test_many_suffixes_are_counted_and_strange_ones_can_be_printed(tmp_path):
+    paths = [tmp_path / f"x.{i:04d}" for i in range(20)]
+    (note,) = left_out.notes([*paths, *(tmp_path / f"{i}.\udcff\x1b" for i in range(2))])
+    assert note.startswith(r"left out 22 files, no images: .\udcff\x1b (2), .0000 (1)")
+    assert note.endswith(".0006 (1), and 13 of other suffixes") and note.isprintable()
 
 
 _HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heic"

@@ -52,7 +52,7 @@ def test_a_run_notes_all_of_it(tmp_path):
     Image.fromarray(np.zeros(shape, np.uint8)).save(masks[1])
     results, notes = notes_of(root, tmp_path / "out")
     for words in (
-        "skipped 1 file that may be images, but whose suffixes are not read: .nef (1)",
+        "skipped 1 file, images perhaps, of suffixes that are not read: .nef (1)",
         "1 of 6 test images are training images, byte for byte, so metrics are too good:"
         " test/good/1.png",
         "1 of 3 masks of defective images mark no pixel",
@@ -103,8 +103,8 @@ def test_a_prediction_counts_images_that_it_does_not_read(model, tmp_path, named
     photographs(tmp_path / "new", "2.cr2", "3.dng", "notes.txt", ".hidden.cr2")
     assert go(model, tmp_path / named, tmp_path / "out") == predict.SKIPPED
     said = capsys.readouterr()
-    assert "suffixes are not read: .cr2 (1), .dng (1)" in said.err
-    assert "left out 1 file that are no images: .txt (1)" in said.err
+    assert "suffixes that are not read: .cr2 (1), .dng (1)" in said.err
+    assert "left out 1 file, no images: .txt (1)" in said.err
     assert "0 of 2 images are anomalous, 2 skipped" in said.out
     summary = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert summary["images"] == 2 and len(summary["skipped"]) == 2
@@ -130,4 +130,4 @@ def test_an_update_names_what_it_does_not_read(model, tmp_path, capsys, monkeypa
     }  # fmt: skip
     with flagsaver.flagsaver(**values), pytest.raises(SystemExit, match="that was enough"):
         updating.main(["update"])
-    assert "suffixes are not read: .arw (1)" in capsys.readouterr().err
+    assert "suffixes that are not read: .arw (1)" in capsys.readouterr().err
