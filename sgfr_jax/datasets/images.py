@@ -28,6 +28,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sgfr_jax.datasets import heif
 from sgfr_jax.datasets.deep_colour import low_bytes
 from sgfr_jax.datasets.geometry import Window, filled
+from sgfr_jax.datasets.masks import mask_threshold
 from sgfr_jax.datasets.types import FULL_RANGE, DatasetError, Encoded, Example
 
 # TIFF tags 256, 257 (as stored), 258 (bits per sample), 262 and 284 (2: one plane per channel).
@@ -57,13 +58,17 @@ def read_image(source: Path | Encoded | np.ndarray, size: int) -> np.ndarray:
     return _resized_image(_image_pixels(source), (size, size))
 
 
-def read_mask(source: Path | Encoded | np.ndarray, size: int, *, threshold: int = 1) -> np.ndarray:
+def read_mask(
+    source: Path | Encoded | np.ndarray, size: int, *, threshold: int | None = None
+) -> np.ndarray:
     """Returns where the mask is at least `threshold`, bool `[size, size]`.
 
     Pixels are binarised first and then resized by nearest neighbour, so that every pixel of the
     result is one of the mask's own. In a colour mask the largest channel counts, and what marks a
-    pixel must be as opaque as it is bright.
+    pixel must be as opaque as it is bright. By default the threshold is `masks.mask_threshold`.
     """
+    if threshold is None:
+        threshold = mask_threshold(source) if isinstance(source, Path) else 1
     return _resized_mask(_mask_pixels(source, threshold), (size, size))
 
 
