@@ -17,6 +17,7 @@ import numpy as np
 from experiments import models, predictor
 from experiments.choices import ConfigError
 from experiments.config import Config
+from sgfr_jax.datasets.types import FULL_RANGE
 
 Run = Callable[..., Mapping[str, Any]]  # of the images at every size, to the results by name
 
@@ -190,13 +191,13 @@ from PIL import Image, ImageOps
 
 
 def squares(paths, size):
-    \"""uint8 [B, size, size, 3] of images with 8 bits per channel.\"""
+    \"""uint8 [B, size, size, 3] of images {of}.\"""
     return np.stack([square(Image.open(path), size) for path in paths])
 
 
 def square(image, size):
     \"""Side after side: given both, versions of Pillow round in different order.\"""
-    image = ImageOps.exif_transpose(image).convert("RGB")
+{upright}
     tall = image.height - size > max(0, 2 * (image.width - size))
     for shape in ((image.width, size) if tall else (size, image.height), (size, size)):
         image = image.resize(shape, Image.Resampling.BILINEAR)
@@ -206,18 +207,32 @@ def square(image, size):
 """
 
 
-def usage(name: str, file: str, sizes: Sequence[int]) -> str:
+# How an image is turned upright and to 8 bits: usually, and where some of 16 bits are used.
+_UPRIGHT = """    image = ImageOps.exif_transpose(image).convert("RGB")"""
+_DEEP = """    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # of 16 bits, of which {white} is white
+        values = np.minimum(np.asarray(image), {white}).astype(np.uint32)
+        image = Image.fromarray(((values * 255 + {half}) // {white}).astype(np.uint8))
+    image = image.convert("RGB")"""
+
+
+def usage(name: str, file: str, sizes: Sequence[int], white: int = FULL_RANGE) -> str:
     """Python that scores the images `paths` with a file, without this package.
 
     Args:
       name: of the format.
       file: where the file lies.
       sizes: of the predictor.
+      white: the value of 16-bit images that the model reads as white.
     """
+    reading = _READING.format(of="with 8 bits per channel", upright=_UPRIGHT)
+    if white != FULL_RANGE:
+        deep = _DEEP.format(white=white, half=white // 2)
+        reading = _READING.format(of="with 8 bits per channel, or grey with 16", upright=deep)
     arguments = [f"squares(paths, {size})" for size in sizes]
     named = zip(map(json.dumps, input_names(sizes)), arguments, strict=True)
     filled = FORMATS[name].usage.format(
         file=file, arguments=", ".join(arguments), named=", ".join(map(": ".join, named))
     )
     imports, _, rest = filled.partition("\n\n")
-    return f"{imports}\n{_READING}{rest}"
+    return f"{imports}\n{reading}{rest}"

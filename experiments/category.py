@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +29,7 @@ from experiments.config import Config
 from experiments.figures import Panel
 from experiments.gallery import Gallery
 from sgfr_jax import curves, metrics
-from sgfr_jax.datasets import Example, images
+from sgfr_jax.datasets import Example, images, masks
 from sgfr_jax.datasets.geometry import to_size
 
 
@@ -94,7 +95,8 @@ def start(
         more = {"diagnostics": found}
     exact = pixels.keep_all(len(test), config.image_size, len(detector.scorers), config.counting)
     shown = review.Selection(output.num_review if processes.first() else 0)
-    measure = _score(category, detector, fitted, config, output, exact, shown)
+    marked = Counter()
+    measure = _score(category, detector, fitted, config, output, exact, shown, marked)
 
     def results(found: Scored) -> dict[str, Any]:
         return found.metrics._asdict() | {
@@ -129,7 +131,13 @@ def start(
                 | {f"score_{name}": float(found.scores[i]) for name, found in baselines.items()}
                 for i, example in enumerate(test)
             ],
-            "notes": [*category.notes, *fitted.notes, *noted, *_notes(test, exact, config)],
+            "notes": [
+                *category.notes,
+                *fitted.notes,
+                *noted,
+                *_notes(test, exact, config),
+                *masks.notes(**marked),
+            ],
         }
 
     return finish
@@ -161,11 +169,13 @@ def _score(
     output: Output,
     exact: bool,
     shown: review.Selection,
+    marked: Counter,
 ) -> Callable[[], list[Scored]]:
     """Scores the test images with every solver, embedding them once; returns what measures.
 
-    Images, maps and embeddings are let go as soon as they have been counted, drawn or written. A
-    solver's seconds are those of the embedding, which it would need anyway, and its own.
+    Adds what the masks look like to `marked`, as `masks.notes` takes it. Images, maps and
+    embeddings are let go as soon as they have been counted, drawn or written. A solver's seconds
+    are those of the embedding, which it would need anyway, and its own.
     """
     test, scorers = category.test, detector.scorers
     num_known = sum(_mask_is_known(example) for example in test.examples)
@@ -196,6 +206,8 @@ def _score(
                         shown.add(test.examples[j], image, of_image, scores[0][j])
                         if output.save_maps and output.files is not None:
                             _save_map(output.files, category.name, test.examples[j], of_image)
+            for j, mask in zip(found.known, found.masks, strict=True):
+                marked.update(masks.looks(test.examples[done + j], mask))
             done += len(found.wholes)
             report(len(found.wholes))
 

@@ -34,6 +34,8 @@ class Solver(NamedTuple):
     """What codes a patch; `config` is that of the run, `experiments.config.Config`."""
 
     make: Callable[[Any], pipeline.MakeCode]
+    # The flags that it takes, fields of the configuration.
+    uses: tuple[str, ...] = ()
     # The field of the configuration that says how many atoms the bank must have for one code.
     atoms: str | None = None
     # Patches coded at a time, at least: what is computed for all targets alike should be for many.
@@ -70,7 +72,7 @@ def _local(solve: Callable, **chosen: Callable[[Any], float]) -> Solver:
             search=SEARCHES[config.search],
         )
 
-    return Solver(make, "num_neighbors")
+    return Solver(make, ("num_neighbors", "search", *chosen), "num_neighbors")
 
 
 def _nearest(config: Any) -> pipeline.MakeCode:
@@ -107,18 +109,18 @@ _l2 = {"l2": lambda config: config.l2}
 LOCAL_SOLVERS = {
     "affine_ridge": _local(solvers.affine_ridge, **_ridge),
     "ridge": _local(solvers.ridge, **_ridge),
-    "nearest": Solver(_nearest),
+    "nearest": Solver(_nearest, ("search",)),
     "nonnegative": _local(solvers.nonnegative),
     "elastic_net": _local(solvers.elastic_net, **_l1, **_l2),
     "lasso": _local(solvers.lasso, **_l1),
 }
 
 BANK_SOLVERS = {
-    "omp": Solver(_omp, "sparsity"),
-    "whole_bank_ridge": Solver(_whole_bank_ridge, chunk_size=4096),
-    "elastic_net_bank": Solver(_elastic_net_bank),
-    "lasso_bank": Solver(partial(_elastic_net_bank, l2=0.0)),
-    "project": Solver(_project),
+    "omp": Solver(_omp, ("sparsity",), "sparsity"),
+    "whole_bank_ridge": Solver(_whole_bank_ridge, ("ridge",), chunk_size=4096),
+    "elastic_net_bank": Solver(_elastic_net_bank, ("l1", "l2", "max_atoms")),
+    "lasso_bank": Solver(partial(_elastic_net_bank, l2=0.0), ("l1", "max_atoms")),
+    "project": Solver(_project),  # of `subspace_rank`, which its learner uses
 }
 
 SOLVERS = LOCAL_SOLVERS | BANK_SOLVERS
@@ -134,6 +136,17 @@ LEARNERS = ("implicit", *SUBSPACE_LEARNERS, "dictionary")
 def make_coder(solver: str, config: Any) -> pipeline.MakeCode:
     """The coder `(targets, bank) -> Code` of a solver's name."""
     return SOLVERS[solver].make(config)
+
+
+def counting_solver(config: Any) -> str:
+    """The solver in whose codes `support_frequency` counts: the run's if that is local or OMP."""
+    return config.solver if config.solver in (*LOCAL_SOLVERS, "omp") else "affine_ridge"
+
+
+def coders(config: Any) -> set[str]:
+    """The solvers that a run codes with."""
+    counting = {counting_solver(config)} if config.sampler == "support_frequency" else set()
+    return {*config.solvers, *counting}
 
 
 def make_sampler(config: Any) -> Sampler:
@@ -188,9 +201,7 @@ def _at_once(sample: pipeline.Sample) -> Sampler:
 
 
 def _support_frequency(config: Any) -> Sampler:
-    """With the run's own codes where they are local or of OMP, else with those of affine ridge."""
-    counted = (*LOCAL_SOLVERS, "omp")
-    solver = config.solver if config.solver in counted else "affine_ridge"
+    solver = counting_solver(config)
     code, needed = make_coder(solver, config), SOLVERS[solver].atoms or "num_neighbors"
 
     def sample(key: jax.Array, points: jax.Array, weights: jax.Array, num: int) -> types.Selection:

@@ -4,11 +4,11 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import choices, streams
+from experiments import choices, streams, usage
 from experiments.choices import ConfigError
 from sgfr_jax import datasets, samplers
 from sgfr_jax.backbones import architectures, hub
@@ -134,8 +134,12 @@ class Config:
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
-def resolve(config: Config) -> Config:
+def resolve(config: Config, given: Collection[str] = ()) -> Config:
     """Fills in what depends on the backbone, after checking every name and range.
+
+    Args:
+      config: what was asked for.
+      given: flags that were named, so that none of them may be without use, as of `usage.refuse`.
 
     Raises:
       ConfigError: names the flag and says what it may be.
@@ -144,6 +148,7 @@ def resolve(config: Config) -> Config:
         config = dataclasses.replace(config, geometry="square")
     _check_names(config)
     _check_ranges(config)
+    usage.refuse(config, given)
     config = _with_size(_with_weights(config))
     config = _with_layers(config)
     fine_to_coarse = sorted(strides(config))
@@ -205,29 +210,14 @@ def _check_ranges(config: Config) -> None:
              "in (0, 1]: the crop's side over the image's shorter side")  # fmt: skip
     _require(config.tile is None or config.tile > 0, "tile", config.tile,
              "a positive number of the image's pixels")  # fmt: skip
-    _require(config.tile is None or config.tiled, "tile", config.tile,
-             f"left out with --geometry={config.geometry}, or that name tiles, as square+tile does"
-             )  # fmt: skip
-    _require(config.crop == Config.crop or config.geometry == "crop", "crop", config.crop,
-             f"left out with --geometry={config.geometry}")  # fmt: skip
-    _require(config.overlap == Config.overlap or config.tiled, "overlap", config.overlap,
-             f"left out with --geometry={config.geometry}")  # fmt: skip
     _require(0 <= config.overlap <= 0.5, "overlap", config.overlap,
              "in [0, 0.5]: the share of a tile that the next one also shows")  # fmt: skip
     _require(0 <= config.halo <= 1, "halo", config.halo,
              "in [0, 1]: the share of an image's excess that is taken off its map")  # fmt: skip
-    _require(config.halo == Config.halo or config.has_streams, "halo", config.halo,
-             f"left out with --layers={','.join(config.layers)}: one bank has no nominal scores"
-             )  # fmt: skip
     _require(0 <= config.breadth < math.inf, "breadth", config.breadth,
              "0 or positive: the share of its own mean that is added to a map")  # fmt: skip
     _require(0 <= config.image_prior < math.inf, "image_prior", config.image_prior,
              "0 or positive, in spreads of nominal maps")  # fmt: skip
-    for name in ("breadth", "image_prior"):
-        value = getattr(config, name)
-        _require(value == getattr(Config, name) or not config.one_bank, name, value,
-                 f"left out with --layers={','.join(config.layers)}: one bank has no nominal scores"
-                 )  # fmt: skip
     _require(config.bank_ratio is None or 0 < config.bank_ratio <= 1, "bank_ratio",
              config.bank_ratio, "in (0, 1]: the bank's share of the nominal patches")  # fmt: skip
     _require(config.bank_size is None or config.bank_size > 0, "bank_size", config.bank_size,
@@ -287,8 +277,6 @@ def _with_layers(config: Config) -> Config:
         _require(len(config.layers) == 1, "layers", shown,
                  f"{AUTO} or {FAST} alone, or names of levels or streams")  # fmt: skip
     if config.has_streams:
-        _require(config.grid is None, "grid", config.grid,
-                 f"left out: with --layers={shown} every level has its own")  # fmt: skip
         _require(config.sampler != choices.STREAMING, "sampler", config.sampler,
                  f"another with --layers={shown}, whose memory is bounded anyway")  # fmt: skip
         layers = config.layers if config.layers == (AUTO,) else _named_streams(config)
@@ -334,21 +322,12 @@ def _check_subspaces(config: Config) -> None:
             f"--{flag}=project codes over learned subspaces, and --subspaces={learner} has none:"
             f" add --subspaces={', or '.join(choices.SUBSPACE_LEARNERS)}"
         )
-    if learner == "dictionary":
-        _require(config.sampler == Config.sampler, "sampler", config.sampler,
-                 "left out with --subspaces=dictionary, which is learned from patches at"
-                 " random")  # fmt: skip
     if learner in choices.SUBSPACE_LEARNERS:
         widths = [ARCHITECTURES[config.backbone].widths[name] for name in levels(config)]
         least = min(widths) if config.has_streams else sum(widths)
         _require(config.subspace_rank < least, "subspace_rank", config.subspace_rank,
                  f"below {least}, the features of a patch, or nothing would be left of one"
                  )  # fmt: skip
-    elif config.affine_subspaces:
-        raise ConfigError(
-            f"--affine_subspaces is for --subspaces={', '.join(choices.SUBSPACE_LEARNERS)},"
-            f" not for --subspaces={learner}"
-        )
 
 
 def num_features(config: Config) -> int:

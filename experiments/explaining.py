@@ -49,8 +49,9 @@ def write(
     told, named = [], set()
     with progress.bar("explaining", len(sources), "images") as report:
         for one in prediction.predict(
-            explain, sources, batch_size=detector.batch_size, min_side=min_side
-        ):
+            explain, sources, batch_size=detector.batch_size, min_side=min_side,
+            white=model.about.white,
+        ):  # fmt: skip
             report(1)
             if not isinstance(one, Predicted):
                 continue

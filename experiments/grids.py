@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
-from experiments import config
+from experiments import config, usage
 from experiments.choices import ConfigError
 from sgfr_jax import names
 
@@ -139,12 +139,14 @@ def points(name: str, base: config.Config, given: Collection[str] = ()) -> list[
         for chosen in _each(flags):
             shown = " ".join(f"{flag}={_text(value)}" for flag, value in chosen.items())
             try:
-                resolved = config.resolve(dataclasses.replace(base, **chosen))
+                asked = usage.cleared(dataclasses.replace(base, **chosen), chosen)
+                resolved = config.resolve(asked)
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from error
             found.append(Point(f"grid {name}, point {len(found) + 1} ({shown})", resolved))
 
     GRIDS[name](add)
+    usage.refuse_unused([point.config for point in found], given)
     return found
 
 

@@ -96,7 +96,7 @@ def check(model: Model) -> None:
 def unseen(model: Model, split: loading.Split) -> loading.Split:
     """The images of a split that the model has not learned from, each once."""
     known, fresh = set(model.about.hashes), []
-    for i, of_image in enumerate(split.hashes):
+    for i, of_image in enumerate(loading.of_contents(split.hashes)):
         if of_image not in known:
             known.add(of_image)
             fresh.append(i)
@@ -323,7 +323,7 @@ def _about(
     return about._replace(
         train=(*about.train, *(str(example.image) for example in split.examples)),
         paths=(*about.paths, *map(models.path_of, split.examples)),
-        hashes=(*about.hashes, *split.hashes),
+        hashes=(*about.hashes, *loading.of_contents(split.hashes)),
         data=hashlib.sha256("\n".join([about.data, *split.hashes]).encode()).hexdigest(),
         made_with=json.dumps(environment.describe(), sort_keys=True),
         notes=(*kept, *notes),

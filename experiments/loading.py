@@ -1,7 +1,6 @@
 """Reading every image before the long work starts, so that a bad one is found at once."""
 
 import contextlib
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,7 +14,9 @@ import numpy as np
 from experiments import geometries, processes, progress
 from experiments.config import AUTO, Config, strides
 from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, batches, images
+from sgfr_jax.datasets.contents import content_hash, notes_on_copies
 from sgfr_jax.datasets.geometry import Geometry, Window, windows
+from sgfr_jax.datasets.types import FULL_RANGE
 
 # Images are kept from the check when they fit in this; otherwise they are read again in turn.
 KEPT_BYTES = 1 << 29
@@ -27,7 +28,7 @@ class Split(NamedTuple):
     """The training or the test images of a category, all of them readable."""
 
     examples: tuple[Example, ...]
-    hashes: tuple[str, ...]  # of the images' bytes, and of the part that is meant
+    hashes: tuple[str, ...]  # of the images' bytes, and of how they are read and what part is meant
     kept: tuple[images.Loaded, ...] | None  # in memory; None: read again when asked for
     workers: int = 0  # processes that read; 0: threads of this one
     # Through which each image is seen, and how they were laid; None: each as one full square.
@@ -89,25 +90,21 @@ class Checked(NamedTuple):
         return fingerprint(examples, (*self.train.hashes, *self.test.hashes))
 
 
-def content_hash(source: Path | Encoded | np.ndarray | None) -> str:
-    """A hash of a file's bytes or an array's values; empty for None or an unreadable file."""
-    if source is None:
-        return ""
-    if isinstance(source, np.ndarray):
-        described = f"{source.dtype} {source.shape}".encode()
-        return hashlib.sha256(described + np.ascontiguousarray(source).tobytes()).hexdigest()
-    try:
-        if isinstance(source, Encoded):
-            return hashlib.sha256(source.read()).hexdigest()
-        with open(source, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError, IndexError):  # the last two from damaged records
-        return ""  # reading it will say why
-
-
 def hash_images(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The content hash of every image, in threads; every process reads its share."""
-    return _hash_all([example.image for example in examples])
+    """The content hash of every image, in threads; every process reads its share.
+
+    What is read as white is added where that is not as usual: the same file gives other pixels.
+    """
+    hashes = _hash_all([example.image for example in examples])
+    return tuple(
+        of_image if example.white == FULL_RANGE or not of_image else f"{of_image} {example.white}"
+        for example, of_image in zip(examples, hashes, strict=True)
+    )
+
+
+def of_contents(hashes: Sequence[str]) -> tuple[str, ...]:
+    """The hashes of images' bytes alone, of a split's."""
+    return tuple(of_image.partition(" ")[0] for of_image in hashes)
 
 
 def fingerprint(examples: Sequence[Example], hashes: Sequence[str]) -> list:
@@ -166,12 +163,17 @@ def check(
             else:
                 unread = Split(category.train, hashes, None, workers)
                 train, bad_train = _check(unread, config, keep, report)
-            unread = Split(category.test, hash_images(category.test), None, workers)
+            test_hashes = hash_images(category.test)
+            unread = Split(category.test, test_hashes, None, workers)
             test, bad_test = _check(unread, config, keep, report)
             if not train.examples:
                 raise DatasetError(f"category {category.name} has no training image left")
             bad = bad_train + bad_test
-            notes = (f"{bad} bad images skipped",) if bad else ()
+            notes = (
+                *category.notes,
+                *([f"{bad} bad images skipped"] if bad else []),
+                *notes_on_copies(hashes, category.test, test_hashes),
+            )
             found = Checked(category.name, train, test, notes)
             checked.append(_with_windows(found, config))
     return checked

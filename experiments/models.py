@@ -36,6 +36,7 @@ from sgfr_jax import backbones, calibration, saving, thresholds, types
 from sgfr_jax.backbones import hub
 from sgfr_jax.datasets import Example
 from sgfr_jax.datasets.geometry import Geometry, assemble
+from sgfr_jax.datasets.types import FULL_RANGE
 from sgfr_jax.saving import SavingError
 
 
@@ -53,6 +54,7 @@ class About(NamedTuple):
     f1_threshold: float | None  # of the labelled test images; None: there were none
     record: str  # the digest of the run's record
     patches: tuple[int, ...]  # that the training images have for each bank
+    white: int = FULL_RANGE  # the value of 16-bit images that is read as white
 
 
 @jax.tree_util.register_dataclass
@@ -107,13 +109,14 @@ def make(
         weights,
         tuple(example.name for example in train.examples),
         tuple(map(path_of, train.examples)),
-        tuple(of_image.partition(" ")[0] for of_image in train.hashes),  # not of a part of it
+        loading.of_contents(train.hashes),
         hashlib.sha256("\n".join(train.hashes).encode()).hexdigest(),
         json.dumps(made_with, sort_keys=True),
         (*category.notes, *fitted.notes, note),
         best,
         record,
         num_patches(train, config),
+        train.examples[0].white,
     )
     config = _as_seen(dataclasses.replace(config, baselines=()), category.geometries)
     return Model(fitted.states[config.solver], fitted.origins, held_out, config, about)
@@ -143,7 +146,7 @@ def save(path: str | os.PathLike, model: Model) -> None:
         "record": model.about.record,
         "config": dataclasses.asdict(model.config),
         "streams": layout(model.config),
-        "preprocessing": _preprocessing(model.config),
+        "preprocessing": _preprocessing(model.config) | {"white": model.about.white},
         "backbone": {"name": model.config.backbone, "weights_sha256": model.about.weights},
         "data": {
             "train_sha256": model.about.data,
@@ -332,6 +335,7 @@ def _about(description: Mapping[str, Any]) -> About:
         description["thresholds"]["f1"],
         description["record"],
         tuple(description["data"]["patches"]),
+        int(description["preprocessing"]["white"]),
     )
 
 

@@ -269,7 +269,12 @@ DIAGNOSE = flags.DEFINE_bool(
 
 def config_from_flags() -> config.Config:
     """The configuration that the flags ask for, checked and filled in."""
-    return config.resolve(named_by_flags())
+    return config.resolve(named_by_flags(), given())
+
+
+def given() -> set[str]:
+    """The flags that the command line names."""
+    return {name for name in flags.FLAGS if flags.FLAGS[name].present}
 
 
 def cluster_from_flags() -> processes.Cluster | None:

@@ -18,7 +18,8 @@ written.jsonl names every file that was written. A later call with the same dire
 and says so; what it does not name is left alone, and in the way if it has a name of ours.
 
 Thresholds come from nominal images alone: by default 1% of nominal images may be called anomalous,
-and 0.1% of their pixels outlined. Files that cannot be read are named and skipped.
+and 0.1% of their pixels outlined. Files that cannot be read are named and skipped; images of a kind
+that is not read, such as a camera's own, are counted with them.
 
 Exit status: 0 done; 1 a mistake; with --fail_on_anomaly also 3 an image is anomalous, and 4 none
 is but some could not be read.
@@ -83,12 +84,17 @@ def predict() -> int:
     _check_flags()
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import config, explaining, models, prediction, predictions, written
+    from sgfr_jax.datasets import depth, left_out
 
     check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
     model = models.load(Path(MODEL.value).expanduser(), options.WEIGHTS.value)
     output_dir = Path(OUTPUT_DIR.value).expanduser()
     sources = prediction.find(IMAGES.value, predictions.drawn(output_dir))
+    not_read = prediction.not_read(IMAGES.value)
+    unlike = depth.note_on([source.path for source in sources], model.about.white)
+    for note in (*left_out.notes(not_read), *unlike):
+        print(f"note: {note}", file=sys.stderr)
     decisions, about = _decide(model)
     with written.opened(output_dir, "--output_dir", "predict") as output:
         writer = predictions.Writer(
@@ -102,9 +108,11 @@ def predict() -> int:
         detector = models.make_detector(model, batch_size, options.MESH.value)
         found = prediction.predict(
             models.make_scorer(model, detector=detector), sources,
-            batch_size=batch_size, min_side=min_side,
+            batch_size=batch_size, min_side=min_side, white=model.about.white,
         )  # fmt: skip
-        scored = []
+        scored, unread = [], prediction.unread(not_read)
+        for one in unread:
+            writer.add(one)
         try:
             with progress.bar("scoring", len(sources), "images") as report:
                 for one in found:
@@ -120,7 +128,7 @@ def predict() -> int:
             scored.sort(key=lambda pair: -pair[0])
             worst = [source for _, source in scored[: EXPLAIN_TOP.value]]
             explaining.write(output, model, detector, worst, writer.scale, min_side=min_side)
-    return _conclude(writer, len(sources))
+    return _conclude(writer, len(sources) + len(unread))
 
 
 def _leave(writer, about: dict[str, Any]) -> None:

@@ -15,9 +15,10 @@ from PIL import Image
 from experiments import written
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
-from sgfr_jax.datasets import DatasetError, Example, images, listing
+from sgfr_jax.datasets import DatasetError, Example, images, left_out, listing
 from sgfr_jax.datasets.geometry import to_size
-from sgfr_jax.datasets.outputs import photographs
+from sgfr_jax.datasets.outputs import RECORD, photographs
+from sgfr_jax.datasets.types import FULL_RANGE
 
 _WILD = frozenset("*?[")
 # Pixels of the images that are held at once, as their files say; more than that only of one image.
@@ -95,12 +96,38 @@ def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
     ]
 
 
+def not_read(text: str) -> list[Path]:
+    """The visible files that a directory or a pattern names and `find` leaves out, sorted.
+
+    Args:
+      text: as of `find`; an image, or what is in a list, is never left out.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        found = listing.other_files(path)
+    elif path.is_file():
+        found = []
+    else:
+        found = _matched(path, listing.is_other)
+    return [path for path in photographs(found) if path.name != RECORD]
+
+
+def unread(paths: Sequence[Path]) -> list[Unread]:
+    """Those of `not_read` that are images of a kind that is not read: nobody has looked at them."""
+    return [
+        Unread(Source(path, str(path)), f"'{path}' may be an image, but its suffix is not read")
+        for path in paths
+        if left_out.is_image_like(path)
+    ]
+
+
 def predict(
     score: Callable[[Sequence[np.ndarray]], Iterator[Whole]],
     sources: Sequence[Source],
     *,
     batch_size: int,
     min_side: int,
+    white: int = FULL_RANGE,
 ) -> Iterator[Predicted | Unread]:
     """What a model makes of each image, in order.
 
@@ -109,8 +136,9 @@ def predict(
       sources: the images.
       batch_size: at most so many are held, and fewer if they are large.
       min_side: an image with a shorter side cannot be scored.
+      white: of the model: the value of 16-bit images that is white.
     """
-    read = partial(_read, min_side=min_side)
+    read = partial(_read, min_side=min_side, white=white)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for some in _batches(sources, batch_size, pool):
             loaded = list(pool.map(read, some))
@@ -129,8 +157,8 @@ def _predicted(source: Source, image: np.ndarray, found: Whole) -> Predicted | U
     return Predicted(source, image, native, float(found.score), found)
 
 
-def _read(source: Source, min_side: int) -> np.ndarray | str:
-    example = Example(source.name, source.path, -1, "", None)
+def _read(source: Source, min_side: int, white: int) -> np.ndarray | str:
+    example = Example(source.name, source.path, -1, "", None, white=white)
     try:
         return images.read_native(example, min_side=min_side).image
     except DatasetError as error:
@@ -175,12 +203,12 @@ def _plain(path: Path) -> Path:
     return plain
 
 
-def _matched(pattern: Path) -> list[Path]:
-    """The image files that a pattern matches, sorted."""
+def _matched(pattern: Path, wanted: Callable[[Path], bool] = listing.is_image) -> list[Path]:
+    """The files that a pattern matches, sorted; by default the images among them."""
     fixed = next(i for i, part in enumerate(pattern.parts) if _WILD & set(part))
     root, rest = Path(*pattern.parts[:fixed]), str(Path(*pattern.parts[fixed:]))
     try:
-        return sorted(path for path in root.glob(rest) if listing.is_image(path))
+        return sorted(path for path in root.glob(rest) if wanted(path))
     except ValueError as error:  # such as 'a**'
         raise ConfigError(f"--images={pattern} is not a pattern: {error}") from error
 

@@ -173,12 +173,20 @@ def _check_listed(
 
     for path in model_paths:
         saving.check_place(path)
+    print_notes(found)
     if settings.shots is None and processes.first():
         for note in counts.differences(settings.dataset, found):
             print(f"note: {note}", file=sys.stderr)
     num_train = {category.name: len(category.train) for category in found}
     config.check_sizes(settings, num_train)
     memory.check(settings, num_train, num_memories)
+
+
+def print_notes(found: Iterable[datasets.Category]) -> None:
+    """Prints what listing images has left out, which a long run should not wait to say."""
+    for category in found if processes.first() else ():
+        for note in category.notes:
+            print(f"note: {category.name}: {note}", file=sys.stderr)
 
 
 def _read(
@@ -388,6 +396,11 @@ def resources_from_flags(workdir: Path) -> Resources:
     """
     devices.parse(options.MESH.value)
     cache_dir = _cache_dir()
+    if cache_dir is None and flags.FLAGS[options.CACHE_GB.name].present:
+        raise choices.ConfigError(
+            f"--cache_gb={options.CACHE_GB.value:g} must be left out with --cache_dir=: nothing is"
+            " kept"
+        )
     if cache_dir is not None:
         compilation.keep_in(cache_dir / "compiled")
     return Resources(

@@ -21,14 +21,14 @@ All other flags are those of `experiments.run` and hold for every point of the g
 import dataclasses
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import app, flags
 
-from experiments import choices, config, devices, frozen, options, records, run, written
+from experiments import choices, config, devices, frozen, options, records, run, usage, written
 from sgfr_jax.datasets import Category
 
 CANDIDATES = flags.DEFINE_string(
@@ -61,14 +61,27 @@ SCORE_TEST = flags.DEFINE_bool(
 
 flags.adopt_module_key_flags(options)
 
+# Flags of `experiments.run` that choosing has no use for; the latter the winner's score has.
+_OF_A_SCORE = (
+    "baseline", "diagnose", "num_figures", "num_review", "save_maps", "save_model",
+)  # fmt: skip
+_OF_A_RUN = ("check_data", *_OF_A_SCORE)
+
 CRITERION = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
 
 
-def parse_grid(text: str, base: config.Config) -> list[tuple[str, config.Config]]:
+def parse_grid(
+    text: str, base: config.Config, given: Collection[str] = ()
+) -> list[tuple[str, config.Config]]:
     """The points of a grid such as `layers=auto|fast;num_neighbors=5|10`, each with a name.
 
+    Args:
+      text: what is compared.
+      base: the command line's configuration, before anything is filled in.
+      given: the flags that the command line names.
+
     Raises:
-      ConfigError: names the part that is wrong, and what it may be.
+      ConfigError: names the part that is wrong, and what it may be; or a flag that no point uses.
     """
     from experiments import tasks
 
@@ -85,6 +98,8 @@ def parse_grid(text: str, base: config.Config) -> list[tuple[str, config.Config]
                 f"--candidates: all candidates have the same images and no baselines: give --{flag}"
                 " on the command line"
             )
+        if name in given:
+            raise choices.ConfigError(f"--{name} is set by --candidates={text}: leave it out")
         if name in axes:
             raise choices.ConfigError(f"--candidates: name {name} once, as {name}=value|value")
         axis = [(value, _value(name, value)) for value in values.split("|")]
@@ -96,9 +111,10 @@ def parse_grid(text: str, base: config.Config) -> list[tuple[str, config.Config]
     for point in itertools.product(*axes.values()):
         title = " ".join(f"{name}={value}" for name, (value, _) in zip(axes, point, strict=True))
         fields = {name: parsed for name, (_, parsed) in zip(axes, point, strict=True)}
-        settings = config.resolve(dataclasses.replace(base, **fields))
+        settings = config.resolve(usage.cleared(dataclasses.replace(base, **fields)))
         if settings not in (other for _, other in points):  # where one flag decides another
             points.append((title or "default", settings))
+    usage.refuse_unused([settings for _, settings in points], {*axes, *given})
     return points
 
 
@@ -343,6 +359,17 @@ def score_test(
     run.report(finished, below.workdir)
 
 
+def _given() -> set[str]:
+    """The flags that the command line names, all of which a selection uses."""
+    given = options.given()
+    for name in sorted(given.intersection(_OF_A_RUN)):
+        if name not in _OF_A_SCORE:
+            raise choices.ConfigError(f"--{name} is for experiments.run, not for a selection")
+        if not SCORE_TEST.value:
+            raise choices.ConfigError(f"--{name} is of the test score: add --score_test")
+    return given
+
+
 def main(argv: Sequence[str]) -> None:
     """Selects, and turns every foreseen mistake into one line and an exit status."""
     run.start(argv)
@@ -354,11 +381,13 @@ def main(argv: Sequence[str]) -> None:
             raise choices.ConfigError(
                 "experiments.select runs in one process: start one, or add --distributed=never"
             )
-        points = parse_grid(CANDIDATES.value, options.named_by_flags())
+        given = _given()
+        points = parse_grid(CANDIDATES.value, options.named_by_flags(), given)
         resources = run.resources_from_flags(workdir)
         records.open_workdir(workdir)
         with written.opened(workdir, "--workdir", "select") as output:
             found = run.load_data(points[0][1], resources.accept_license)
+            run.print_notes(found)
             test = frozen.test_directory(workdir).name
             workdirs.check_inputs(found, workdir, ("validation", test))
             output.claim(frozen.FILE)

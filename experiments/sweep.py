@@ -64,8 +64,9 @@ def _executor() -> Callable[..., Iterator]:
         return partial(
             on_ray.execute, address=ADDRESS.value, num_cpus=CPUS.value, num_gpus=GPUS.value
         )
-    if ADDRESS.value is not None:
-        raise choices.ConfigError("--address is for --executor=ray")
+    for flag in (ADDRESS, CPUS, GPUS):
+        if flags.FLAGS[flag.name].present:
+            raise choices.ConfigError(f"--{flag.name} is for --executor=ray")
     from experiments import executors
 
     return executors.local
@@ -73,7 +74,7 @@ def _executor() -> Callable[..., Iterator]:
 
 def _given() -> set[str]:
     """The flags that the command line names."""
-    given = {name for name in flags.FLAGS if flags.FLAGS[name].present} - {GRID.name}
+    given = options.given() - {GRID.name}
     for name in sorted(given.intersection(_OF_A_RUN)):
         raise choices.ConfigError(f"--{name} is for experiments.run, not for a sweep")
     return given

@@ -44,7 +44,7 @@ def make_reader(model: Model) -> Callable[[int], np.ndarray | None]:
         if example is None or loading.content_hash(example.image) != about.hashes[number]:
             return None
         try:
-            return images.read_native(example).image
+            return images.read_native(example._replace(white=about.white)).image
         except DatasetError:
             return None
 

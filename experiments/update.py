@@ -71,7 +71,7 @@ def _update(output: Path) -> None:
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import growth, loading, models, prediction, records
     from sgfr_jax import thresholds
-    from sgfr_jax.datasets import Category, Example
+    from sgfr_jax.datasets import Category, Example, depth, left_out
 
     resources = run.resources_from_flags(Path())
     model = models.load(Path(model_flags.MODEL.value).expanduser(), options.WEIGHTS.value)
@@ -79,7 +79,14 @@ def _update(output: Path) -> None:
     images = f"--images={model_flags.IMAGES.value}"
     sources = prediction.find(model_flags.IMAGES.value)
     written.refuse_inside([output], [source.path for source in sources], images, "--output")
-    examples = tuple(Example(s.name, s.path.absolute(), 0, "good", None) for s in sources)
+    white = model.about.white
+    unlike = depth.note_on([source.path for source in sources], white)
+    not_read = prediction.not_read(model_flags.IMAGES.value)
+    for note in (*left_out.notes(not_read), *unlike):
+        print(f"note: {note}", file=sys.stderr)
+    examples = tuple(
+        Example(s.name, s.path.absolute(), 0, "good", None, white=white) for s in sources
+    )
     hashes = {model.about.category: loading.hash_images(examples)}
     # Read as whole images; what is looked at of them is the model's to say.
     settings = dataclasses.replace(
@@ -91,7 +98,7 @@ def _update(output: Path) -> None:
         workers=resources.workers,
     )  # fmt: skip
     split = growth.unseen(model, checked.train)
-    left_out = len(checked.train.examples) - len(split.examples)
+    num_known = len(checked.train.examples) - len(split.examples)
     if not split.examples:
         raise ConfigError(f"{images}: the model has learned from all of these already")
     grown, seen = growth.grow(model, detector, split)
@@ -117,7 +124,7 @@ def _update(output: Path) -> None:
             f" nominal: {named}{', ...' if len(suspects) > _NAMED else ''}",
             file=sys.stderr,
         )
-    known = f"; {left_out} known already were left out" if left_out else ""
+    known = f"; {num_known} known already were left out" if num_known else ""
     print(f"{grown.about.notes[-2]}{known}; written to {output}")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import wrapt
 
 from sgfr_jax import names
+from sgfr_jax.datasets import depth
 from sgfr_jax.datasets.btad import list_btad
 from sgfr_jax.datasets.demo import list_demo
 from sgfr_jax.datasets.fetch import obtain
@@ -78,6 +79,8 @@ def load(
 ) -> tuple[Category, ...]:
     """Returns the categories of the data set `name`, sorted by name.
 
+    No image is decoded, but for those of 16 bits: `depth.with_white` finds how many they use.
+
     Args:
       name: a key of `DATASETS`.
       data_dir: where the files lie; `demo` needs none and takes none.
@@ -107,10 +110,10 @@ def load(
     _check_routes(name, globs, manifest, prepared_dir, accept_license)
     data_dir, prepared_dir, manifest = map(_expanded, (data_dir, prepared_dir, manifest))
     if manifest is not None:
-        return list_manifest(manifest, data_dir, categories=categories)
-    if train_glob is not None:
-        return list_globs(data_dir, **globs, categories=categories)
-    if prepared_dir is not None:
+        found = list_manifest(manifest, data_dir, categories=categories)
+    elif train_glob is not None:
+        found = list_globs(data_dir, **globs, categories=categories)
+    elif prepared_dir is not None:
         wanted = prepare(
             name,
             data_dir,
@@ -119,11 +122,13 @@ def load(
             split_seed=split_seed,
             accept_license=accept_license,
         )
-        return list_prepared(name, prepared_dir, categories=wanted, split_seed=split_seed)
-    if accept_license and data_dir is not None:
-        data_dir = obtain(name, data_dir, accept_license=True)
-    more = {"split": split} if name == "mtd" else {}
-    return DATASETS[name](data_dir, categories=categories, split_seed=split_seed, **more)
+        found = list_prepared(name, prepared_dir, categories=wanted, split_seed=split_seed)
+    else:
+        if accept_license and data_dir is not None:
+            data_dir = obtain(name, data_dir, accept_license=True)
+        more = {"split": split} if name == "mtd" else {}
+        found = DATASETS[name](data_dir, categories=categories, split_seed=split_seed, **more)
+    return tuple(map(depth.with_white, found))
 
 
 def _expanded(path: Path | str | None) -> Path | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from sgfr_jax.datasets import images
+from sgfr_jax.datasets import contents, images, masks
 from sgfr_jax.datasets.counts import differences
 from sgfr_jax.datasets.types import Category, DatasetError, Example
 
@@ -45,6 +45,7 @@ class _Seen(NamedTuple):
     mode: str | None = None
     problem: str | None = None
     note: str | None = None
+    hash: str = ""
 
 
 def survey(
@@ -72,7 +73,7 @@ def survey(
     done, found, problems, notes = 0, [], [], []
     with ThreadPoolExecutor(workers) as pool:
         for category in categories:
-            sizes, modes = Counter(), Counter()
+            sizes, modes, hashes = Counter(), Counter(), []
             examples = iter(_all(category))
             # In batches, so that results do not pile up behind a slow image.
             while batch := tuple(islice(examples, 2 * workers)):
@@ -82,9 +83,16 @@ def survey(
                         modes[seen.mode] += 1
                     problems += [seen.problem] if seen.problem else []
                     notes += [f"{category.name}: {seen.note}"] if seen.note else []
+                    hashes.append(seen.hash)
                     done += 1
                     report(done, total)
             found.append(_summary(category, sizes, modes))
+            notes += [f"{category.name}: {note}." for note in category.notes]
+            num_train = len(category.train)
+            others = (*category.validation, *category.test)
+            of_others = hashes[num_train : num_train + len(others)]
+            copies = contents.notes_on_copies(hashes[:num_train], others, of_others)
+            notes += [f"{category.name}: {note}." for note in copies]
     notes += _notes(categories)
     if dataset is not None:
         notes += differences(dataset, categories)
@@ -133,16 +141,22 @@ def _all(category: Category) -> tuple[Example, ...]:
 
 
 def _look(example: Example, min_side: int) -> _Seen:
+    of_image = contents.content_hash(example.image)
     try:
         loaded = images.read_native(example, min_side=min_side)
     except DatasetError as error:
-        return _Seen(problem=str(error))
+        return _Seen(problem=str(error), hash=of_image)
     height, width = loaded.image.shape[:2]
     note = None
     if example.mask is not None and loaded.mask.any() != bool(example.label):
         has = "has a mask that marks no pixel" if example.label else "is good, but has a mask"
         note = f"'{example.name}' {has}."
-    return _Seen((width, height), _mode(example, loaded), note=note)
+    elif example.label and loaded.mask is not None and masks.looks_inverted(loaded.mask):
+        note = (
+            f"'{example.name}' has a mask that marks more than half of it or all of its border; is"
+            " it inverted?"
+        )
+    return _Seen((width, height), _mode(example, loaded), note=note, hash=of_image)
 
 
 def _mode(example: Example, loaded: images.Loaded) -> str:

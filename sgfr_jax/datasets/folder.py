@@ -13,7 +13,7 @@ from sgfr_jax.datasets.types import Category, DatasetError
 LAYOUT = """\
 Put your images like this (or the same within DIR/<category>/ for several products):
   DIR/train/good/*                    nominal images to learn from
-  DIR/test/good/*                     optional: nominal images to test
+  DIR/test/good/*                     optional: nominal images to test (or ok, normal, nominal)
   DIR/test/<kind>/*                   optional: defective images to test, of any kinds
   DIR/ground_truth/<kind>/*_mask.png  optional: masks, not zero where the defect is
 Images that lie otherwise: --train_glob, --test_glob and --mask_glob, or --manifest."""
@@ -24,9 +24,10 @@ def list_folder(
 ) -> tuple[Category, ...]:
     """Returns the category, named like `data_dir`, or the categories that lie there.
 
-    Masks and test images are optional. A mask is named like its image, with or without `_mask`;
-    where it is not zero is defect (from 128 if it is a JPEG). Masks in `ground_truth/good` are
-    allowed. The directories are the split, so `split_seed` changes nothing.
+    Masks and test images are optional. Test images are nominal where `layout.is_nominal` says so of
+    one of their directories. A mask is named like its image, with or without `_mask`; where it is
+    neither zero nor transparent is defect (from 128 if its format loses, as JPEG's does). Masks in
+    `ground_truth/good` are allowed. The directories are the split, so `split_seed` changes nothing.
     """
     del split_seed
     data_dir = require_directory(data_dir, dataset="folder", layout=LAYOUT)

@@ -4,14 +4,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgfr_jax.datasets.layout import GOOD, mask_threshold, name_of
-from sgfr_jax.datasets.listing import duplicate_stems, is_image, pair_masks, real
+from sgfr_jax.datasets import left_out
+from sgfr_jax.datasets.layout import GOOD, is_nominal, name_of
+from sgfr_jax.datasets.listing import duplicate_stems, is_image, is_other, pair_masks, real
+from sgfr_jax.datasets.masks import mask_threshold
 from sgfr_jax.datasets.outputs import photographs
 from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.selection import select_categories
 from sgfr_jax.datasets.types import Category, DatasetError, Example
 
-NOMINAL_DIRECTORIES = ("good", "nominal", "normal", "ok")
 _WILD = frozenset("*?[")
 
 
@@ -35,7 +36,8 @@ def list_globs(
       data_dir: what the patterns are relative to and must not leave; `None` for where we are.
       train_glob: the training images, all nominal.
       test_glob: the test images.
-      mask_glob: their masks, not zero where the defect is (from 128 if it is a JPEG).
+      mask_glob: their masks, not zero where the defect is (from 128 if their format loses, as
+        JPEG's does).
       categories: may name the category, and nothing else.
     """
     root = Path() if data_dir is None else data_dir
@@ -48,8 +50,10 @@ def list_globs(
     patterns = {"train": train_glob, "test": test_glob, "mask": mask_glob}
     patterns = {which: text for which, text in patterns.items() if text is not None}
     refuse([fault for which, text in patterns.items() if (fault := _fault(which, text))])
-    problems = []
-    matched = {which: _matches(root, which, text, problems) for which, text in patterns.items()}
+    problems, others = [], set()
+    matched = {
+        which: _matches(root, which, text, problems, others) for which, text in patterns.items()
+    }
     train, test, masks = (matched.get(which, []) for which in ("train", "test", "mask"))
     # Beside their images masks may match all patterns: what is a mask is no image.
     train, test = ([p for p in paths if p not in set(masks)] for paths in (train, test))
@@ -74,6 +78,7 @@ def list_globs(
             name,
             tuple(Example(name_of(path, root), path, 0, GOOD, None) for path in train),
             tuple(_test_example(path, root, test_glob, mask_of.get(path)) for path in test),
+            notes=left_out.notes(others),
         ),
     )
 
@@ -81,7 +86,7 @@ def list_globs(
 def _test_example(path: Path, root: Path, pattern: str, mask: Path | None) -> Example:
     below = list(path.relative_to(_fixed(root, pattern)).parts[:-1])
     directories = below or [path.absolute().parent.name]
-    nominal = any(directory.lower() in NOMINAL_DIRECTORIES for directory in directories)
+    nominal = any(map(is_nominal, directories))
     for part in reversed(Path(pattern).parts[:-1]):
         if _WILD & set(part) or len(below) == 1:
             break
@@ -102,9 +107,14 @@ def _fault(which: str, pattern: str) -> str | None:
     return None
 
 
-def _matches(root: Path, which: str, pattern: str, problems: list[str]) -> list[Path]:
+def _matches(
+    root: Path, which: str, pattern: str, problems: list[str], others: set[Path]
+) -> list[Path]:
+    """The images that a pattern matches, sorted; visible files that are none go to `others`."""
     try:
-        found = photographs(sorted(path for path in root.glob(pattern) if is_image(path)))
+        matched = list(root.glob(pattern))
+        found = photographs(sorted(filter(is_image, matched)))
+        others.update(filter(is_other, matched))
     except (ValueError, NotImplementedError) as error:  # such as 'a**'
         problems.append(f"--{which}_glob={pattern} is not a pattern: {error}.")
         return []

@@ -1,13 +1,13 @@
 """Reading images and masks of any size and mode into squares, in threads and in order.
 
-Grey, RGB, palette, 1-bit and CMYK images are converted; an alpha channel is dropped, as is the
-custom of the field, so what a transparent pixel hides is seen. 16-bit images are scaled by their
-full range (value / 257) and never stretched to the values that occur, which would hide a
-difference in brightness between two images; where Pillow offers no more than the high byte
-(16-bit RGB) that is taken, one grey level away at most. Floating-point images must lie in [0, 1].
-32-bit integers have no agreed range and are refused. EXIF orientation is applied, also to masks.
-An animation or a file of many pages is refused, as only its first would be seen (a phone's MPO
-file, a JPEG with previews behind it, is read).
+Grey, RGB, palette, 1-bit and CMYK images are converted; an image's alpha channel is dropped, as is
+the custom of the field, so what a transparent pixel hides is seen; in a mask what is transparent is
+no defect. 16-bit images are scaled by their full range (value / 257), or by that of as many of
+their bits as a category uses (`depth`), and never stretched to the values that occur, which would
+hide a difference in brightness between two images. Floating-point images must lie in [0, 1]. 32-bit
+integers have no agreed range and are refused. EXIF orientation is applied, also to masks. An
+animation or a file of many pages is refused, as only its first would be seen (a phone's MPO file, a
+JPEG with previews behind it, is read).
 
 A file of more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels unless the caller
 changed it) is refused, as several of them in flight would fill the memory.
@@ -25,8 +25,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from sgfr_jax.datasets import heif
+from sgfr_jax.datasets.deep_colour import low_bytes
 from sgfr_jax.datasets.geometry import Window, filled
-from sgfr_jax.datasets.types import DatasetError, Encoded, Example
+from sgfr_jax.datasets.masks import mask_threshold
+from sgfr_jax.datasets.types import FULL_RANGE, DatasetError, Encoded, Example
 
 # TIFF tags 256, 257 (as stored), 258 (bits per sample), 262 and 284 (2: one plane per channel).
 _WIDTH, _LENGTH, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 256, 257, 258, 262, 284
@@ -55,12 +58,17 @@ def read_image(source: Path | Encoded | np.ndarray, size: int) -> np.ndarray:
     return _resized_image(_image_pixels(source), (size, size))
 
 
-def read_mask(source: Path | Encoded | np.ndarray, size: int, *, threshold: int = 1) -> np.ndarray:
+def read_mask(
+    source: Path | Encoded | np.ndarray, size: int, *, threshold: int | None = None
+) -> np.ndarray:
     """Returns where the mask is at least `threshold`, bool `[size, size]`.
 
     Pixels are binarised first and then resized by nearest neighbour, so that every pixel of the
-    result is one of the mask's own. In a colour mask the largest channel counts.
+    result is one of the mask's own. In a colour mask the largest channel counts, and what marks a
+    pixel must be as opaque as it is bright. By default the threshold is `masks.mask_threshold`.
     """
+    if threshold is None:
+        threshold = mask_threshold(source) if isinstance(source, Path) else 1
     return _resized_mask(_mask_pixels(source, threshold), (size, size))
 
 
@@ -164,7 +172,7 @@ def _fit(loaded: Loaded, window: Window | None, size: int) -> Loaded:
 
 
 def _read_whole(example: Example, min_side: int) -> Loaded:
-    pixels = _image_pixels(example.image)
+    pixels = _image_pixels(example.image, example.white)
     if min(pixels.shape[:2]) < min_side:
         height, width = pixels.shape[:2]
         raise DatasetError(
@@ -256,12 +264,22 @@ def _resized_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(codes.resize(shape[::-1], Image.Resampling.NEAREST)).astype(bool)
 
 
-def _image_pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
-    """Returns uint8 `[H, W]` or `[H, W, 3]`."""
-    pixels = _pixels(source)
+def stored_pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
+    """Returns an image as it is stored but upright, `[H, W]` or `[H, W, 3]`; integers, of any type.
+
+    Raises:
+      DatasetError: it cannot be read.
+    """
+    return _pixels(source)[0]
+
+
+def _image_pixels(source: Path | Encoded | np.ndarray, white: int = FULL_RANGE) -> np.ndarray:
+    """Returns uint8 `[H, W]` or `[H, W, 3]`, of 16 bits with 255 for `white`."""
+    pixels = stored_pixels(source)
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
-        # Half of 257 rounds; uint32 holds the sum.
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        # Half of the divisor rounds; uint32 holds the product.
+        scaled = np.minimum(pixels, white).astype(np.uint32) * 255 + white // 2
+        return (scaled // white).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise DatasetError(
             f"{_describe(source)} has pixels of type {pixels.dtype}, for which there is no agreed "
@@ -272,30 +290,42 @@ def _image_pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
 
 def _mask_pixels(source: Path | Encoded | np.ndarray, threshold: int) -> np.ndarray:
     """Returns bool `[H, W]`."""
-    pixels = _pixels(source)
+    pixels, alpha = _pixels(source, with_alpha=True)
     if pixels.ndim == 3:
         pixels = pixels.max(axis=2)
     # Not scaled to 8 bits first: a mask may hold small codes in 16 or 32 bits.
-    return pixels >= threshold
+    marked = pixels >= threshold
+    return marked if alpha is None else marked & (alpha >= threshold)
 
 
-def _pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
-    """Returns the upright image without alpha, integers `[H, W]` or `[H, W, 3]`."""
+def _pixels(
+    source: Path | Encoded | np.ndarray, *, with_alpha: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the upright image, integers `[H, W]` or `[H, W, 3]`, and its alpha `[H, W]`.
+
+    That is None where there is none, or where it is not asked for.
+    """
     if isinstance(source, np.ndarray):
         pixels = source
     elif isinstance(source, Encoded):
-        pixels = _decode_bytes(source)
+        pixels = _decode_bytes(source, with_alpha)
     else:
-        pixels = _decode(Path(source))
-    if pixels.ndim == 3 and pixels.shape[2] in (1, 2):
+        pixels = _decode(Path(source), with_alpha)
+    alpha = None
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        alpha = _as_integers(source, pixels[:, :, -1]) if with_alpha else None
+        pixels = pixels[:, :, :-1]
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    elif pixels.ndim == 3 and pixels.shape[2] in (3, 4):
-        pixels = pixels[:, :, :3]
     if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.shape[2:] not in ((), (3,)):
         raise DatasetError(
             f"{_describe(source)} has the shape {list(pixels.shape)}; [H, W] or [H, W, C] with 1 "
             "to 4 channels is needed."
         )
+    return _as_integers(source, pixels), alpha
+
+
+def _as_integers(source: Path | Encoded | np.ndarray, pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * np.uint8(255)
     if np.issubdtype(pixels.dtype, np.floating):
@@ -309,17 +339,27 @@ def _pixels(source: Path | Encoded | np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _decode_bytes(source: Encoded) -> np.ndarray:
+def _decode_bytes(source: Encoded, with_alpha: bool) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(source.read())) as image:
-            return _to_array(image)
+            return _to_array(image, with_alpha)
     except Exception as error:  # as below, and whatever keeps the bytes
         raise _damaged(source.name, error) from error
 
 
-def _decode(path: Path) -> np.ndarray:
+def _open(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        if not heif.is_heif(path):
+            raise
+        heif.register(path)
+        return Image.open(path)
+
+
+def _decode(path: Path, with_alpha: bool) -> np.ndarray:
+    try:
+        with _open(path) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":
                 raise DatasetError(
@@ -328,7 +368,7 @@ def _decode(path: Path) -> np.ndarray:
                 )
             if _needs_tifffile(image):
                 return _decode_tiff(path)
-            return _to_array(image)
+            return _to_array(image, with_alpha)
     except FileNotFoundError:
         raise DatasetError(f"the image file '{path}' does not exist.") from None
     except UnidentifiedImageError:
@@ -350,8 +390,13 @@ def _decode(path: Path) -> np.ndarray:
         raise _damaged(path, error) from error
 
 
-def _to_array(image: Image.Image) -> np.ndarray:
+def _to_array(image: Image.Image, with_alpha: bool) -> np.ndarray:
     inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    low = low_bytes(image)
+    if low is not None:
+        with low:
+            high = np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)
+            return high << 8 | np.asarray(ImageOps.exif_transpose(low))
     wide_grey = image.mode == "I" and image.format in ("PNG", "PPM")  # Pillow widens 16 bits to 32
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
@@ -360,7 +405,12 @@ def _to_array(image: Image.Image) -> np.ndarray:
         return np.uint16(65535) - pixels if inverted else pixels
     if wide_grey:
         return np.asarray(image).astype(np.uint16)
-    if image.mode in ("L", "RGB", "I", "F"):
+    if image.mode == "F":
+        # Nor these, of which white is 1; see `_as_integers`.
+        return 1 - np.asarray(image) if inverted else np.asarray(image)
+    if with_alpha and image.has_transparency_data:
+        return np.asarray(image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA"))
+    if image.mode in ("L", "RGB", "I"):
         return np.asarray(image)
     return np.asarray(image.convert("L" if image.mode in ("1", "LA", "La") else "RGB"))
 

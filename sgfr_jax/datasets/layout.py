@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from sgfr_jax.datasets import left_out
 from sgfr_jax.datasets.listing import (
     SUFFIXES,
     duplicate_stems,
@@ -11,12 +12,12 @@ from sgfr_jax.datasets.listing import (
     real,
     subdirectories,
 )
+from sgfr_jax.datasets.masks import mask_threshold
 from sgfr_jax.datasets.types import Category, Example
 
 GOOD = "good"
-# JPEG blurs a mask's edge over 8 x 8 blocks, so there "not zero" would mark far too much.
-_LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
-_LOSSY_THRESHOLD = 128
+# What the directories of nominal test images are called, in any case.
+NOMINAL_DIRECTORIES = (GOOD, "nominal", "normal", "ok")
 
 
 class Layout(NamedTuple):
@@ -25,7 +26,7 @@ class Layout(NamedTuple):
     train: str = "train"
     test: str = "test"
     masks: str = "ground_truth"
-    good: str = GOOD  # the directory of nominal images within each
+    good: str = GOOD  # the directory of nominal images within `train` and `validation`
     validation: str | None = None
 
 
@@ -54,7 +55,8 @@ def list_category(
     Args:
       name: the category's name.
       directory: holds `train/good` (or images in `train` itself), and perhaps `test/<kind>` and
-        `ground_truth/<kind>`. Directories within these are searched too.
+        `ground_truth/<kind>`. Directories within these are searched too. The kinds of
+        `NOMINAL_DIRECTORIES` are no defects.
       root: the data directory.
       masks_required: whether a defective test image without a mask is a problem.
       problems: a sentence is appended for everything that is wrong; the result is then of no use.
@@ -73,26 +75,28 @@ def list_category(
     test = []
     for kind in sorted(kinds):
         test += _examples_of_kind(
-            test_root / kind, mask_root / kind, root, kind == layout.good, masks_required, problems
+            test_root / kind, mask_root / kind, root, masks_required, problems
         )
-    return Category(name, tuple(train), tuple(test), tuple(validation))
+    parts = (layout.train, layout.validation or layout.train, layout.test, layout.masks)
+    notes = left_out.notes_below(directory / part for part in parts)
+    return Category(name, tuple(train), tuple(test), tuple(validation), notes=notes)
 
 
-def mask_threshold(mask: Path | None) -> int:
-    """Returns from which value on a mask's pixel is defect: 128 in a JPEG, else not zero."""
-    lossy = mask is not None and mask.suffix.lower() in _LOSSY_SUFFIXES
-    return _LOSSY_THRESHOLD if lossy else 1
+def is_nominal(directory: str) -> bool:
+    """Whether test images in a directory of that name are nominal."""
+    return directory.lower() in NOMINAL_DIRECTORIES
 
 
-def _examples_of_kind(images_root, masks_root, root, nominal, masks_required, problems):
+def _examples_of_kind(images_root, masks_root, root, masks_required, problems):
     images = image_files(images_root)
     problems += duplicate_stems(images)
     mask_of = pair_masks(images, images_root, image_files(masks_root), masks_root, problems)
     examples = []
     for image in images:
         mask = mask_of.get(image)
+        within = image.relative_to(images_root).parent
+        nominal = any(map(is_nominal, (images_root.name, *within.parts)))
         if mask is None and not nominal and masks_required:
-            within = image.relative_to(images_root).parent
             expected = masks_root / within / f"{image.stem}_mask.png"
             problems.append(f"the image '{image}' has no mask; '{expected}' was expected.")
         kind = GOOD if nominal else images_root.name

@@ -9,8 +9,9 @@ from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.types import DatasetError
 
 _COMMON = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_PHONES = (".avif", ".heic", ".heif", ".jfif", ".jpe")
 _NETPBM = (".pbm", ".pgm", ".pnm", ".ppm")
-SUFFIXES = (*_COMMON, ".jp2", *_NETPBM)
+SUFFIXES = (*_COMMON, *_PHONES, ".j2k", ".jp2", ".jpf", ".jpx", *_NETPBM)
 
 
 def require_directory(data_dir: Path | None, *, dataset: str, layout: str) -> Path:
@@ -100,7 +101,17 @@ def pictures(directory: Path, *, recursive: bool = True) -> list[Path]:
     A file counts by its suffix, in any case. Hidden files and directories (`.DS_Store`, `._x.png`)
     do not count. Links to directories are followed, into each directory once.
     """
-    found, seen = [], set()
+    return sorted(path for path in _files(directory, recursive) if is_image(path))
+
+
+def other_files(directory: Path) -> list[Path]:
+    """Returns the visible files under `directory` that are no image by their suffix, sorted."""
+    return sorted(path for path in _files(directory, recursive=True) if is_other(path))
+
+
+def _files(directory: Path, recursive: bool) -> Iterator[Path]:
+    """Yields the files under `directory`, of each visible directory once, links or not."""
+    seen = set()
     for parent, children, files in os.walk(directory, onerror=_refuse, followlinks=True):
         seen.add(os.path.realpath(parent))
         children[:] = [
@@ -111,10 +122,7 @@ def pictures(directory: Path, *, recursive: bool = True) -> list[Path]:
             and os.path.realpath(os.path.join(parent, child)) not in seen
         ]
         for file in files:
-            path = Path(parent, file)
-            if is_image(path):
-                found.append(path)
-    return sorted(found)
+            yield Path(parent, file)
 
 
 def is_image(path: Path) -> bool:
@@ -123,6 +131,11 @@ def is_image(path: Path) -> bool:
         return False
     _check_name(path)
     return True
+
+
+def is_other(path: Path) -> bool:
+    """Whether `path` is a visible file without an image's suffix."""
+    return not (path.name.startswith(".") or path.suffix.lower() in SUFFIXES) and path.is_file()
 
 
 def _refuse(error: OSError) -> None:

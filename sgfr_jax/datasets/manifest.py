@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgfr_jax.datasets import rows
-from sgfr_jax.datasets.layout import GOOD, mask_threshold, name_of
+from sgfr_jax.datasets.layout import GOOD, is_nominal, name_of
 from sgfr_jax.datasets.listing import SUFFIXES
+from sgfr_jax.datasets.masks import mask_threshold
 from sgfr_jax.datasets.paths import within
 from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.selection import select_categories
@@ -81,6 +82,7 @@ def _example(row, root, said_by, problems):
     elif label and split != "test":
         problems.append(f"{said_by} is defective, but {split} images must all be good.")
     kind = fields["kind"] or ("defect" if label else GOOD)
+    kind = GOOD if is_nominal(kind) else kind
     if label is not None and (kind == GOOD) != (label == 0):
         problems.append(f"{said_by} has the kind '{kind}', which contradicts its label.")
     _check_name("kind", kind, said_by, problems)

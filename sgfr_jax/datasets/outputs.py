@@ -54,7 +54,7 @@ def read(directory: Path) -> dict[str, Entry] | None:
 
 
 def photographs(paths: Iterable[Path]) -> list[Path]:
-    """Those of some image files that no command of ours has written, in their order.
+    """Those of some files that no command of ours has written, in their order.
 
     A file is ours if the record of a directory above it names it with its size. Below a prediction
     without a record, which its `scores.csv` tells, what lies in `maps`, `overlays` and

@@ -8,6 +8,8 @@ import numpy as np
 
 from sgfr_jax.datasets.geometry import Window
 
+FULL_RANGE = 2**16 - 1  # of 16-bit pixels
+
 
 class DatasetError(ValueError):
     """Something is wrong with the data, and the message says what and what would be right."""
@@ -30,6 +32,7 @@ class Example(NamedTuple):
     mask: Path | Encoded | np.ndarray | None  # None: no defect if label is 0, else not located
     mask_threshold: int = 1  # a mask pixel of at least this value is defect
     window: Window | None = None  # the part of the image that is meant; None: all of it
+    white: int = FULL_RANGE  # the value of a 16-bit image that is white; see `depth`
 
 
 class Category(NamedTuple):
@@ -40,3 +43,4 @@ class Category(NamedTuple):
     test: tuple[Example, ...]
     validation: tuple[Example, ...] = ()  # all nominal; for thresholds
     private: tuple[Example, ...] = ()  # label -1: a server holds the answers; for prediction only
+    notes: tuple[str, ...] = ()  # of the listing: which files were left out

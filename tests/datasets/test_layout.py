@@ -94,6 +94,19 @@ def test_lossy_masks_have_a_higher_threshold(tmp_path):
     assert [e.mask_threshold for e in category.test] == [128, 1]
 
 
+@pytest.mark.parametrize("name", ["ok", "normal", "nominal", "Good", "OK", "bad/ok"])
+def test_nominal_directories_are_those_of_patterns(tmp_path, name):
+    _write(tmp_path, ["train/good/0.png", f"test/{name}/1.png", "test/bad/2.png"])
+    _write(tmp_path, [f"ground_truth/{name}/1.png"])
+    patterns = {"train_glob": "train/good/*", "test_glob": "test/**/*.png"}
+    (of_directories,) = _load("folder", tmp_path)
+    (of_patterns,) = datasets.load("folder", tmp_path, **patterns)
+    for category in (of_directories, of_patterns):
+        rows = [(e.name, e.label, e.kind) for e in category.test]
+        assert set(rows) == {("test/bad/2.png", 1, "bad"), (f"test/{name}/1.png", 0, "good")}
+    assert sum(e.mask is not None for e in of_directories.test) == 1
+
+
 def test_nominal_images_alone(tmp_path):
     _write(tmp_path / "cups", ["train/good/b.JPG", "train/good/a.Tiff", "train/good/notes.txt"])
     (category,) = _load("folder", tmp_path / "cups")

@@ -70,7 +70,7 @@ def test_grid_is_rounded_up_like_the_feature_map():
         ({"layers": ("block4@1", "block4@1")}, "--layers=block4@1 must be left out"),
         (
             {"layers": ("block4@1",), "grid": 8},
-            "--grid=8 must be left out: with --layers=block4@1 every level has its own",
+            "--grid=8 must be left out with --layers=block4@1: it is for --layers=names of levels",
         ),
         (
             {"layers": ("block4@1",), "sampler": "k_center_stream"},
@@ -111,7 +111,11 @@ def test_grid_is_rounded_up_like_the_feature_map():
             " --subspaces=pca",
         ),
         ({"baselines": ("project",), "subspaces": "dictionary"}, "--baseline=project codes over"),
-        ({"affine_subspaces": True}, "--affine_subspaces is for --subspaces=pca"),
+        (
+            {"affine_subspaces": True},
+            "--affine_subspaces=True must be left out with --subspaces=implicit: it is for"
+            " --subspaces=pca",
+        ),
         (
             {"subspaces": "dictionary", "sampler": "random"},
             "--sampler=random must be left out with --subspaces=dictionary",

@@ -96,14 +96,14 @@ def test_every_flag_of_the_data_reaches_the_loader(monkeypatch):
         raise datasets.DatasetError("seen enough")
 
     monkeypatch.setattr(datasets, "load", load)
-    assert main(**given, check_data=True) == "error: seen enough"
+    assert main(**given, dataset="mtd", check_data=True) == "error: seen enough"
     assert asked == [given | {"categories": None}]
 
 
 def test_routes_that_do_not_fit_name_the_flag(folder):
     assert "--train_glob is for data set 'folder'" in main(dataset="mvtec", train_glob="*.png")
     assert "--test_glob needs --train_glob" in main(data_dir=str(folder), test_glob="*.png")
-    assert "--split=grouped is for data set 'mtd'" in main(data_dir=str(folder), split="grouped")
+    assert "--split=grouped must be left out" in main(data_dir=str(folder), split="grouped")
     assert "--accept_license is for" in main(data_dir=str(folder), accept_license=True)
 
 

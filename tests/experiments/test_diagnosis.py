@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from experiments import choices, config, detectors, diagnosis, loading, progress, run, stream_maps
+from experiments import (
+    choices,
+    config,
+    detectors,
+    diagnosis,
+    loading,
+    progress,
+    run,
+    stream_maps,
+    usage,
+)
 from sgfr_jax import types
 from sgfr_jax.datasets import Example
 from tests.experiments.conftest import SMALL
@@ -20,7 +30,7 @@ EVERYTHING = {
 def settings_of(**fields):
     """One bank of a grid of 3 x 3, unless the fields say otherwise."""
     few = {"layers": ("block2",), "image_size": 64, "grid": 3, "num_neighbors": 3}
-    return config.resolve(config.Config(**few | fields))
+    return config.resolve(usage.cleared(config.Config(**few | fields)))
 
 
 def category_of(num_images, extents=None):

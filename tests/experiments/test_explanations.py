@@ -21,6 +21,7 @@ from experiments import (
     nulls,
     places,
     training_images,
+    usage,
 )
 from sgfr_jax import thresholds, types
 from sgfr_jax.datasets import geometry
@@ -51,7 +52,8 @@ def model(train, rng):
         "cap", "0" * 64, ("a/0", "a/1", "a/2"), tuple(map(str, train)),
         tuple(map(loading.content_hash, train)), "", "{}", ("note",), None, "", (),
     )  # fmt: skip
-    settings = config.resolve(dataclasses.replace(SMALL, data_dir=".", solver="nearest", grid=GRID))
+    asked = dataclasses.replace(SMALL, data_dir=".", solver="nearest", grid=GRID)
+    settings = config.resolve(usage.cleared(asked))
     return models.Model(bank, (origins,), nulls.Nulls(tally, tally), settings, about)
 
 

@@ -17,7 +17,7 @@ def settings(tmp_path_factory):
     photographs = write_folder(tmp_path_factory.mktemp("fused"))
     return config.resolve(
         config.Config(dataset="folder", data_dir=str(photographs), image_size=64, bank_size=20,
-                      num_neighbors=5, solver="nearest")
+                      solver="nearest")
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import config, geometries, memory, models, run, synthetic
+from experiments import config, geometries, memory, models, run, synthetic, usage
 from experiments.config import ConfigError
 from sgfr_jax.datasets import geometry
 from tests.experiments.conftest import SMALL, texture
@@ -37,7 +37,8 @@ def photographs(tmp_path_factory):
 
 
 def settled(photographs, **fields):
-    return config.resolve(dataclasses.replace(SMALL, data_dir=str(photographs), **fields))
+    asked = dataclasses.replace(SMALL, data_dir=str(photographs), **fields)
+    return config.resolve(usage.cleared(asked))
 
 
 def go(settings, workdir, **resources):
@@ -110,16 +111,14 @@ def test_images_say_how_they_are_looked_at(shapes, kinds):
 
 def test_by_default_photographs_that_differ_have_two_looks(photographs, folder, tmp_path):
     fields = {"layers": STREAMS, "solver": "nearest"}
-    named = config.resolve(dataclasses.replace(SMALL, data_dir=str(photographs), **fields))
+    named = settled(photographs, **fields)
     assert named.geometry == "auto"
     found = go(named, tmp_path / "open", save_model=True)
     assert models.load(tmp_path / "open" / "models" / "bolt").config.geometry == "square+tile"
     assert any("looked at as --geometry=square+tile" in note for note in found.notes)
     given = go(dataclasses.replace(named, geometry="square+tile"), tmp_path / "given")
     assert [image["score"] for image in found.images] == [i["score"] for i in given.images]
-    alike = config.resolve(
-        dataclasses.replace(SMALL, data_dir=str(folder), categories=("cap",), **fields)
-    )
+    alike = settled(folder, categories=("cap",), **fields)
     go(alike, tmp_path / "alike", save_model=True)
     assert models.load(tmp_path / "alike" / "models" / "cap").config.geometry == "square"
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import assembly, config, detectors, loading, models, nulls, run, synthetic
+from experiments import assembly, config, detectors, loading, models, nulls, run, synthetic, usage
 from sgfr_jax import backbones, pipeline, saving, thresholds
 from sgfr_jax.datasets.images import read_native
 from tests.experiments.conftest import SMALL, write_folder
@@ -35,7 +35,7 @@ def photographs(tmp_path_factory):
 
 
 def run_in(photographs, workdir, **fields):
-    settings = dataclasses.replace(SMALL, data_dir=str(photographs), **fields)
+    settings = usage.cleared(dataclasses.replace(SMALL, data_dir=str(photographs), **fields))
     resources = run.Resources(
         workdir, batch_size=4, num_figures=0, save_maps=True, save_model=True
     )  # fmt: skip

@@ -20,6 +20,7 @@ from experiments import (
     places,
     run,
     synthetic,
+    usage,
 )
 from sgfr_jax import datasets, thresholds
 from sgfr_jax.datasets.geometry import Window, assemble, to_size
@@ -36,11 +37,10 @@ BANKS = {"one bank": ("block2", "block4"), "streams": ("block4@1", "block10@1.5"
 def fitted(request, tmp_path_factory):
     """A detector and what it was fitted to, once for all geometries."""
     photographs = write_folder(tmp_path_factory.mktemp("parts"))
-    settings = config.resolve(
-        dataclasses.replace(
-            SMALL, data_dir=str(photographs), layers=BANKS[request.param], solver="nearest"
-        )
+    asked = dataclasses.replace(
+        SMALL, data_dir=str(photographs), layers=BANKS[request.param], solver="nearest"
     )
+    settings = config.resolve(usage.cleared(asked))
     detector, _ = run.make_detector(settings, run.Resources(Path("unused"), batch_size=3))
     data = datasets.load(settings.dataset, settings.data_dir)
     hashes = {c.name: loading.hash_images(c.train) for c in data}

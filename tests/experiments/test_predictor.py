@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config, devices, models, predictor
+from experiments import config, devices, models, predictor, usage
 from experiments.choices import ConfigError
 from sgfr_jax.datasets import images as reading
 from tests.experiments import made_models
@@ -25,7 +25,7 @@ def squares(photographs, model):
 
 
 def made(**fields):
-    return made_models.make(config.resolve(dataclasses.replace(SMALL, **fields)))
+    return made_models.make(config.resolve(usage.cleared(dataclasses.replace(SMALL, **fields))))
 
 
 @pytest.mark.parametrize(

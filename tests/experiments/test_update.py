@@ -33,6 +33,7 @@ from experiments import (
     synthetic,
     training_images,
     update,
+    usage,
 )
 from sgfr_jax import growing, pipeline, thresholds
 from sgfr_jax.datasets import Example, geometry
@@ -104,7 +105,7 @@ def shapes(tmp_path_factory):
 
 def fit(photographs, workdir, **fields):
     fields = {"data_dir": str(photographs), "categories": ("cap",)} | fields
-    settings = dataclasses.replace(SMALL, **fields)
+    settings = usage.cleared(dataclasses.replace(SMALL, **fields))
     resources = run.Resources(workdir, batch_size=4, num_figures=0, save_model=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "SIZES", (0.1, 0.4))
