@@ -233,7 +233,7 @@ WORKERS = flags.DEFINE_integer(
     lower_bound=0,
 )  # fmt: skip
 CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", str(cache.default_directory()),
+    "cache_dir", cache.default_directory(),
     "Where embeddings and compiled programs are kept for later runs; empty to keep none.",
 )  # fmt: skip
 CACHE_GB = flags.DEFINE_float(

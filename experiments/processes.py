@@ -109,6 +109,8 @@ def join(cluster: Cluster | None) -> None:
     if cluster is None:
         return
     _delay_aborts()
+    # Else JAX takes SIGTERM for a notice and goes on.
+    jax.config.update("jax_enable_preemption_service", False)
     # JAX's own timeout aborts.
     patience = threading.Timer(MEETING_SECONDS, _end, [
         f"error: the processes of the run have not met within {MEETING_SECONDS} seconds: is each"

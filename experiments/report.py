@@ -105,7 +105,7 @@ def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
                 " (of experiments.run there is a page alone: --html, one work directory)"
             )
         found += records
-        notes += [f"record {path} is damaged ({why})" for path, why in damaged.items()]
+        notes += [f"record {path} is damaged ({why}): left out" for path, why in damaged.items()]
     return found, notes
 
 

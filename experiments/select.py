@@ -327,7 +327,7 @@ def score_test(
     """
     frozen.begin_scoring(resources.workdir, choice, frozen.test_set(categories))
     below = resources._replace(workdir=frozen.test_directory(resources.workdir))
-    finished = records.finished(below.workdir)
+    finished = frozen.scored(resources.workdir)
     if finished is None:
         finished = run.run(settings, below)
     else:

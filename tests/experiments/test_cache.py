@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import cache
+from sgfr_jax import unfinished
+from tests.test_unfinished import name_of_the_dead
 
 LIMIT = 10**9
 
@@ -117,8 +119,8 @@ def test_a_directory_that_cannot_be_written_stops_nothing(tmp_path, array, capsy
 
 
 def test_what_a_killed_process_left_is_removed_in_the_end(tmp_path, array):
-    old, new, others = ".old.1.unfinished", ".new.2.unfinished", ".bashrc"
-    for name, age in ((old, 10**6), (new, 10), (others, 10**6)):
+    old, new, others = name_of_the_dead("a"), unfinished.name_for("b"), ".b.unfinished"
+    for name, age in ((old, 10), (new, 10), (others, 10**6)):
         path = tmp_path / name
         path.write_bytes(b"half an entry")
         os.utime(path, (time.time() - age,) * 2)
