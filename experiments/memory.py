@@ -46,6 +46,25 @@ def available() -> int:
     return psutil.virtual_memory().available
 
 
+def check_batch(config: Config, batch_size: int) -> None:
+    """Checks that a batch of images fits in memory, whatever a network makes of them.
+
+    Args:
+      config: from `config.resolve`.
+      batch_size: images embedded at a time.
+
+    Raises:
+      ConfigError: names the flag.
+    """
+    side = streams.plan(config)[-1].image_size if config.has_streams else config.image_size
+    need, free = 15 * batch_size * side**2, psutil.virtual_memory().available  # uint8, float32
+    if need > free:
+        raise ConfigError(
+            f"--batch_size={batch_size} squares of {side} pixels a side take {need / 1e9:.1f} GB,"
+            f" and {free / 1e9:.1f} GB are free: lower it, or --image_size"
+        )
+
+
 def check(
     config: Config, num_train: Mapping[str, int], num_parts: int = 1, of_an_image: int = 1
 ) -> None:

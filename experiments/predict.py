@@ -29,8 +29,8 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import interruption, model_flags, options, progress, run
-from experiments.choices import ConfigError, check_known
+from experiments import choices, interruption, model_flags, options, progress, run, terminal
+from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
 MODEL, IMAGES = model_flags.MODEL, model_flags.IMAGES
@@ -79,12 +79,13 @@ def predict() -> int:
     """
     _check_flags()
     # Imported late: `--help` and a mistyped flag need not wait for these.
-    from experiments import config, explaining, models, prediction, predictions
+    from experiments import config, explaining, memory, models, prediction, predictions
 
-    check_known("maps", "format", MAPS.value, predictions.MAPS)
+    choices.check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
-    model = models.load(Path(MODEL.value).expanduser(), options.WEIGHTS.value)
-    output_dir = Path(OUTPUT_DIR.value).expanduser()
+    model = models.load(choices.path("model", MODEL.value), options.WEIGHTS.value)
+    memory.check_batch(model.config, options.BATCH_SIZE.value)
+    output_dir = choices.path("output_dir", OUTPUT_DIR.value)
     sources = prediction.find(IMAGES.value, predictions.drawn(output_dir))
     decisions, about = _decide(model)
     writer = predictions.Writer(
@@ -105,7 +106,7 @@ def predict() -> int:
         with progress.bar("scoring", len(sources), "images") as report:
             for one in found:
                 if isinstance(one, prediction.Unread):
-                    print(f"skipped: {one.problem}", file=sys.stderr)
+                    print(terminal.one_line(f"skipped: {one.problem}"), file=sys.stderr)
                 else:
                     scored.append((one.score, one.source))
                 writer.add(one)
@@ -177,7 +178,7 @@ def _decide(model) -> tuple[Any, dict[str, Any]]:
     if pixel is None:
         pixel = thresholds.pixel_threshold(model.nulls.pixels, PIXEL_FALSE_ALARM_RATE.value)
     about = {
-        "model": str(Path(MODEL.value).expanduser().absolute()),
+        "model": str(choices.path("model", MODEL.value).absolute()),
         "category": model.about.category,
         "null": model.about.notes[-1],
         "thresholds": {"image": described, "pixel": pixel},

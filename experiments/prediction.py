@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from experiments import choices
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
 from sgfr_jax.datasets import DatasetError, Example, images, listing
@@ -56,7 +57,7 @@ def find(text: str, without: Sequence[Path] = ()) -> list[Source]:
     Raises:
       ConfigError: if there is no image.
     """
-    path = Path(text).expanduser()
+    path = choices.path("images", text)
     if path.is_dir():
         paths, root = _outside(without, listing.image_files(path)), path
     elif path.is_file():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from etils import epath
 
-from experiments import choices, collection, page, plots, summary
+from experiments import choices, collection, interruption, page, plots, summary, terminal
 from experiments.records import Record
 from sgfr_jax import names
 from sgfr_jax.metrics import Metrics
@@ -111,6 +111,7 @@ def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reports, and turns every foreseen mistake into one line and an exit status."""
+    terminal.make_plain()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -123,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no_plots", action="store_true", help="tables alone")
     parser.add_argument("--html", action="store_true", help="write report.html alone")
     options = parser.parse_args(argv)
+    interruption.exit_at_once(lambda: None, "the same command makes what is missing")
     try:
         for name in options.metric:
             if name not in Metrics._fields:

@@ -37,6 +37,7 @@ from experiments import (
     records,
     streams,
     tables,
+    terminal,
 )
 from sgfr_jax import datasets
 from sgfr_jax.datasets import batches, counts
@@ -85,7 +86,7 @@ def run(settings: config.Config, resources: Resources) -> list[records.Record]:
     found = processes.first_then_others(lambda: load_data(settings, resources.accept_license))
     save_model = resources.save_model and processes.first()
     model_paths = {c.name: workdir / "models" / c.name for c in found} if save_model else {}
-    _check_listed(found, settings, num_memories, model_paths.values())
+    _check_listed(found, settings, num_memories, resources.batch_size, model_paths.values())
     detector, embedders = make_detector(settings, resources)
     checked = _read(found, embedders, settings, resources.workers)
     check_squares(settings, checked, num_memories)
@@ -141,6 +142,7 @@ def _check_listed(
     found: Sequence[datasets.Category],
     settings: config.Config,
     num_memories: int,
+    batch_size: int,
     model_paths: Iterable[Path],
 ) -> None:
     """Checks, and notes, what can be told before an image is read or a network loaded."""
@@ -153,6 +155,7 @@ def _check_listed(
             print(f"note: {note}", file=sys.stderr)
     num_train = {category.name: len(category.train) for category in found}
     config.check_sizes(settings, num_train)
+    memory.check_batch(settings, batch_size)
     memory.check(settings, num_train, num_memories)
 
 
@@ -340,6 +343,7 @@ def make_detector(settings: config.Config, resources: Resources):
 
 def start(argv: Sequence[str]) -> None:
     """What every command begins with: no stray arguments, a quiet log, an end without a mess."""
+    terminal.make_plain()
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}; flags start with --")
     # JAX tells at this level of every platform that it tried in vain.
@@ -364,6 +368,7 @@ def resources_from_flags(workdir: Path) -> Resources:
     devices.parse(options.MESH.value)
     cache_dir = _cache_dir()
     if cache_dir is not None:
+        cache.remove_abandoned(cache_dir)
         compilation.keep_in(cache_dir / "compiled")
     return Resources(
         workdir,
@@ -397,9 +402,9 @@ def foreseen(error: Exception) -> bool:
     from sgfr_jax.backbones import WeightsError
     from sgfr_jax.saving import SavingError
 
-    # The system's own: a full disk, a name too long, a directory out of reach.
+    # The system's own: a full disk, a name too long, a directory out of reach, no memory.
     mistakes = choices.ConfigError | datasets.DatasetError | WeightsError | SavingError
-    return isinstance(error, mistakes | OSError)
+    return isinstance(error, mistakes | OSError | MemoryError)
 
 
 @contextlib.contextmanager
@@ -417,8 +422,8 @@ def exit_on_mistakes() -> Iterator[None]:
 def main(argv: Sequence[str]) -> None:
     """Runs, and turns every foreseen mistake into one line and an exit status."""
     start(argv)
-    workdir = Path(options.WORKDIR.value or f"runs/{options.DATASET.value}").expanduser()
     with exit_on_mistakes():
+        workdir = choices.path("workdir", options.WORKDIR.value or f"runs/{options.DATASET.value}")
         settings = options.config_from_flags()
         if options.CHECK_DATA.value:
             sys.exit(0 if check_data(settings, accept_license=options.ACCEPT_LICENSE.value) else 1)
@@ -443,7 +448,7 @@ def _clean_up() -> None:
 
 
 def _cache_dir() -> Path | None:
-    return Path(options.CACHE_DIR.value).expanduser() if options.CACHE_DIR.value else None
+    return choices.path("cache_dir", options.CACHE_DIR.value) if options.CACHE_DIR.value else None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from experiments import model_flags, options, run
+from experiments import choices, csv_cells, model_flags, options, run
 from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
@@ -56,10 +56,10 @@ def update() -> None:
     from sgfr_jax import saving, thresholds
     from sgfr_jax.datasets import Category, Example
 
-    output = Path(OUTPUT.value).expanduser()
+    output = choices.path("output", OUTPUT.value)
     saving.check_place(output)
     resources = run.resources_from_flags(Path())
-    model = models.load(Path(model_flags.MODEL.value).expanduser(), options.WEIGHTS.value)
+    model = models.load(choices.path("model", model_flags.MODEL.value), options.WEIGHTS.value)
     growth.check(model)
     sources = prediction.find(model_flags.IMAGES.value)
     examples = tuple(Example(s.name, s.path.absolute(), 0, "good", None) for s in sources)
@@ -88,8 +88,8 @@ def update() -> None:
         rows = csv.writer(written, lineterminator="\n")
         rows.writerow(COLUMNS)
         for row in zip(names, seen.scores, p_values, seen.known, strict=True):
-            rows.writerow([row[0], *(f"{value:.6g}" for value in row[1:])])
-        records.write_text(Path(REPORT.value).expanduser(), written.getvalue())
+            rows.writerow([csv_cells.cell(row[0]), *(f"{value:.6g}" for value in row[1:])])
+        records.write_text(choices.path("report", REPORT.value), written.getvalue())
     threshold = thresholds.at_false_alarm_rate(model.nulls.images, FALSE_ALARM_RATE).score
     suspects = [i for i in np.argsort(-seen.scores) if seen.scores[i] > threshold]
     if suspects:
