@@ -251,7 +251,7 @@ def _check_ranges(config: Config) -> None:
              f"between {_LEAST:g} and {_MOST}, such as 1e-3")  # fmt: skip
     _require(config.sparsity > 0, "sparsity", config.sparsity, "at least 1")
     _require(config.l1 is None or _LEAST <= config.l1 < 1, "l1", config.l1,
-             f"above 0 and below 1, the penalty at which every coefficient is 0; {_LEAST:g} at least"
+             f"above 0 and below 1, at which all coefficients are 0; {_LEAST:g} at least"
              )  # fmt: skip
     _require(0 <= config.l2 <= _MOST, "l2", config.l2, f"between 0 and {_MOST}, such as 1e-3")
     _require(0 < config.max_atoms <= _MOST, "max_atoms", config.max_atoms,

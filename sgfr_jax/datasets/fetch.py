@@ -41,7 +41,7 @@ _ARCHIVE_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
-    NotImplementedError,  # a compression that zipfile does not know
+    RuntimeError,  # encrypted, or of a compression that zipfile does not know
 )
 
 
@@ -188,7 +188,8 @@ def unpack(path: Path, target: Path) -> None:
         raise DatasetError(f"'{path}' is not safe to unpack: {error}.") from error
     except _ARCHIVE_ERRORS as error:
         raise DatasetError(
-            f"'{path}' cannot be unpacked ({error}); it is damaged, cut off, or no archive."
+            f"'{path}' cannot be unpacked ({error}); it is damaged, cut off, encrypted, or no"
+            " archive."
         ) from error
     except OSError as error:
         raise DatasetError(f"'{path}' cannot be unpacked to '{target}': {error}.") from error
