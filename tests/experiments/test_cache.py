@@ -129,6 +129,23 @@ def test_what_a_killed_process_left_is_removed_in_the_end(tmp_path, array):
     assert (tmp_path / new).exists() and (tmp_path / others).exists()
 
 
+@pytest.mark.parametrize(
+    "environment, directory",
+    [
+        ({"HOME": "/home/me"}, "/home/me/.cache/sgfr_jax"),
+        ({"HOME": "/home/me", "XDG_CACHE_HOME": "/caches"}, "/caches/sgfr_jax"),
+        ({}, ""),  # nor in the system's list of users, of whom containers may have none
+    ],
+)
+def test_where_the_cache_lies(monkeypatch, environment, directory):
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache.default_directory() == directory
+
+
 def test_the_key_depends_on_every_part():
     keys = {cache.key(a=1, b=2), cache.key(a=2, b=2), cache.key(a=1, b=3), cache.key(a=1)}
     assert len(keys) == 4

@@ -91,6 +91,19 @@ def test_records_of_another_run_are_left_alone(tmp_path):
     assert records.kept(tmp_path, other.digest) == other
 
 
+def test_names_that_are_formulas_come_back(tmp_path):
+    made = record("cap", 0.75)
+    named = [made.images[0] | {"file": name} for name in ("=1+1.png", "a\x1b[2J.png", "'.png")]
+    finish(tmp_path, [records.Record(**{**vars(made), "images": named})])
+    text = (tmp_path / "scores.csv").read_text()
+    assert "cap,'=1+1.png,1" in text and "\x1b" not in text
+    found = records.scores(tmp_path, records.read(tmp_path / "results.json", records.Results))
+    assert [row["file"] for row in found] == [image["file"] for image in named]
+    (tmp_path / "scores.csv").write_text(text.replace("0.25", "0.26"))
+    with pytest.raises(records.Damaged, match="not the one that results"):
+        records.scores(tmp_path, records.read(tmp_path / "results.json", records.Results))
+
+
 def test_no_test_images_leave_a_header(tmp_path):
     empty = records.Record(**{**vars(record("cap", None)), "images": []})
     finish(tmp_path, [empty])
