@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from absl import app, flags
 
@@ -402,9 +403,15 @@ def foreseen(error: Exception) -> bool:
     from sgfr_jax.backbones import WeightsError
     from sgfr_jax.saving import SavingError
 
-    # The system's own: a full disk, a name too long, a directory out of reach, no memory.
+    # The system's own: a full disk, a name too long, a directory out of reach.
     mistakes = choices.ConfigError | datasets.DatasetError | WeightsError | SavingError
-    return isinstance(error, mistakes | OSError | MemoryError)
+    return isinstance(error, mistakes | OSError) or _is_of_memory(error)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether memory has run out, of the host or of a device."""
+    of_device = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, MemoryError) or of_device
 
 
 @contextlib.contextmanager
@@ -416,6 +423,9 @@ def exit_on_mistakes() -> Iterator[None]:
     except Exception as error:
         if not foreseen(error):
             raise
+        if _is_of_memory(error):
+            why = (str(error).splitlines() or ["without a word"])[0]
+            sys.exit(f"error: memory has run out ({why}): lower --batch_size or --image_size")
         sys.exit(f"error: {error}")
 
 

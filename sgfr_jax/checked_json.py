@@ -22,8 +22,12 @@ def dumps(content: Mapping[str, Any], indent: int | None = None) -> str:
     Raises:
       ValueError: if a number is NaN or infinite, which JSON has not.
     """
-    whole = {CHECKSUM: _checksum(content), **content}
-    return json.dumps(whole, indent=indent, allow_nan=False) + "\n"
+    return json.dumps(with_checksum(content), indent=indent, allow_nan=False) + "\n"
+
+
+def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content and its checksum, for who writes JSON otherwise; raises as `dumps`."""
+    return {CHECKSUM: _checksum(content), **content}
 
 
 def parse(data: bytes) -> dict[str, Any]:

@@ -123,6 +123,8 @@ def load(path: str | os.PathLike) -> Saved:
                 how = {name: ocp.RestoreArgs(**arguments) for name in names}
                 arrays = dict(checkpointer.restore(path / _ARRAYS, restore_args=how))
         for name, (shape, dtype) in whole.empty.items():
+            if 0 not in shape:
+                raise ValueError(f"{name} is said to be empty, and to have a shape of {shape}")
             arrays[name] = np.empty(shape, dtype)
     except Exception as error:  # Orbax and TensorStore raise all kinds on damaged files
         raise _damaged(path, f"its arrays cannot be read ({_first_line(error)})") from error

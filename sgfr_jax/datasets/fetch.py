@@ -3,12 +3,10 @@
 import hashlib
 import http.client
 import lzma
-import os
 import shutil
 import ssl
 import stat
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from sgfr_jax import unfinished
 from sgfr_jax.datasets.archives import ARCHIVES, Archive, instructions
 from sgfr_jax.datasets.listing import subdirectories
 from sgfr_jax.datasets.recognition import recognise
@@ -175,14 +174,16 @@ def unpack(path: Path, target: Path) -> None:
     A member that would come to lie outside, and one that is neither file nor directory (nor a
     link within), makes the whole archive refused.
     """
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    staging = target.with_name(unfinished.name_for(target.name))
+    for left in (staging, *unfinished.abandoned(target.parent, target.name)):
+        shutil.rmtree(left, ignore_errors=True)
+    staging.mkdir()
     try:
         if zipfile.is_zipfile(path):
             _unpack_zip(path, staging)
         else:
             with tarfile.open(path) as file:
                 file.extractall(staging, filter="data")
-        staging.chmod(0o777 & ~_umask())  # mkdtemp's is for its maker alone
         staging.rename(target)
     except tarfile.FilterError as error:
         raise DatasetError(f"'{path}' is not safe to unpack: {error}.") from error
@@ -248,9 +249,3 @@ def _unpack_zip(path: Path, target: Path) -> None:
                     f"'{path}' is not safe to unpack: its member '{member.filename}' is a link."
                 )
         file.extractall(target)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
