@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import pickle
+import re
 import secrets
 import signal
 import sys
@@ -74,7 +75,9 @@ def find(
                 "--coordinator_address, --num_processes and --process_id go together:"
                 " host and port of process 0, how many there are, and which one this is"
             )
-        if ":" not in given.address or not 0 <= given.process_id < given.num_processes:
+        host, _, port = given.address.rpartition(":")
+        is_address = host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 1 << 16
+        if not is_address or not 0 <= given.process_id < given.num_processes:
             raise ConfigError(
                 f"--coordinator_address={given.address} must be HOST:PORT, and --process_id="
                 f"{given.process_id} from 0 to below --num_processes={given.num_processes}"

@@ -57,9 +57,12 @@ def report(
             "no configuration has all categories yet: run the sweep to its end, or --by_category"
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / "table.csv").write_text(summary.to_csv(table.rows))
-    (out / "table.md").write_text(summary.to_markdown(table.rows, metrics))
-    (out / "table.tex").write_text(summary.to_latex(table.rows, metrics))
+    for name, text in (
+        ("table.csv", summary.to_csv(table.rows)),
+        ("table.md", summary.to_markdown(table.rows, metrics)),
+        ("table.tex", summary.to_latex(table.rows, metrics)),
+    ):
+        (out / name).write_bytes(_encoded(text))
     for name, axis in plots.AXES.items() if draw else ():
         for metric in metrics:
             made = plots.curves(table.rows, axis, metric)
@@ -90,8 +93,13 @@ def write_page(
         shown = page.of_sweep(means, summary.summarize(found, by_category=True), metrics)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "report.html"
-    path.write_bytes(page.render(shown).encode())
+    path.write_bytes(_encoded(page.render(shown)))
     return path
+
+
+def _encoded(text: str) -> bytes:
+    """Text in UTF-8, whatever the system's own; paths may hold bytes that are no text."""
+    return text.encode(errors="backslashreplace")
 
 
 def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
