@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from experiments import lifelines
+from experiments import lifelines, terminal
 from experiments.choices import ConfigError
 
 T = TypeVar("T")
@@ -330,7 +330,8 @@ def _miss(number: int) -> None:
 
 def _end(why: str) -> None:
     if not _ended.is_set():
-        os.write(sys.stderr.fileno(), f"\n{why}\n".encode())
+        said = f"\n{terminal.plain(why)}\n".encode(errors="backslashreplace")
+        os.write(sys.stderr.fileno(), said)
         os._exit(1)
 
 

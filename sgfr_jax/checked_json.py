@@ -62,7 +62,7 @@ def verified(whole: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Damaged("a number in it is not finite") from error
     if found != wanted:
-        raise Damaged("its checksum is wrong: it was changed since it was written")
+        raise Damaged("its checksum is wrong")
     return content
 
 
