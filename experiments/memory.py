@@ -56,12 +56,20 @@ def check_batch(config: Config, batch_size: int) -> None:
     Raises:
       ConfigError: names the flag.
     """
-    side = streams.plan(config)[-1].image_size if config.has_streams else config.image_size
-    need, free = 15 * batch_size * side**2, psutil.virtual_memory().available  # uint8, float32
+    if config.has_streams:
+        planned = streams.plan(config)
+        side = planned[-1].image_size
+        floats = max(stream.grid**2 * stream.width for stream in planned)
+    else:
+        side, floats = config.image_size, config.grid**2 * num_features(config)
+    # The images as uint8 and float32, and their features.
+    need = batch_size * (15 * side**2 + 4 * floats)
+    free = psutil.virtual_memory().available
     if need > free:
         raise ConfigError(
-            f"--batch_size={batch_size} squares of {side} pixels a side take {need / 1e9:.1f} GB,"
-            f" and {free / 1e9:.1f} GB are free: lower it, or --image_size"
+            f"--batch_size={batch_size} squares of {side} pixels a side take {need / 1e9:.1f} GB"
+            f" with their features, and {free / 1e9:.1f} GB are free: lower it, --image_size or"
+            " --grid"
         )
 
 
