@@ -69,6 +69,7 @@ for name in _SHARED:
 
 FOUND, SKIPPED = 3, 4
 CONFIDENCE = 0.95
+_LEAST_RATE = 1e-9  # a promise that no number of images can keep is none
 
 
 def predict() -> int:
@@ -123,8 +124,10 @@ def predict() -> int:
 def _check_flags() -> None:
     model_flags.check((MODEL, IMAGES), _SHARED)
     for flag in (FALSE_ALARM_RATE, PIXEL_FALSE_ALARM_RATE):
-        if not 0 < flag.value < 1:
-            raise ConfigError(f"--{flag.name}={flag.value} must lie between 0 and 1")
+        if not _LEAST_RATE <= flag.value < 1:
+            raise ConfigError(
+                f"--{flag.name}={flag.value} must lie between 0 and 1, {_LEAST_RATE:g} at least"
+            )
     if THRESHOLD.value not in (None, "f1") and not _is_finite(THRESHOLD.value):
         raise ConfigError(f"--threshold={THRESHOLD.value} must be a number or f1")
     if PIXEL_THRESHOLD.value is not None and not math.isfinite(PIXEL_THRESHOLD.value):

@@ -153,7 +153,7 @@ def at_false_alarm_rate(null: Tally, rate: float, *, confidence: float = 0.95) -
 
 def images_needed(rate: float) -> int:
     """The fewest null scores with which `at_false_alarm_rate` can promise a rate."""
-    return math.ceil(min(1 / rate, 1e300) - 1e-9) - 1
+    return math.ceil(1 / rate - 1e-9) - 1
 
 
 def pixel_threshold(null: Tally, rate: float) -> float:
