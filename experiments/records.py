@@ -135,7 +135,8 @@ def keep(workdir: Path, record: Record) -> None:
 
 def kept(workdir: Path, digest: str) -> Record | None:
     """The record of a category that an interrupted run had finished, or None."""
-    return read_whole(_path(workdir, digest), Record)
+    found = read_whole(_path(workdir, digest), Record)
+    return found if found is not None and found.digest == digest else None
 
 
 def begun(workdir: Path) -> bool:

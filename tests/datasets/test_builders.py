@@ -19,6 +19,7 @@ from sgfr_jax.datasets import DatasetError, counts, prepared
 from sgfr_jax.datasets.archives import ARCHIVES
 from tests.datasets import trees
 from tests.experiments.test_damage import damages
+from tests.test_unfinished import name_of_the_dead
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -167,8 +168,17 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
             _prepare("mvtec", tmp_path)
     assert not list((tmp_path / "prepared").rglob("*array_record*"))
     assert not list((tmp_path / "prepared").rglob("*incomplete*"))
+    assert not list((tmp_path / "prepared").rglob("*.unfinished"))
     (bottle,) = _prepare("mvtec", tmp_path)
     _assert_same(bottle, datasets.load("mvtec", root)[0])
+
+
+def test_what_a_killed_preparation_left_goes_with_the_next(tmp_path):
+    left = tmp_path / "prepared" / name_of_the_dead("mvtec bottle")
+    (left / "mvtec_ad" / "bottle" / "incomplete.ABCDEF_1.1.0").mkdir(parents=True)
+    (other := tmp_path / "prepared" / "mine.unfinished").mkdir()
+    _prepare("mvtec", tmp_path, categories=["bottle"])
+    assert sorted(p.name for p in (tmp_path / "prepared").iterdir()) == [other.name, "mvtec_ad"]
 
 
 def _interrupt(example):

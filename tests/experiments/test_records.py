@@ -78,6 +78,9 @@ def test_a_kept_record_comes_back_until_the_run_is_finished(tmp_path):
     records.keep(tmp_path, kept)
     assert records.kept(tmp_path, kept.digest) == kept
     assert records.kept(tmp_path, "another") is None
+    (tmp_path / "unfinished" / f"{kept.digest}.json").rename(tmp_path / "unfinished" / "other.json")
+    assert records.kept(tmp_path, "other") is None
+    records.keep(tmp_path, kept)
     finish(tmp_path, [kept])
     assert records.kept(tmp_path, kept.digest) is None
 
