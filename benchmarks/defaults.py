@@ -11,11 +11,10 @@ repeat). `docs/results.md` has a table. An interrupted command goes on where it 
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,13 +53,22 @@ def score(base: config.Config, workdir: Path, cache_dir: Path | None, repeats: i
     criteria = {
         row["point"]: [select.criterion_of(found) for found in row["repeats"]] for row in rows
     }
-    records.write_json(workdir / _FILE, _made(repeats) | {"criteria": criteria})
+    records.write(workdir / _FILE, _made(repeats)._replace(criteria=criteria)._asdict())
 
 
-def _made(repeats: int) -> dict[str, Any]:
+class _Scored(NamedTuple):
+    """What is kept of a data set."""
+
+    repeats: int
+    alternatives: dict[str, list[str]]
+    code: str
+    criteria: dict[str, list[float]]  # of every point, of every repeat
+
+
+def _made(repeats: int) -> _Scored:
     """What numbers have in common that may stand in one table."""
     alternatives = {flag: list(values) for flag, values in ALTERNATIVES.items()}  # as JSON has it
-    return {"repeats": repeats, "alternatives": alternatives, "code": run.source()}
+    return _Scored(repeats, alternatives, run.source(), {})
 
 
 def scored(workdir: Path, repeats: int) -> dict[str, dict[str, list[float]]]:
@@ -68,13 +76,13 @@ def scored(workdir: Path, repeats: int) -> dict[str, dict[str, list[float]]]:
     found, wanted = {}, _made(repeats)
     for name in DATA:
         path = workdir / name / _FILE
-        if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            criteria = kept.pop("criteria")
-            if kept == wanted:
-                found[name] = criteria
-            else:
-                print(f"{path} is of other code or other repeats: left out", file=sys.stderr)
+        kept = records.read_whole(path, _Scored)
+        if kept is None:
+            continue
+        if kept._replace(criteria={}) == wanted:
+            found[name] = kept.criteria
+        else:
+            print(f"{path} is of other code or other repeats: left out", file=sys.stderr)
     return found
 
 

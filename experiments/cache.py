@@ -3,20 +3,20 @@
 An entry is a file named by a hash of everything that its content depends on: the bytes of the
 images, the weights, the layers, the preprocessing. It appears under that name whole, by renaming,
 so several processes may share a directory and a killed one leaves no half entry. It ends with a
-checksum: a damaged one is removed and made again. The directory is kept under a limit by removing
-the entries that have not been used for longest.
+checksum of all before it: a damaged one is removed and made again. The directory is kept under a
+limit by removing the entries that have not been used for longest.
 """
 
 import contextlib
 import functools
 import hashlib
 import inspect
+import io
 import json
 import math
 import os
 import re
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,19 +25,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-_SUFFIX, _UNFINISHED = ".embeddings", ".unfinished"
+from sgfr_jax import unfinished
+
+_SUFFIX = ".embeddings"
 _HASH = "[0-9a-f]{64}"
-# Of this process, for `remove_unfinished`.
-_being_written: set[Path] = set()
 _CHECKSUM_BYTES = 4
 _PIECE_BYTES = 1 << 22
-# A temporary file this old belongs to a process that was killed.
-_ABANDONED_SECONDS = 24 * 3600
 
 
-def default_directory() -> Path:
-    """`$XDG_CACHE_HOME/sgfr_jax`, or `~/.cache/sgfr_jax`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgfr_jax"
+def default_directory() -> str:
+    """`$XDG_CACHE_HOME/sgfr_jax`, or `~/.cache/sgfr_jax`; empty where there is no home."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return "" if caches.startswith("~") else os.path.join(caches, "sgfr_jax")
 
 
 def key(**parts: Any) -> str:
@@ -87,25 +86,20 @@ def read(directory: Path, name: str, rows: int) -> Iterator[np.ndarray] | None:
 
 def _verified_shape(file: BinaryIO) -> tuple[int, ...]:
     """Leaves the file where the values begin; raises ValueError if anything is wrong with it."""
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    start = file.tell()
-    remaining = math.prod(shape) * 4
-    if dtype != np.dtype("<f4") or os.fstat(file.fileno()).st_size != (
-        start + remaining + _CHECKSUM_BYTES
-    ):
-        raise ValueError("its size or type is wrong")
-    checksum = 0
+    checksum, remaining = 0, os.fstat(file.fileno()).st_size - _CHECKSUM_BYTES
     # Pieces, not a memory map: the pages of a map would count as this process's memory.
-    while remaining:
+    while remaining > 0:
         piece = file.read(min(_PIECE_BYTES, remaining))
         if not piece:
             raise ValueError("it has shrunk")
         checksum = zlib.crc32(piece, checksum)
         remaining -= len(piece)
-    if checksum != int.from_bytes(file.read(_CHECKSUM_BYTES), "little"):
+    if remaining or checksum != int.from_bytes(file.read(_CHECKSUM_BYTES), "little"):
         raise ValueError("its checksum is wrong")
-    file.seek(start)
+    # Only now: a damaged header may say anything.
+    file.seek(0)
+    np.lib.format.read_magic(file)
+    shape, _, _ = np.lib.format.read_array_header_2_0(file)
     return shape
 
 
@@ -139,15 +133,17 @@ def write_through(
     if size > limit:
         yield from blocks
         return
-    temporary = directory / f".{name}.{os.getpid()}{_UNFINISHED}"
-    _being_written.add(temporary)
+    temporary = directory / unfinished.name_for(f"{name}{_SUFFIX}")
     file, checksum, done = None, 0, 0
     try:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             file = open(temporary, "wb")  # noqa: SIM115 (closed below, whatever ends the iteration)
-            header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
-            np.lib.format.write_array_header_2_0(file, header)
+            header = io.BytesIO()
+            described = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+            np.lib.format.write_array_header_2_0(header, described)
+            file.write(header.getvalue())
+            checksum = zlib.crc32(header.getvalue())
         except OSError as error:
             file = _give_up(file, temporary, error)
         for block in blocks:
@@ -170,13 +166,19 @@ def write_through(
                 file = _give_up(file, temporary, error)
     finally:
         _discard(file, temporary)
-        _being_written.discard(temporary)
 
 
-def remove_unfinished() -> None:
+def remove_unfinished(directory: Path) -> None:
     """Removes what this process was about to store, when it ends before its time."""
-    for path in list(_being_written):
+    for path in unfinished.own(directory):
         path.unlink(missing_ok=True)
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Removes what processes that were killed were about to store; nothing of others."""
+    for path in unfinished.abandoned(directory):
+        with contextlib.suppress(OSError):  # a directory that cannot be written is no trouble yet
+            path.unlink(missing_ok=True)
 
 
 def _give_up(file, temporary: Path, error: OSError) -> None:
@@ -209,10 +211,7 @@ def keep_within(limit: int, paths: Iterable[Path]) -> None:
 
 def _evict(directory: Path, limit: int) -> None:
     """Removes the longest unused entries, and what killed processes left; nothing of others."""
-    for path in named(directory, rf"\.{_HASH}\.[0-9]+{re.escape(_UNFINISHED)}"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                path.unlink()
+    remove_abandoned(directory)
     keep_within(limit, named(directory, _HASH + re.escape(_SUFFIX)))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -225,6 +226,20 @@ SAMPLERS: dict[str, Callable[[Any], Sampler]] = {
     "support_frequency": _support_frequency,
     "k_medoids": lambda config: _at_once(samplers.k_medoids),
 }
+
+
+def path(flag: str, text: str) -> Path:
+    """The path that a flag names, with the home directory in place of `~`.
+
+    Raises:
+      ConfigError: if nothing says where that is.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"--{flag}={text}: the home directory is not known: give the path without ~"
+        ) from error
 
 
 def check_known(flag: str, what: str, name: str, known: Iterable[str]) -> None:

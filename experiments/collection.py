@@ -6,10 +6,6 @@ at any moment, and what a full disk or a bad one did to a file is found when it 
 
 import contextlib
 import dataclasses
-import hashlib
-import json
-import os
-import socket
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,16 +14,12 @@ from etils import epath
 
 from experiments.choices import ConfigError
 from experiments.records import Record
+from sgfr_jax import checked_json, unfinished
+from sgfr_jax.checked_json import Damaged
 
 _SUFFIX = ".json"
-# A temporary file this old belongs to a worker that was killed.
-_ABANDONED_SECONDS = 24 * 3600
 # Files read at a time: those of a bucket are slow one by one.
 _READERS = 16
-
-
-class Damaged(ValueError):
-    """A record that cannot be read; the message says what is wrong with it."""
 
 
 def directory(workdir: epath.Path) -> epath.Path:
@@ -59,8 +51,7 @@ def keep(workdir: epath.Path, record: Record) -> None:
     Raises:
       OSError: if it cannot be written.
     """
-    content = dataclasses.asdict(record)
-    text = json.dumps({"sha256": _checksum(content), "record": content}, allow_nan=False)
+    text = checked_json.dumps(dataclasses.asdict(record))
     temporary = _temporary(workdir, record.digest)
     try:
         temporary.write_text(text)
@@ -78,18 +69,10 @@ def load(path: epath.Path) -> Record:
       Damaged: if it is not what was written.
       FileNotFoundError: if there is none.
     """
-    try:
-        content = json.loads(path.read_text())
-        record = content["record"]
-        if content["sha256"] != _checksum(record):
-            raise Damaged("its checksum is wrong")
-        return Record(**record)
-    except UnicodeDecodeError as error:
-        raise Damaged("it is not text") from error
-    except json.JSONDecodeError as error:
-        raise Damaged("it is cut off or not JSON") from error
-    except (KeyError, TypeError) as error:
-        raise Damaged("it is no record") from error
+    record = checked_json.loads(path.read_bytes(), Record)
+    if path.name != f"{record.digest}{_SUFFIX}":
+        raise Damaged(f"it is the record {record.digest}, renamed")
+    return record
 
 
 def load_all(workdir: epath.Path) -> tuple[list[Record], dict[epath.Path, str]]:
@@ -112,11 +95,11 @@ def load_some(
 ) -> tuple[dict[str, Record], dict[epath.Path, str]]:
     """Those of the named records that are there, and what is wrong with damaged ones.
 
-    What workers that were killed a day ago left of these is removed.
+    What killed workers left is removed.
     """
-    listed, names = _listed(workdir), set(names)
+    listed = _listed(workdir)
     for path in listed:
-        if _unfinished(path.name) in names and _age(path) > _ABANDONED_SECONDS:
+        if unfinished.is_abandoned(path.name, time.time() - _made(path)):
             path.unlink(missing_ok=True)
     present = {path.name for path in listed}
     paths = [p for p in (_path(workdir, name) for name in names) if p.name in present]
@@ -149,25 +132,9 @@ def _made(path: epath.Path) -> float:
         return time.time()
 
 
-def _age(path: epath.Path) -> float:
-    return time.time() - _made(path)
-
-
 def _path(workdir: epath.Path, name: str) -> epath.Path:
     return directory(workdir) / f"{name}{_SUFFIX}"
 
 
 def _temporary(workdir: epath.Path, name: str) -> epath.Path:
-    # Hosts that share a directory may have processes of one number.
-    return directory(workdir) / f".{name}.{socket.gethostname()}.{os.getpid()}"
-
-
-def _unfinished(name: str) -> str | None:
-    """Which record a file of `_temporary` was to become; None for any other file."""
-    hidden, *made_by = name.split(".")
-    is_temporary = hidden == "" and len(made_by) >= 3 and made_by[-1].isdigit()
-    return made_by[0] if is_temporary else None
-
-
-def _checksum(content: dict) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return directory(workdir) / unfinished.name_for(name)

@@ -3,9 +3,7 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from experiments import choices, streams, usage
@@ -24,6 +22,14 @@ AUTO, FAST = streams.AUTO, "fast"
 # The atoms of one bank of several; twice as many made no clear difference (docs/results.md).
 STREAM_ATOMS = 1000
 _RATIO = 0.01
+# The longest side of the squares that a network sees: larger images have --geometry=tile.
+_MOST_PIXELS = 8192
+# In float32 smaller penalties are none, and scores times larger factors may be infinite.
+_LEAST, _MOST = 1e-12, 10**6
+# Tiles smaller than a network's patches show nothing, and there would be millions of them.
+_LEAST_TILE = 8
+# Below it a blur is none, and its square may not be told from zero.
+_LEAST_SIGMA = 1e-3
 # The fewest atoms that the default ratio means: a percent of one image's patches would be three.
 _LEAST_ATOMS = 100
 
@@ -150,6 +156,9 @@ def resolve(config: Config, given: Collection[str] = ()) -> Config:
     _check_ranges(config)
     usage.refuse(config, given)
     config = _with_size(_with_weights(config))
+    _require(config.sigma == 0 or _LEAST_SIGMA <= config.sigma <= config.image_size, "sigma",
+             config.sigma, f"0, or between {_LEAST_SIGMA:g} and --image_size={config.image_size}"
+             " pixels: a wider blur than the map leaves nothing of it")  # fmt: skip
     config = _with_layers(config)
     fine_to_coarse = sorted(strides(config))
     if config.image_size < fine_to_coarse[-1]:
@@ -204,20 +213,20 @@ def _check_names(config: Config) -> None:
 
 
 def _check_ranges(config: Config) -> None:
-    _require(config.image_size is None or config.image_size > 0, "image_size", config.image_size,
-             "a positive number of pixels")  # fmt: skip
+    _require(config.image_size is None or 0 < config.image_size <= _MOST_PIXELS, "image_size",
+             config.image_size, f"a number of pixels between 1 and {_MOST_PIXELS}")  # fmt: skip
     _require(0 < config.crop <= 1, "crop", config.crop,
              "in (0, 1]: the crop's side over the image's shorter side")  # fmt: skip
-    _require(config.tile is None or config.tile > 0, "tile", config.tile,
-             "a positive number of the image's pixels")  # fmt: skip
+    _require(config.tile is None or _LEAST_TILE <= config.tile <= _MOST, "tile", config.tile,
+             f"a positive number of the image's pixels, from {_LEAST_TILE} to {_MOST}")  # fmt: skip
     _require(0 <= config.overlap <= 0.5, "overlap", config.overlap,
              "in [0, 0.5]: the share of a tile that the next one also shows")  # fmt: skip
     _require(0 <= config.halo <= 1, "halo", config.halo,
              "in [0, 1]: the share of an image's excess that is taken off its map")  # fmt: skip
-    _require(0 <= config.breadth < math.inf, "breadth", config.breadth,
-             "0 or positive: the share of its own mean that is added to a map")  # fmt: skip
-    _require(0 <= config.image_prior < math.inf, "image_prior", config.image_prior,
-             "0 or positive, in spreads of nominal maps")  # fmt: skip
+    _require(0 <= config.breadth <= _MOST, "breadth", config.breadth,
+             f"between 0 and {_MOST}: the share of its own mean added to a map")  # fmt: skip
+    _require(0 <= config.image_prior <= _MOST, "image_prior", config.image_prior,
+             f"between 0 and {_MOST}, in spreads of nominal maps")  # fmt: skip
     _require(config.bank_ratio is None or 0 < config.bank_ratio <= 1, "bank_ratio",
              config.bank_ratio, "in (0, 1]: the bank's share of the nominal patches")  # fmt: skip
     _require(config.bank_size is None or config.bank_size > 0, "bank_size", config.bank_size,
@@ -228,20 +237,22 @@ def _check_ranges(config: Config) -> None:
     _require(config.shots is None or config.shots > 0, "shots", config.shots,
              "a positive number of training images")  # fmt: skip
     _require(config.num_neighbors > 0, "num_neighbors", config.num_neighbors, "at least 1")
-    _require(config.ridge is None or 0 < config.ridge < math.inf, "ridge", config.ridge,
-             "positive, such as 1e-3")  # fmt: skip
+    _require(config.ridge is None or _LEAST <= config.ridge <= _MOST, "ridge", config.ridge,
+             f"between {_LEAST:g} and {_MOST}, such as 1e-3")  # fmt: skip
     _require(config.sparsity > 0, "sparsity", config.sparsity, "at least 1")
-    _require(config.l1 is None or 0 < config.l1 < 1, "l1", config.l1,
-             "above 0 and below 1, the penalty at which every coefficient is 0")  # fmt: skip
-    _require(0 <= config.l2 < math.inf, "l2", config.l2, "0 or positive, such as 1e-3")
-    _require(config.max_atoms > 0, "max_atoms", config.max_atoms, "at least 1")
+    _require(config.l1 is None or _LEAST <= config.l1 < 1, "l1", config.l1,
+             f"above 0 and below 1, at which all coefficients are 0; {_LEAST:g} at least"
+             )  # fmt: skip
+    _require(0 <= config.l2 <= _MOST, "l2", config.l2, f"between 0 and {_MOST}, such as 1e-3")
+    _require(0 < config.max_atoms <= _MOST, "max_atoms", config.max_atoms,
+             f"between 1 and {_MOST}")  # fmt: skip
     _require(config.num_subspaces > 0, "num_subspaces", config.num_subspaces, "at least 1")
     _require(config.subspace_rank > 0, "subspace_rank", config.subspace_rank, "at least 1")
-    _require(0 <= config.sigma < math.inf, "sigma", config.sigma, "0 or positive, in pixels")
     _require(0 <= config.seed < 2**32, "seed", config.seed, "between 0 and 2^32 - 1")
     _require(0 <= config.split_seed < 2**32, "split_seed", config.split_seed,
              "between 0 and 2^32 - 1")  # fmt: skip
-    _require(config.grid is None or config.grid > 0, "grid", config.grid, "a positive number")
+    _require(config.grid is None or 0 < config.grid <= _MOST_PIXELS, "grid", config.grid,
+             f"between 1 and {_MOST_PIXELS}")  # fmt: skip
 
 
 def _with_weights(config: Config) -> Config:
@@ -253,7 +264,7 @@ def _with_weights(config: Config) -> Config:
         except WeightsError as error:
             raise ConfigError(f"--{error}") from error
         return config
-    path = Path(config.weights).expanduser()
+    path = choices.path("weights", config.weights)
     if not path.is_file():
         raise ConfigError(f"--weights={path} is not a file")
     return dataclasses.replace(config, weights=str(path))
@@ -302,6 +313,9 @@ def _named_streams(config: Config) -> tuple[str, ...]:
             raise ConfigError(f"--layers={name}: {error}") from error
         choices.check_known("layers", f"level of {config.backbone}", level, architecture.levels)
         side, stride = scale * config.image_size, architecture.strides[level]
+        _require(side <= _MOST_PIXELS, "layers", name,
+                 f"of a smaller scale: at {side:g} pixels a side squares have more than"
+                 f" {_MOST_PIXELS}")  # fmt: skip
         _require(side >= stride, "layers", name,
                  f"of a larger scale: at {side:g} pixels a side images are smaller than the level's"
                  f" stride of {stride}")  # fmt: skip

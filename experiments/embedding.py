@@ -49,7 +49,9 @@ class Embedder(NamedTuple):
             grid=config.grid,
             unit_norm=config.unit_norm,
             # Any edit of what embeds, or of which streams there are, makes other entries.
-            code=cache.source_digest(*_EMBEDDING, make_embedding, make_stream_embedding, _merged),
+            code=cache.source_digest(
+                *_EMBEDDING, make_embedding, make_stream_embedding, _merged, cache.write_through
+            ),
             platform=jax.default_backend(),
         )
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import choices, environment, interruption, locking, records, run, written
+from experiments import choices, environment, interruption, locking, records, run, terminal, written
 from experiments.choices import ConfigError
 
 FORMATS = ("stablehlo", "onnx")
@@ -199,6 +199,7 @@ def _compare(model: Any, predict: Callable, sizes: Sequence[int]) -> dict[str, A
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exports, and turns every foreseen mistake into one line and an exit status."""
+    terminal.make_plain()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -217,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with run.exit_on_mistakes():
         choices.check_known("format", "format", options.format, FORMATS)
         description = export(
-            Path(options.model).expanduser(), Path(options.output).expanduser(),
+            choices.path("model", options.model), choices.path("output", options.output),
             form=options.format, platforms=_platforms(options), weights=options.weights,
             check=not options.no_check,
         )  # fmt: skip

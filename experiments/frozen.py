@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from experiments import loading, records
 from experiments.choices import ConfigError
 from experiments.config import Config
 from sgfr_jax import backbones
+from sgfr_jax.checked_json import Damaged
 from sgfr_jax.datasets import Category
 
 FILE = "chosen.json"
@@ -74,10 +76,19 @@ def kept(workdir: Path, asked: str) -> Choice | None:
     """The choice in a work directory, if it answers the question; else None.
 
     Raises:
-      ConfigError: if it answers another one and its test set was scored.
+      ConfigError: if it answers another one, or is damaged, and its test set was scored.
     """
     path, test = workdir / FILE, test_directory(workdir)
-    choice = records.read(path, Choice)
+    try:
+        choice = records.read(path, Choice)
+    except Damaged as error:
+        if records.begun(test):
+            raise ConfigError(
+                f"{path} is damaged ({error}), and {test} holds the test score of the choice that"
+                " it named: restore the file, or give another --workdir"
+            ) from error
+        print(f"{path} is damaged ({error}): chosen again", file=sys.stderr)
+        return None
     if choice is not None and choice.question == asked:
         return choice
     if records.begun(test):
@@ -91,18 +102,34 @@ def kept(workdir: Path, asked: str) -> Choice | None:
 
 def keep(workdir: Path, choice: Choice) -> None:
     """Writes a choice, whole or not at all."""
-    records.write_json(workdir / FILE, choice._asdict())
+    records.write(workdir / FILE, choice._asdict())
 
 
 def validated(directory: Path, asked: str) -> dict[str, dict[str, float | None]] | None:
     """The metrics that a candidate came to in a directory, if that was for the same question."""
-    kept = records.read(directory / VALIDATED, Validated)
+    kept = records.read_whole(directory / VALIDATED, Validated)
     return kept.categories if kept is not None and kept.question == asked else None
 
 
 def keep_validated(directory: Path, asked: str, found: dict[str, dict[str, float | None]]) -> None:
     """Writes what `validated` reads."""
-    records.write_json(directory / VALIDATED, Validated(asked, found)._asdict())
+    records.write(directory / VALIDATED, Validated(asked, found)._asdict())
+
+
+def scored(workdir: Path) -> list[records.Record] | None:
+    """The test score of the choice in a work directory; None: there is none yet.
+
+    Raises:
+      ConfigError: if it is damaged: a choice is scored once.
+    """
+    test = test_directory(workdir)
+    try:
+        return records.finished(test)
+    except Damaged as error:
+        raise ConfigError(
+            f"{test / 'results.json'} is damaged ({error}), and a choice is scored once: restore"
+            " the file, or give another --workdir"
+        ) from error
 
 
 def begin_scoring(workdir: Path, choice: Choice, seen: str) -> None:

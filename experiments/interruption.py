@@ -1,4 +1,4 @@
-"""What Ctrl-C does: ends the run at once, leaving nothing half done."""
+"""What Ctrl-C and SIGTERM do: end the run at once, leaving nothing half done."""
 
 import os
 import signal
@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable
 
 RESUMED = "the same command goes on after the last finished category"
+# What says so, by the signal: schedulers, containers and `timeout` send the second.
+_SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 def exit_at_once(clean_up: Callable[[], None], what_next: str = RESUMED) -> None:
-    """Answers an interrupt with a line and exit status 130, without Python's way out.
+    """Answers Ctrl-C and SIGTERM with a line and the shell's exit status, 130 or 143.
 
     Everything that lasts is written under a temporary name and renamed, so there is nothing to
     finish. An exception would have to unwind through compiled programs whose threads still run,
@@ -21,11 +23,14 @@ def exit_at_once(clean_up: Callable[[], None], what_next: str = RESUMED) -> None
     """
 
     def answer(number, frame):
-        del number, frame
+        del frame
+        for other in _SAID:  # one answer is enough
+            signal.signal(other, signal.SIG_IGN)
         try:
             clean_up()
-            os.write(sys.stderr.fileno(), f"\ninterrupted: {what_next}\n".encode())
+            os.write(sys.stderr.fileno(), f"\n{_SAID[number]}: {what_next}\n".encode())
         finally:
-            os._exit(130)
+            os._exit(128 + number)
 
-    signal.signal(signal.SIGINT, answer)
+    for number in _SAID:
+        signal.signal(number, answer)

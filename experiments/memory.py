@@ -46,6 +46,33 @@ def available() -> int:
     return psutil.virtual_memory().available
 
 
+def check_batch(config: Config, batch_size: int) -> None:
+    """Checks that a batch of images fits in memory, whatever a network makes of them.
+
+    Args:
+      config: from `config.resolve`.
+      batch_size: images embedded at a time.
+
+    Raises:
+      ConfigError: names the flag.
+    """
+    if config.has_streams:
+        planned = streams.plan(config)
+        side = planned[-1].image_size
+        floats = max(stream.grid**2 * stream.width for stream in planned)
+    else:
+        side, floats = config.image_size, config.grid**2 * num_features(config)
+    # The images as uint8 and float32, and their features.
+    need = batch_size * (15 * side**2 + 4 * floats)
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise ConfigError(
+            f"--batch_size={batch_size} squares of {side} pixels a side take {need / 1e9:.1f} GB"
+            f" with their features, and {free / 1e9:.1f} GB are free: lower it, --image_size or"
+            " --grid"
+        )
+
+
 def check(
     config: Config, num_train: Mapping[str, int], num_parts: int = 1, of_an_image: int = 1
 ) -> None:

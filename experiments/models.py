@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -32,12 +32,45 @@ from experiments import (
     streams,
 )
 from experiments.config import Config, num_features
-from sgfr_jax import backbones, calibration, saving, thresholds, types
+from sgfr_jax import backbones, calibration, checked_json, saving, thresholds, types
 from sgfr_jax.backbones import hub
 from sgfr_jax.datasets import Example
 from sgfr_jax.datasets.geometry import Geometry, assemble
 from sgfr_jax.datasets.types import FULL_RANGE
 from sgfr_jax.saving import SavingError
+
+
+class _Described(TypedDict):
+    """What `save` says of a model, in JSON's types."""
+
+    category: str
+    record: str
+    config: Config
+    streams: list[list[Any]]  # `layout`
+    preprocessing: dict[str, Any]
+    backbone: dict[str, str]
+    data: "_Data"
+    thresholds: "_Thresholds"
+    made_with: dict[str, Any]
+    notes: list[str]
+
+
+class _Data(TypedDict):
+    """The training images, as `About` has them."""
+
+    train_sha256: str
+    train: list[str]
+    paths: list[str | None]
+    sha256: list[str]
+    patches: list[int]
+
+
+class _Thresholds(TypedDict):
+    """For readers of the file; any other rate follows from the nulls."""
+
+    f1: float | None
+    false_alarm_rates: list[dict[str, Any]]
+    pixel_false_alarm_rates: list[dict[str, float]]
 
 
 class About(NamedTuple):
@@ -176,14 +209,15 @@ def load(path: str | os.PathLike, weights: str | None = None) -> Model:
     """
     arrays, description = saving.load(path)
     try:
+        checked_json.check(_Described, description)
         config, about = _config(description["config"]), _about(description)
         if weights is not None:
             if not hub.is_address(weights):
                 weights = os.path.expanduser(weights)
             config = dataclasses.replace(config, weights=weights)
         seen = layout(config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _other_version(path, f"{type(error).__name__}: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise _other_version(path, str(error)) from error
     if seen != description["streams"]:
         raise _other_version(path, "its streams are others")
     model = Model(*saving.restore(_like(config, len(seen)), arrays), config, about)
@@ -299,8 +333,7 @@ def _preprocessing(config: Config) -> dict[str, Any]:
     }
 
 
-def _described_thresholds(model: Model) -> dict[str, Any]:
-    """For readers of the file; any other rate follows from the nulls."""
+def _described_thresholds(model: Model) -> _Thresholds:
     return {
         "f1": model.about.f1_threshold,
         "false_alarm_rates": [
@@ -315,10 +348,7 @@ def _described_thresholds(model: Model) -> dict[str, Any]:
 
 
 def _config(fields: Mapping[str, Any]) -> Config:
-    """The configuration that was saved; every one of its fields, as a default may have changed."""
-    known = {field.name for field in dataclasses.fields(Config)}
-    if known != set(fields):
-        raise ValueError(f"other flags: {', '.join(sorted(known ^ set(fields)))}")
+    """The configuration that was saved, with tuples for JSON's lists."""
     return Config(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
 
 

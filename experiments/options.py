@@ -3,6 +3,8 @@
 Defined apart from what runs, so that other commands take them too.
 """
 
+import math
+
 from absl import flags
 
 from experiments import cache, choices, config, processes
@@ -201,7 +203,7 @@ BASELINE = flags.DEFINE_list(
 )  # fmt: skip
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 16, "Images embedded at a time, on all devices of a process together.",
-    lower_bound=1,
+    lower_bound=1, upper_bound=65536,
 )  # fmt: skip
 MESH = flags.DEFINE_string(
     "mesh", "auto",
@@ -230,10 +232,10 @@ WORKERS = flags.DEFINE_integer(
     "workers", 0,
     "Processes that read images, for machines with many cores; 0 reads with threads, one for each"
     " core, which start at once and were as fast on two cores.",
-    lower_bound=0,
+    lower_bound=0, upper_bound=1024,
 )  # fmt: skip
 CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", str(cache.default_directory()),
+    "cache_dir", cache.default_directory(),
     "Where embeddings and compiled programs are kept for later runs; empty to keep none.",
 )  # fmt: skip
 CACHE_GB = flags.DEFINE_float(
@@ -265,6 +267,17 @@ DIAGNOSE = flags.DEFINE_bool(
     " them that is left, the covering radius, the atoms in use, the share of a code inside one"
     " learned subspace, and the conditioning of local solvers; as diagnostics in results.json.",
 )  # fmt: skip
+
+
+def require_finite(*holders: flags.FlagHolder) -> None:
+    """Refuses NaN, which is within all bounds, and infinity as values of flags."""
+    for holder in holders:
+        flags.register_validator(
+            holder.name, lambda value: value is None or math.isfinite(value), "must be finite"
+        )
+
+
+require_finite(CACHE_GB)
 
 
 def config_from_flags() -> config.Config:

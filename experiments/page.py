@@ -5,7 +5,6 @@ Figures are written here, as text, so that they are those of every other output.
 """
 
 import base64
-import csv
 import hashlib
 import html
 import json
@@ -17,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import figures, plots, review, summary
+from experiments import figures, plots, records, review, summary
 from experiments.choices import ConfigError
 from sgfr_jax import curves, metrics
+from sgfr_jax.checked_json import Damaged
 
 METRICS = {
     "image_auroc": "image AUROC",
@@ -47,34 +47,38 @@ def of_run(workdir: Path) -> dict[str, Any]:
     Raises:
       ConfigError: if the run has not come to its end, or its files are damaged.
     """
+    file = "results.json"
     try:
-        results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
-        with (workdir / "scores.csv").open(encoding="utf-8", newline="") as file:
-            scored = list(csv.DictReader(file))
-        config = results["config"]
-        methods = {config["solver"]: results} | results["baselines"]
-        categories = [
-            _category(workdir, name, methods, [row for row in scored if row["category"] == name])
-            for name in results["categories"]
-        ]
-        table = _metrics_table(methods)
-    except FileNotFoundError as error:
+        results = records.read(workdir / file, records.Results)
+        if results is not None:
+            file = "scores.csv"
+            scored = records.scores(workdir, results)
+    except Damaged as error:
         raise ConfigError(
-            f"--workdir={workdir} has no {Path(error.filename).name}: run experiments.run to its"
-            " end first"
+            f"{workdir / file} is damaged ({error}): run experiments.run again"
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except FileNotFoundError:
+        results = None
+    if results is None:
         raise ConfigError(
-            f"--workdir={workdir}: results.json or scores.csv is damaged ({error!r}): run"
-            " experiments.run again"
-        ) from error
-    notes = [f"{name}: {note}" for name, some in results["notes"].items() for note in some]
+            f"--workdir={workdir} has no {file}: run experiments.run to its end first"
+        )
+    config = results.config
+    of_own = {"categories": results.categories, "mean": results.mean}
+    methods = {config["solver"]: of_own} | results.baselines
+    categories = [
+        _category(workdir, name, methods, [row for row in scored if row["category"] == name])
+        for name in results.categories
+    ]
+    table = _metrics_table(methods)
+    notes = [f"{name}: {note}" for name, some in results.notes.items() for note in some]
     notes += _limit_pictures(categories)
     without = [category["name"] for category in categories if not category["reviewed"]]
     if without:
         notes.append(
             f"There are no pictures and pixel curves of {', '.join(without)}: the run was told to"
-            " keep none (--num_review=0), or another one in its work directory replaced them."
+            " keep none (--num_review=0), another one in its work directory replaced them, or they"
+            " are damaged."
         )
     return {
         "title": config["dataset"],
@@ -85,7 +89,7 @@ def of_run(workdir: Path) -> dict[str, Any]:
         "colours": figures.colourise(np.linspace(0.0, 1.0, 256), 0.0, 1.0).tolist(),
         "notes": notes,
         "settings": [_settings("Configuration", config),
-                     _settings("Environment", results["environment"])],
+                     _settings("Environment", results.environment)],
     }  # fmt: skip
 
 
@@ -146,7 +150,7 @@ def _category(
         method: np.array([float(row[column]) for row in rows]) for method, column in columns.items()
     }
     kept = review.load(workdir, name, methods[own]["categories"][name])
-    pictures = kept["pictures"] if kept else []
+    pictures = kept.pictures if kept else []
     return {
         "name": name,
         "reviewed": kept is not None,
@@ -159,7 +163,7 @@ def _category(
             for method, found in methods.items()
         },
         "image_curves": {method: _image_curve(s, labels) for method, s in scores.items()},
-        "pixel_curves": kept["curves"] if kept else {},
+        "pixel_curves": kept.curves if kept else {},
         "pictures": pictures,
         "scale": _scale(pictures),
     }

@@ -33,8 +33,8 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import interruption, model_flags, options, progress, run
-from experiments.choices import ConfigError, check_known
+from experiments import choices, interruption, model_flags, options, progress, run, terminal
+from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
 MODEL, IMAGES = model_flags.MODEL, model_flags.IMAGES
@@ -73,6 +73,7 @@ for name in _SHARED:
 
 FOUND, SKIPPED = 3, 4
 CONFIDENCE = 0.95
+_LEAST_RATE = 1e-9  # a promise that no number of images can keep is none
 
 
 def predict() -> int:
@@ -83,13 +84,14 @@ def predict() -> int:
     """
     _check_flags()
     # Imported late: `--help` and a mistyped flag need not wait for these.
-    from experiments import config, explaining, models, prediction, predictions, written
+    from experiments import config, explaining, memory, models, prediction, predictions, written
     from sgfr_jax.datasets import depth, left_out
 
-    check_known("maps", "format", MAPS.value, predictions.MAPS)
+    choices.check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
-    model = models.load(Path(MODEL.value).expanduser(), options.WEIGHTS.value)
-    output_dir = Path(OUTPUT_DIR.value).expanduser()
+    model = models.load(choices.path("model", MODEL.value), options.WEIGHTS.value)
+    memory.check_batch(model.config, options.BATCH_SIZE.value)
+    output_dir = choices.path("output_dir", OUTPUT_DIR.value)
     sources = prediction.find(IMAGES.value, predictions.drawn(output_dir))
     not_read = prediction.not_read(IMAGES.value)
     unlike = depth.note_on([source.path for source in sources], model.about.white)
@@ -117,7 +119,7 @@ def predict() -> int:
             with progress.bar("scoring", len(sources), "images") as report:
                 for one in found:
                     if isinstance(one, prediction.Unread):
-                        print(f"skipped: {one.problem}", file=sys.stderr)
+                        print(terminal.one_line(f"skipped: {one.problem}"), file=sys.stderr)
                     else:
                         scored.append((one.score, one.source))
                     writer.add(one)
@@ -140,8 +142,10 @@ def _leave(writer, about: dict[str, Any]) -> None:
 def _check_flags() -> None:
     model_flags.check((MODEL, IMAGES), _SHARED)
     for flag in (FALSE_ALARM_RATE, PIXEL_FALSE_ALARM_RATE):
-        if not 0 < flag.value < 1:
-            raise ConfigError(f"--{flag.name}={flag.value} must lie between 0 and 1")
+        if not _LEAST_RATE <= flag.value < 1:
+            raise ConfigError(
+                f"--{flag.name}={flag.value} must lie between 0 and 1, {_LEAST_RATE:g} at least"
+            )
     if THRESHOLD.value not in (None, "f1") and not _is_finite(THRESHOLD.value):
         raise ConfigError(f"--threshold={THRESHOLD.value} must be a number or f1")
     if PIXEL_THRESHOLD.value is not None and not math.isfinite(PIXEL_THRESHOLD.value):
@@ -195,7 +199,7 @@ def _decide(model) -> tuple[Any, dict[str, Any]]:
     if pixel is None:
         pixel = thresholds.pixel_threshold(model.nulls.pixels, PIXEL_FALSE_ALARM_RATE.value)
     about = {
-        "model": str(Path(MODEL.value).expanduser().absolute()),
+        "model": str(choices.path("model", MODEL.value).absolute()),
         "category": model.about.category,
         "null": model.about.notes[-1],
         "thresholds": {"image": described, "pixel": pixel},

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from experiments import written
+from experiments import choices, written
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
 from sgfr_jax.datasets import DatasetError, Example, images, left_out, listing
@@ -63,7 +63,7 @@ def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
     Raises:
       ConfigError: if there is no image, or one lies where results go.
     """
-    path = Path(text).expanduser()
+    path = choices.path("images", text)
     if path.is_dir():
         found = listing.pictures(path)
     elif path.is_file():

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from experiments import contours, figures, records, written
+from experiments import contours, csv_cells, figures, records, written
 from experiments.nulls import Nulls
 from experiments.prediction import Predicted, Source, Unread
 from sgfr_jax import thresholds
@@ -109,7 +109,7 @@ class Writer:
         self.output.seal(*self.drawn)
         # Last: a row stands for an image of which everything is there.
         decision = ANOMALOUS if anomalous else NOMINAL
-        name = found.source.name
+        name = csv_cells.cell(found.source.name)
         shown = (f"{found.score:.9g}", f"{p_value:.6g}", f"{1 - p_value:.6g}")
         csv.writer(self.file, lineterminator="\n").writerow([name, *shown, decision])
         self.file.flush()

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import pickle
+import re
 import secrets
 import signal
 import sys
@@ -23,7 +24,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from experiments import lifelines
+from experiments import lifelines, terminal
 from experiments.choices import ConfigError
 
 T = TypeVar("T")
@@ -74,7 +75,9 @@ def find(
                 "--coordinator_address, --num_processes and --process_id go together:"
                 " host and port of process 0, how many there are, and which one this is"
             )
-        if ":" not in given.address or not 0 <= given.process_id < given.num_processes:
+        host, _, port = given.address.rpartition(":")
+        is_address = host and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 1 << 16
+        if not is_address or not 0 <= given.process_id < given.num_processes:
             raise ConfigError(
                 f"--coordinator_address={given.address} must be HOST:PORT, and --process_id="
                 f"{given.process_id} from 0 to below --num_processes={given.num_processes}"
@@ -109,6 +112,8 @@ def join(cluster: Cluster | None) -> None:
     if cluster is None:
         return
     _delay_aborts()
+    # Else JAX takes SIGTERM for a notice and goes on.
+    jax.config.update("jax_enable_preemption_service", False)
     # JAX's own timeout aborts.
     patience = threading.Timer(MEETING_SECONDS, _end, [
         f"error: the processes of the run have not met within {MEETING_SECONDS} seconds: is each"
@@ -325,7 +330,8 @@ def _miss(number: int) -> None:
 
 def _end(why: str) -> None:
     if not _ended.is_set():
-        os.write(sys.stderr.fileno(), f"\n{why}\n".encode())
+        said = f"\n{terminal.plain(why)}\n".encode(errors="backslashreplace")
+        os.write(sys.stderr.fileno(), said)
         os._exit(1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from experiments import processes
+from experiments import processes, terminal
 
 SECONDS_BETWEEN_LINES = 10
 
@@ -25,7 +25,10 @@ def bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         yield lambda more: None
         return
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=title, unit=f" {unit}", dynamic_ncols=True) as shown:
+        with tqdm(
+            total=total, desc=terminal.one_line(title), unit=f" {unit}", dynamic_ncols=True,
+            file=terminal.control(sys.stderr),
+        ) as shown:  # fmt: skip
             yield shown.update
         return
 

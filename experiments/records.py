@@ -1,17 +1,26 @@
-"""Results on disk: one record a category, kept from the moment it is finished."""
+"""Results on disk: one record a category, kept from the moment it is finished.
+
+What is read again has a checksum (`sgfr_jax.checked_json`): nothing is believed that was not
+written here.
+"""
 
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from experiments import csv_cells
 from experiments.choices import ConfigError
+from sgfr_jax import checked_json, unfinished
+from sgfr_jax.checked_json import Damaged
 from sgfr_jax.metrics import Metrics
 
 _T = TypeVar("_T")
@@ -34,6 +43,18 @@ class Record:
     notes: list[str]
 
 
+class Results(NamedTuple):
+    """What results.json says of a finished run."""
+
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    categories: dict[str, dict[str, Any]]  # `Record.results`
+    mean: dict[str, float | None]
+    baselines: dict[str, dict[str, dict[str, Any]]]  # name to `categories` and `mean`
+    notes: dict[str, list[str]]
+    scores_sha256: str  # of scores.csv
+
+
 def write_text(path: Path, text: str) -> None:
     """As `write_bytes`, of text."""
     write_bytes(path, text.encode())
@@ -42,7 +63,9 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all, whatever interrupts it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    for left in unfinished.abandoned(path.parent, path.name):
+        left.unlink(missing_ok=True)
+    temporary = path.with_name(unfinished.name_for(path.name))
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
@@ -55,11 +78,33 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes fields of a class as JSON, with a checksum, for `read`."""
+    write_text(path, checked_json.dumps(content, indent=2))
+
+
 def read(path: Path, kind: Callable[..., _T]) -> _T | None:
-    """What `write_json` has kept of a class, by its fields; None where there is no such thing."""
+    """What `write` has kept of a class; None where there is no such file.
+
+    Raises:
+      Damaged: if it is not what was written.
+    """
     try:
-        return kind(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return checked_json.loads(data, kind)
+
+
+def read_whole(path: Path, kind: Callable[..., _T]) -> _T | None:
+    """As `read`, for what is made again where it is missing: None, with a message, if damaged."""
+    try:
+        return read(path, kind)
+    except Damaged as error:
+        print(
+            f"{path} is damaged ({error}): left out, and made again where it is needed",
+            file=sys.stderr,
+        )
         return None
 
 
@@ -85,12 +130,13 @@ def open_workdir(workdir: Path) -> None:
 
 def keep(workdir: Path, record: Record) -> None:
     """Stores a finished category where `kept` finds it if the run is interrupted."""
-    write_json(_path(workdir, record.digest), dataclasses.asdict(record))
+    write(_path(workdir, record.digest), dataclasses.asdict(record))
 
 
 def kept(workdir: Path, digest: str) -> Record | None:
     """The record of a category that an interrupted run had finished, or None."""
-    return read(_path(workdir, digest), Record)
+    found = read_whole(_path(workdir, digest), Record)
+    return found if found is not None and found.digest == digest else None
 
 
 def begun(workdir: Path) -> bool:
@@ -102,19 +148,35 @@ def finished(workdir: Path) -> list[Record] | None:
     """The records of the run that came to its end in a work directory; None: none did.
 
     As far as results.json tells: without digests, and without the images' scores.
+
+    Raises:
+      Damaged: if it is not what was written.
     """
-    try:
-        found = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    found = read(workdir / "results.json", Results)
+    if found is None:
         return None
     return [
         Record(
-            name, "", found["config"], found["environment"], results,
-            {method: of["categories"][name] for method, of in found["baselines"].items()},
-            [], found["notes"].get(name, []),
+            name, "", found.config, found.environment, results,
+            {method: of["categories"][name] for method, of in found.baselines.items()},
+            [], found.notes.get(name, []),
         )
-        for name, results in found["categories"].items()
+        for name, results in found.categories.items()
     ]  # fmt: skip
+
+
+def scores(workdir: Path, results: Results) -> list[dict[str, str]]:
+    """The rows of the scores.csv that belongs to some results.
+
+    Raises:
+      Damaged: if it is another one, or edited.
+      FileNotFoundError: if there is none.
+    """
+    content = (workdir / "scores.csv").read_bytes()
+    if hashlib.sha256(content).hexdigest() != results.scores_sha256:
+        raise Damaged("it is not the one that results.json was written with")
+    rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
+    return [{name: csv_cells.text(value) for name, value in row.items()} for row in rows]
 
 
 def finish(
@@ -143,15 +205,20 @@ def finish(
         for name, categories in methods.items()
     }
     own = summary.pop("")
-    write_json(
-        workdir / "results.json",
-        {
-            "config": config,
-            "environment": environment,
-            **own,
-            "baselines": summary,
-            "notes": {record.category: record.notes for record in records if record.notes},
-        },
+    images = [
+        {"category": record.category, **image} for record in records for image in record.images
+    ]
+    columns = ["category", "file", "label", "kind", "score"]
+    columns += [f"score_{name}" for name in summary]
+    of_images = to_csv(images, columns)
+    results = Results(
+        config,
+        environment,
+        own["categories"],
+        own["mean"],
+        summary,
+        {record.category: record.notes for record in records if record.notes},
+        hashlib.sha256(of_images.encode()).hexdigest(),
     )
     write_json(workdir / "config.json", config)
     rows = [
@@ -160,12 +227,8 @@ def finish(
         for category, results in categories.items()
     ]
     write_text(workdir / "results.csv", to_csv(rows, list(rows[0])))
-    images = [
-        {"category": record.category, **image} for record in records for image in record.images
-    ]
-    columns = ["category", "file", "label", "kind", "score"]
-    columns += [f"score_{name}" for name in summary]
-    write_text(workdir / "scores.csv", to_csv(images, columns))
+    write_text(workdir / "scores.csv", of_images)
+    write(workdir / "results.json", results._asdict())  # last: it says that all is there
     for record in records:
         _path(workdir, record.digest).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # another interrupted run may have records there
@@ -197,9 +260,10 @@ def _flat(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    """A table with a header; what is None is empty."""
+    """A table with a header, whose text is `csv_cells.cell`; what is None is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({n: csv_cells.cell(v) if isinstance(v, str) else v for n, v in row.items()})
     return text.getvalue()

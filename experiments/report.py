@@ -22,7 +22,16 @@ from pathlib import Path
 
 from etils import epath
 
-from experiments import choices, collection, page, plots, summary, written
+from experiments import (
+    choices,
+    collection,
+    interruption,
+    page,
+    plots,
+    summary,
+    terminal,
+    written,
+)
 from experiments.records import Record
 from sgfr_jax import names
 from sgfr_jax.metrics import Metrics
@@ -58,9 +67,9 @@ def report(
             "no configuration has all categories yet: run the sweep to its end, or --by_category"
         )
     files = {
-        "table.csv": summary.to_csv(table.rows).encode(),
-        "table.md": summary.to_markdown(table.rows, metrics).encode(),
-        "table.tex": summary.to_latex(table.rows, metrics).encode(),
+        "table.csv": _encoded(summary.to_csv(table.rows)),
+        "table.md": _encoded(summary.to_markdown(table.rows, metrics)),
+        "table.tex": _encoded(summary.to_latex(table.rows, metrics)),
     }
     for name, axis in plots.AXES.items() if draw else ():
         for metric in metrics:
@@ -91,7 +100,7 @@ def write_page(
         means = summary.summarize(found)
         means.notes.extend(notes)
         shown = page.of_sweep(means, summary.summarize(found, by_category=True), metrics)
-    _write(out, {"report.html": page.render(shown).encode()})
+    _write(out, {"report.html": _encoded(page.render(shown))})
     return out / "report.html"
 
 
@@ -112,6 +121,11 @@ def _write(out: epath.Path, files: Mapping[str, bytes]) -> None:
             output.claim(name).write_bytes(content)
 
 
+def _encoded(text: str) -> bytes:
+    """Text in UTF-8, whatever the system's own; paths may hold bytes that are no text."""
+    return text.encode(errors="backslashreplace")
+
+
 def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
     """The records of some work directories, and notes on damaged ones."""
     found, notes = [], []
@@ -123,12 +137,13 @@ def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
                 " (of experiments.run there is a page alone: --html, one work directory)"
             )
         found += records
-        notes += [f"record {path} is damaged ({why})" for path, why in damaged.items()]
+        notes += [f"record {path} is damaged ({why}): left out" for path, why in damaged.items()]
     return found, notes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reports, and turns every foreseen mistake into one line and an exit status."""
+    terminal.make_plain()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -141,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no_plots", action="store_true", help="tables alone")
     parser.add_argument("--html", action="store_true", help="write report.html alone")
     options = parser.parse_args(argv)
+    interruption.exit_at_once(lambda: None, "the same command makes what is missing")
     try:
         for name in options.metric:
             if name not in Metrics._fields:

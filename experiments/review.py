@@ -8,10 +8,9 @@ import base64
 import bisect
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,6 +24,14 @@ SIDE = 320
 # Defective images with the lowest scores, nominal ones with the highest, and some of each kind.
 GROUPS = MISSES, ALARMS, DRAWN = ("misses", "alarms", "drawn")
 _QUALITY = 85
+
+
+class Review(NamedTuple):
+    """What is kept of a category."""
+
+    results: dict[str, Any]  # those of the category's record
+    curves: dict[str, dict[str, Any] | None]  # of pixels, by solver
+    pictures: list[dict[str, Any]]  # `Selection.chosen`
 
 
 class Selection:
@@ -88,17 +95,14 @@ def save(
       points: of pixels, by solver, the run's own under its name; None where they are undefined.
     """
     curves = {name: None if p is None else listed(p) for name, p in points.items()}
-    content = {"results": dict(results), "curves": curves, "pictures": selection.chosen()}
-    records.write_text(path(workdir, category), json.dumps(content, allow_nan=False))
+    found = Review(dict(results), curves, selection.chosen())
+    records.write(path(workdir, category), found._asdict())
 
 
-def load(workdir: Path, category: str, results: Mapping[str, Any]) -> dict[str, Any] | None:
+def load(workdir: Path, category: str, results: Mapping[str, Any]) -> Review | None:
     """The review of a category that belongs to these results, or None."""
-    try:
-        content = json.loads(path(workdir, category).read_text(encoding="utf-8"))
-        return content if content["results"] == results else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+    found = records.read_whole(path(workdir, category), Review)
+    return found if found is not None and found.results == results else None
 
 
 def path(workdir: Path, category: str) -> Path:

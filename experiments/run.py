@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from absl import app, flags
 
@@ -39,6 +40,7 @@ from experiments import (
     records,
     streams,
     tables,
+    terminal,
     written,
 )
 from sgfr_jax import datasets
@@ -106,7 +108,7 @@ def _run(
             found, output, num_figures=resources.num_figures, save_maps=resources.save_maps,
             reviewed=bool(resources.num_review),
         )  # fmt: skip
-    _check_listed(found, settings, num_memories, model_paths.values())
+    _check_listed(found, settings, num_memories, resources.batch_size, model_paths.values())
     detector, embedders = make_detector(settings, resources)
     checked = _read(found, embedders, settings, resources.workers)
     check_squares(settings, checked, num_memories)
@@ -166,6 +168,7 @@ def _check_listed(
     found: Sequence[datasets.Category],
     settings: config.Config,
     num_memories: int,
+    batch_size: int,
     model_paths: Iterable[Path],
 ) -> None:
     """Checks, and notes, what can be told before an image is read or a network loaded."""
@@ -179,6 +182,7 @@ def _check_listed(
             print(f"note: {note}", file=sys.stderr)
     num_train = {category.name: len(category.train) for category in found}
     config.check_sizes(settings, num_train)
+    memory.check_batch(settings, batch_size)
     memory.check(settings, num_train, num_memories)
 
 
@@ -373,6 +377,7 @@ def make_detector(settings: config.Config, resources: Resources):
 
 def start(argv: Sequence[str]) -> None:
     """What every command begins with: no stray arguments, a quiet log, an end without a mess."""
+    terminal.make_plain()
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}; flags start with --")
     # JAX tells at this level of every platform that it tried in vain.
@@ -402,6 +407,7 @@ def resources_from_flags(workdir: Path) -> Resources:
             " kept"
         )
     if cache_dir is not None:
+        cache.remove_abandoned(cache_dir)
         compilation.keep_in(cache_dir / "compiled")
     return Resources(
         workdir,
@@ -437,7 +443,13 @@ def foreseen(error: Exception) -> bool:
 
     # The system's own: a full disk, a name too long, a directory out of reach.
     mistakes = choices.ConfigError | datasets.DatasetError | WeightsError | SavingError
-    return isinstance(error, mistakes | OSError)
+    return isinstance(error, mistakes | OSError) or _is_of_memory(error)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether memory has run out, of the host or of a device."""
+    of_device = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    return isinstance(error, MemoryError) or of_device
 
 
 @contextlib.contextmanager
@@ -449,14 +461,17 @@ def exit_on_mistakes() -> Iterator[None]:
     except Exception as error:
         if not foreseen(error):
             raise
+        if _is_of_memory(error):
+            why = (str(error).splitlines() or ["without a word"])[0]
+            sys.exit(f"error: memory has run out ({why}): lower --batch_size or --image_size")
         sys.exit(f"error: {error}")
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs, and turns every foreseen mistake into one line and an exit status."""
     start(argv)
-    workdir = Path(options.WORKDIR.value or f"runs/{options.DATASET.value}").expanduser()
     with exit_on_mistakes():
+        workdir = choices.path("workdir", options.WORKDIR.value or f"runs/{options.DATASET.value}")
         settings = options.config_from_flags()
         if options.CHECK_DATA.value:
             sys.exit(0 if check_data(settings, accept_license=options.ACCEPT_LICENSE.value) else 1)
@@ -475,11 +490,13 @@ def console() -> None:
 
 def _clean_up() -> None:
     batches.end_workers()
-    cache.remove_unfinished()
+    cache_dir = _cache_dir()
+    if cache_dir is not None:
+        cache.remove_unfinished(cache_dir)
 
 
 def _cache_dir() -> Path | None:
-    return Path(options.CACHE_DIR.value).expanduser() if options.CACHE_DIR.value else None
+    return choices.path("cache_dir", options.CACHE_DIR.value) if options.CACHE_DIR.value else None
 
 
 if __name__ == "__main__":

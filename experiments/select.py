@@ -45,7 +45,7 @@ REPEATS = flags.DEFINE_integer(
     "repeats", 1,
     "How often to split the training images and draw defects, each time anew. Several say what"
     " chance may bring about: the first candidate within one standard error of the best wins.",
-    lower_bound=1,
+    lower_bound=1, upper_bound=1000,
 )  # fmt: skip
 LEAST_GAIN = flags.DEFINE_float(
     "least_gain", 0.0,
@@ -59,6 +59,7 @@ SCORE_TEST = flags.DEFINE_bool(
     " shown again.",
 )  # fmt: skip
 
+options.require_finite(SHARE, LEAST_GAIN)
 flags.adopt_module_key_flags(options)
 
 # Flags of `experiments.run` that choosing has no use for; the latter the winner's score has.
@@ -351,7 +352,7 @@ def score_test(
     """
     frozen.begin_scoring(resources.workdir, choice, frozen.test_set(categories))
     below = resources._replace(workdir=frozen.test_directory(resources.workdir))
-    finished = records.finished(below.workdir)
+    finished = frozen.scored(resources.workdir)
     if finished is None:
         finished = run.run(settings, below)
     else:
@@ -373,10 +374,11 @@ def _given() -> set[str]:
 def main(argv: Sequence[str]) -> None:
     """Selects, and turns every foreseen mistake into one line and an exit status."""
     run.start(argv)
-    workdir = Path(options.WORKDIR.value or f"runs/select_{options.DATASET.value}").expanduser()
     from experiments import workdirs  # late: `--help` and a mistyped flag need not wait for it
 
     with run.exit_on_mistakes():
+        where = options.WORKDIR.value or f"runs/select_{options.DATASET.value}"
+        workdir = choices.path("workdir", where)
         if options.cluster_from_flags() is not None:
             raise choices.ConfigError(
                 "experiments.select runs in one process: start one, or add --distributed=never"

@@ -15,7 +15,6 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from absl import app, flags
 from etils import epath
@@ -44,6 +43,7 @@ CPUS = flags.DEFINE_float(
 GPUS = flags.DEFINE_float(
     "gpus_per_worker", 0, "With --executor=ray: GPUs of every worker.", lower_bound=0
 )
+options.require_finite(CPUS, GPUS)
 TENSORBOARD = flags.DEFINE_bool(
     "tensorboard", False,
     "Also write event files below WORKDIR/tensorboard (pip install 'sgfr_jax[tensorboard]').",
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
         worker = tasks.parse_slice(SLICE.value)
         where = options.WORKDIR.value or f"runs/{GRID.value}_{options.DATASET.value}"
         workdir = epath.Path(where).expanduser()
-        resources = run.resources_from_flags(Path(where).expanduser())
+        resources = run.resources_from_flags(choices.path("workdir", where))
         failed = campaign.run_missing(
             points, resources, workdir, execute=_executor(), worker=worker,
             tensorboard=TENSORBOARD.value,

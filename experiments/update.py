@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from experiments import locking, model_flags, options, run, written
+from experiments import choices, csv_cells, locking, model_flags, options, run, written
 from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
@@ -55,11 +55,11 @@ def update() -> None:
     if REPORT.value is not None:
         if Path(REPORT.value).is_dir():
             raise ConfigError(f"--report={REPORT.value} is a directory: name a file")
-        report = Path(REPORT.value).expanduser()
+        report = choices.path("report", REPORT.value)
         written.check_file(report, f"--report={report}", _is_report)
     from sgfr_jax import saving
 
-    output = Path(OUTPUT.value).expanduser()
+    output = choices.path("output", OUTPUT.value)
     saving.check_place(output)
     # Of two at once into one model, what the one learned would be lost.
     with locking.locked(locking.beside(output), f"--output={output}"):
@@ -74,7 +74,7 @@ def _update(output: Path) -> None:
     from sgfr_jax.datasets import Category, Example, depth, left_out
 
     resources = run.resources_from_flags(Path())
-    model = models.load(Path(model_flags.MODEL.value).expanduser(), options.WEIGHTS.value)
+    model = models.load(choices.path("model", model_flags.MODEL.value), options.WEIGHTS.value)
     growth.check(model)
     images = f"--images={model_flags.IMAGES.value}"
     sources = prediction.find(model_flags.IMAGES.value)
@@ -112,8 +112,8 @@ def _update(output: Path) -> None:
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(COLUMNS)
         for row in zip(names, seen.scores, p_values, seen.known, strict=True):
-            rows.writerow([row[0], *(f"{value:.6g}" for value in row[1:])])
-        records.write_text(Path(REPORT.value).expanduser(), table.getvalue())
+            rows.writerow([csv_cells.cell(row[0]), *(f"{value:.6g}" for value in row[1:])])
+        records.write_text(choices.path("report", REPORT.value), table.getvalue())
     threshold = thresholds.at_false_alarm_rate(model.nulls.images, FALSE_ALARM_RATE).score
     suspects = [i for i in np.argsort(-seen.scores) if seen.scores[i] > threshold]
     if suspects:

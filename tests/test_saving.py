@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from typing import NamedTuple
 
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgfr_jax import saving, types
+from sgfr_jax import saving, types, unfinished
+from tests.test_unfinished import name_of_the_dead
 
 
 class State(NamedTuple):
@@ -79,11 +81,12 @@ def test_what_does_not_say_what_it_consists_of_is_kept_beside(saved, rng):
     """Models of earlier versions, and damaged ones."""
     path, _ = saved
     whole = json.loads((path / "model.json").read_text())
-    del whole["files"]
+    whole["format_version"] = 1
     (path / "model.json").write_text(json.dumps(whole))
     saving.save(path, make_state(rng, 1), {"category": "nut"})
     (old,) = path.parent.glob(".old.model.*")
-    assert saving.load(old).description["category"] == "cap"
+    kept = json.loads((old / "model.json").read_text())
+    assert kept["description"]["category"] == "cap" and list((old / "arrays").iterdir())
     assert saving.load(path).description == {"category": "nut"}
 
 
@@ -118,10 +121,11 @@ def test_an_interrupted_save_leaves_the_old_model(saved, rng, monkeypatch):
 
 def test_a_rename_that_fails_puts_the_old_model_back(saved, rng, monkeypatch):
     path, _ = saved
-    replace = saving.os.replace
+    replace, failed = saving.os.replace, []
 
     def fail(source, target):
-        if ".new." in str(source):
+        if target == path and not failed:
+            failed.append(source)
             raise OSError(28, "No space left on device")
         replace(source, target)
 
@@ -130,6 +134,42 @@ def test_a_rename_that_fails_puts_the_old_model_back(saved, rng, monkeypatch):
         saving.save(path, make_state(rng), {"category": "nut"})
     monkeypatch.undo()
     assert saving.load(path).description["category"] == "cap"
+
+
+def test_a_disk_that_is_full(saved, rng, monkeypatch):
+    """TensorStore does not raise what the system does."""
+    path, _ = saved
+
+    def full(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing 'a': No space left on device [28]")
+
+    monkeypatch.setattr(saving, "_checkpointer", full)
+    message = r"no model can be written in '.*' \(No space left on device \[28\]\): make room"
+    with pytest.raises(saving.SavingError, match=message):
+        saving.save(path, make_state(rng), {"category": "nut"})
+    monkeypatch.undo()
+    assert saving.load(path).description["category"] == "cap"
+    assert [p.name for p in path.parent.iterdir()] == ["model"]
+
+
+def test_what_a_killed_save_left_goes_with_the_next(saved, rng):
+    path, _ = saved
+    new = saving._beside(path)[0]
+    own = unfinished.name_for(new)  # of an earlier process that had this one's number
+    cut, live = name_of_the_dead(new), own.replace(f".{os.getpid()}.", f".{os.getppid()}.")
+    for left in map(path.with_name, (own, cut, live, ".new.model.mine")):
+        (left / "arrays").mkdir(parents=True)
+    saving.check_place(path)
+    assert {p.name for p in path.parent.iterdir()} == {"model", live, ".new.model.mine"}
+
+
+def test_what_was_being_replaced_comes_back(saved):
+    """Killed between the two renames, whoever asks for the place next finds the old model."""
+    path, _ = saved
+    moved = path.with_name(name_of_the_dead(saving._beside(path)[1]))
+    path.rename(moved)
+    saving.check_place(path)
+    assert saving.load(path).description["category"] == "cap" and not moved.exists()
 
 
 def damages():
@@ -172,7 +212,7 @@ def test_arrays_of_another_model_are_found(saved, rng, tmp_path):
     saving.save(tmp_path / "other", make_state(np.random.default_rng(9)), {})
     shutil.rmtree(path / "arrays")
     shutil.copytree(tmp_path / "other" / "arrays", path / "arrays")
-    with pytest.raises(saving.SavingError, match="not those that were saved"):
+    with pytest.raises(saving.SavingError, match=r"its file arrays/.* is not what was written"):
         saving.load(path)
 
 
@@ -192,7 +232,10 @@ def test_what_is_no_model(tmp_path, saved):
             saving.load(tmp_path / name)
     whole = json.loads((path / "model.json").read_text())
     (path / "model.json").write_text(json.dumps(whole | {"format_version": saving.FORMAT + 1}))
-    with pytest.raises(saving.SavingError, match=r"newer version \(format 2; 1 is"):
+    with pytest.raises(saving.SavingError, match=r"newer version \(format 3; 2 is"):
+        saving.load(path)
+    (path / "model.json").write_text(json.dumps(whole | {"format_version": 1}))
+    with pytest.raises(saving.SavingError, match=r"earlier version \(format 1.*: fit it again"):
         saving.load(path)
 
 

@@ -132,7 +132,12 @@ def load(
 
 
 def _expanded(path: Path | str | None) -> Path | None:
-    return None if path is None else Path(path).expanduser()
+    try:
+        return None if path is None else Path(path).expanduser()
+    except RuntimeError as error:
+        raise DatasetError(
+            f"'{path}': the home directory is not known: give the path without ~."
+        ) from error
 
 
 def _check_routes(name, globs, manifest, prepared_dir, accept_license):

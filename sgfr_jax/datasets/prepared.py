@@ -10,14 +10,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from sgfr_jax import names
+from sgfr_jax import checked_json, names
 from sgfr_jax.datasets.layout import GOOD
 from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.selection import select_categories
 from sgfr_jax.datasets.types import Category, DatasetError, Encoded, Example
 
 # Raised when what is written changes.
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 # The name of each data set's builder.
 BUILDERS = {
     "btad": "btad",
@@ -86,7 +86,7 @@ def list_prepared(
         directory = config_directory(prepared_dir, dataset, config)
         try:
             found.append(_category(name, directory))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(
                 f"'{directory}' is damaged ({type(error).__name__}: {error}); remove it and "
                 "prepare it again."
@@ -96,7 +96,8 @@ def list_prepared(
 
 
 def _category(name: str, directory: Path) -> Category:
-    metadata = json.loads((directory / "metadata.json").read_text(encoding="utf-8"))
+    written = (directory / "metadata.json").read_bytes()
+    metadata = checked_json.verified(checked_json.parse(written))
     info = json.loads((directory / "dataset_info.json").read_text(encoding="utf-8"))
     lengths = {s["name"]: sum(map(int, s["shardLengths"])) for s in info["splits"]}
     listed = {split: len(rows) for split, rows in metadata["examples"].items()}
@@ -127,7 +128,14 @@ def _example(directory: Path, split: str, index: int, name: str, label: int, kin
 
 
 def _read_field(directory: Path, split: str, index: int, field: str) -> bytes:
-    return _source(directory, split)[index][field]
+    try:
+        return _source(directory, split)[index][field]
+    except Exception as error:  # TFDS, protobuf and array_record raise all kinds on damaged files
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DatasetError(
+            f"'{directory}' is damaged (its record {split} {index} cannot be read: {why}); remove "
+            "it and prepare it again."
+        ) from error
 
 
 @functools.lru_cache(maxsize=64)

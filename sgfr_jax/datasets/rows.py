@@ -3,12 +3,16 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sgfr_jax import names
 from sgfr_jax.datasets.types import DatasetError
+
+# JSON can escape them one by one; UTF-8 has them only in pairs, as one character.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Row(NamedTuple):
@@ -109,6 +113,8 @@ def _fault(given, known, required):
     for name, value in given.items():
         if value is not None and not isinstance(value, str | int):
             return f"has {type(value).__name__} for '{name}'; text or an integer is needed"
+        if isinstance(value, str) and _SURROGATE.search(value):
+            return f"has half a character, {value!r}, for '{name}'; no file can be named so"
     return None
 
 

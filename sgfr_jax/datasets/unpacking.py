@@ -6,11 +6,9 @@ files and directories: no link is ever made that a later member could lead throu
 """
 
 import lzma
-import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from sgfr_jax import unfinished
 from sgfr_jax.datasets.types import DatasetError
 
 _ARCHIVE_ERRORS = (
@@ -44,11 +43,13 @@ def unpack(path: Path, target: Path) -> None:
       DatasetError: if it is damaged, or a member is neither file nor directory, would come to lie
         outside, or is in the place of another.
     """
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    staging = target.with_name(unfinished.name_for(target.name))
+    for left in (staging, *unfinished.abandoned(target.parent, target.name)):
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed at this
+    staging.mkdir()
     try:
         for member in _members(path):
             _write(member, staging, path)
-        staging.chmod(0o777 & ~_umask())  # mkdtemp's is for its maker alone
         staging.rename(target)
     except _ARCHIVE_ERRORS as error:
         raise DatasetError(
@@ -109,9 +110,3 @@ def _zip_fault(info: zipfile.ZipInfo) -> str | None:
 
 def _tar_kind(info: tarfile.TarInfo) -> str:
     return "is a link" if info.issym() or info.islnk() else "is no regular file"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

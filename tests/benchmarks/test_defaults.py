@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks import defaults
-from experiments import config, run, select
+from experiments import config, records, run, select
 from sgfr_jax.datasets import Category, Example
 
 
@@ -63,10 +63,8 @@ def test_what_was_scored_is_kept(tmp_path, monkeypatch, capsys, rng):
     defaults.main(["--data=demo", f"--workdir={tmp_path}", "--repeats=2"])
     assert capsys.readouterr().out == printed
     # What was made otherwise does not stand beside it.
-    kept = tmp_path / "demo" / "criteria.json"
     other = tmp_path / "imitation" / "criteria.json"
-    other.parent.mkdir()
-    other.write_text(kept.read_text().replace('"repeats": 2', '"repeats": 3'))
+    records.write(other, defaults._made(repeats=3)._asdict())
     defaults.main(["--data=demo", f"--workdir={tmp_path}", "--repeats=2"])
     again = capsys.readouterr()
     assert again.out == printed and f"{other} is of other code or other repeats" in again.err

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgfr_jax import datasets
+from experiments import loading
+from sgfr_jax import checked_json, datasets
 from sgfr_jax.datasets import DatasetError, counts, prepared
 from sgfr_jax.datasets.archives import ARCHIVES
 from tests.datasets import trees
+from tests.experiments.test_damage import damages
+from tests.test_unfinished import name_of_the_dead
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -165,8 +168,17 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
             _prepare("mvtec", tmp_path)
     assert not list((tmp_path / "prepared").rglob("*array_record*"))
     assert not list((tmp_path / "prepared").rglob("*incomplete*"))
+    assert not list((tmp_path / "prepared").rglob("*.unfinished"))
     (bottle,) = _prepare("mvtec", tmp_path)
     _assert_same(bottle, datasets.load("mvtec", root)[0])
+
+
+def test_what_a_killed_preparation_left_goes_with_the_next(tmp_path):
+    left = tmp_path / "prepared" / name_of_the_dead("mvtec bottle")
+    (left / "mvtec_ad" / "bottle" / "incomplete.ABCDEF_1.1.0").mkdir(parents=True)
+    (other := tmp_path / "prepared" / "mine.unfinished").mkdir()
+    _prepare("mvtec", tmp_path, categories=["bottle"])
+    assert sorted(p.name for p in (tmp_path / "prepared").iterdir()) == [other.name, "mvtec_ad"]
 
 
 def _interrupt(example):
@@ -196,13 +208,36 @@ def test_what_lies_in_the_prepared_directory_is_checked(tmp_path):
     text = (directory / "metadata.json").read_text()
     for wrong in ("{", "{}", text.replace('"good"', '"bad"', 1)):
         (directory / "metadata.json").write_text(wrong)
-        with pytest.raises(DatasetError, match=r"bottle/1\.0\.0' is damaged"):
+        with pytest.raises(DatasetError, match=r"bottle/1\.1\.0' is damaged"):
             prepared.list_prepared("mvtec", tmp_path / "prepared")
-    metadata = json.loads(text)
+    metadata = checked_json.verified(json.loads(text))
     metadata["examples"]["train"].pop()
-    (directory / "metadata.json").write_text(json.dumps(metadata))
+    (directory / "metadata.json").write_text(checked_json.dumps(metadata))
     with pytest.raises(DatasetError, match=r"images are listed and .* stored"):
         prepared.list_prepared("mvtec", tmp_path / "prepared")
+
+
+def test_damage_of_any_file_is_a_message_or_does_not_matter(tmp_path, rng):
+    (whole,) = _prepare("mvtec", tmp_path)
+    (expected,) = datasets.load("mvtec", tmp_path / "mvtec", categories=["bottle"])
+    directory = prepared.config_directory(tmp_path / "prepared", "mvtec", "bottle")
+    for path in sorted(directory.iterdir()):
+        content = path.read_bytes()
+        for changed in damages(content, rng, 6):
+            path.write_bytes(changed)
+            prepared._source.cache_clear()
+            try:
+                (found,) = datasets.load("mvtec", prepared_dir=tmp_path / "prepared")
+                loading.hash_images(found.test)
+                for one, other in zip(found.test, expected.test, strict=True):
+                    assert (one.name, one.label, one.kind) == (other.name, other.label, other.kind)
+                    pixels = (datasets.read_example(example, 8).image for example in (one, other))
+                    np.testing.assert_array_equal(*pixels)
+            except DatasetError as error:
+                assert str(error)
+        path.write_bytes(content)
+    prepared._source.cache_clear()
+    _assert_same(whole, expected)
 
 
 def test_a_damaged_record_is_named(tmp_path):

@@ -258,6 +258,19 @@ def test_an_archive_that_is_there_is_used(server, tmp_path, btad_zip):
     assert server.asked == []
 
 
+def test_an_encrypted_archive(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.txt", "text")
+    content = bytearray(path.read_bytes())
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(mark) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.zip' is not safe to unpack.*encrypted"):
+        fetch.unpack(path, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_changed_archive_is_not_unpacked(tmp_path, btad_zip):
     here = tmp_path / "data"
     here.mkdir()

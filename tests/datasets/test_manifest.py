@@ -150,6 +150,8 @@ FILES = {
         ('{"path": ["a"], "split": "train"}\n', "row 1 .* has list for 'path'"),
         ('{"paht": "a", "path": "b", "split": "train"}', r"field 'paht'\. Did you mean 'path'"),
         ('{"path": "a\\u0000b", "split": "train"}', "cannot be a path"),
+        ('{"path": "a\\ud800.png", "split": "train"}', "row 1 .* has half a character"),
+        ('{"path": "a", "split": "train", "kind": "\\udcff"}', "half a character.*for 'kind'"),
         ("[" * 100_000, "row 1 .* is not JSON"),
     ],
     "list.txt": [("path", r"must be a CSV file \(\.csv\)")],

@@ -17,7 +17,10 @@ import sgfr_jax
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 # Modules that say nothing to a user.
-INTERNAL = {"sgfr_jax.checks", "sgfr_jax.locks", "sgfr_jax.names", "sgfr_jax.version"}
+INTERNAL = {
+    f"sgfr_jax.{name}"
+    for name in ("checked_json", "checks", "locks", "names", "unfinished", "version")
+}
 
 
 def listed_modules():

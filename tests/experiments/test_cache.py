@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import cache
+from sgfr_jax import unfinished
+from tests.test_unfinished import name_of_the_dead
 
 LIMIT = 10**9
 
@@ -112,7 +114,7 @@ def test_what_is_being_stored_can_be_removed_at_once(tmp_path, array):
     next(passed)
     other = tmp_path / f".b.{os.getpid()}.unfinished"  # of another host's process
     other.write_bytes(b"half")
-    cache.remove_unfinished()
+    cache.remove_unfinished(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"kept.embeddings", other.name}
 
 
@@ -123,15 +125,32 @@ def test_a_directory_that_cannot_be_written_stops_nothing(tmp_path, array, capsy
 
 
 def test_what_a_killed_process_left_is_removed_in_the_end(tmp_path, array):
-    old, new = f".{'0' * 64}.1.unfinished", f".{'1' * 64}.2.unfinished"
+    old, new = name_of_the_dead("0" * 64), unfinished.name_for("1" * 64)
     others = (".bashrc", ".mine.unfinished", ".mine.1.unfinished")
-    for name, age in ((old, 10**6), (new, 10), *((name, 10**6) for name in others)):
+    for name, age in ((old, 10), (new, 10), *((name, 10**6) for name in others)):
         path = tmp_path / name
         path.write_bytes(b"half an entry")
         os.utime(path, (time.time() - age,) * 2)
     store(tmp_path, "a", array)
     assert not (tmp_path / old).exists()
     assert all((tmp_path / name).exists() for name in (new, *others))
+
+
+@pytest.mark.parametrize(
+    "environment, directory",
+    [
+        ({"HOME": "/home/me"}, "/home/me/.cache/sgfr_jax"),
+        ({"HOME": "/home/me", "XDG_CACHE_HOME": "/caches"}, "/caches/sgfr_jax"),
+        ({}, ""),  # nor in the system's list of users, of whom containers may have none
+    ],
+)
+def test_where_the_cache_lies(monkeypatch, environment, directory):
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache.default_directory() == directory
 
 
 def test_the_key_depends_on_every_part():

@@ -7,6 +7,7 @@ from etils import epath
 from experiments import collection
 from experiments.choices import ConfigError
 from experiments.records import Record
+from tests.test_unfinished import name_of_the_dead as unfinished_of_the_dead
 
 
 def record(name="a", **more):
@@ -42,8 +43,9 @@ def test_an_empty_place(tmp_path):
         (lambda text: text[: len(text) // 2], "cut off"),
         (lambda text: "", "cut off"),
         (lambda text: text.replace("0.30000000000000004", "0.40000000000000004"), "checksum"),
-        (lambda text: "[]", "no record"),
+        (lambda text: "[]", "no JSON object"),
         (lambda text: '{"record": {}, "sha256": 1}', "checksum"),
+        (lambda text: '{"record": {}}', "no checksum: an earlier version wrote it"),
     ],
 )
 def test_damage_is_found(workdir, damage, why):
@@ -74,20 +76,24 @@ def test_a_full_disk_leaves_nothing_half_written(workdir, monkeypatch):
     assert os.listdir(collection.directory(workdir)) == ["a.json"]
 
 
-def test_what_killed_workers_left_goes_after_a_day(workdir):
-    """And nothing else that is hidden and old."""
+def test_what_killed_workers_left_goes(workdir):
     where = collection.directory(workdir)
-    mine = (".gitignore", ".b.host.1", ".a.host.bak", ".a", "a.host.1", ".nfs0001", "LICENSE")
-    for name in (".a.host.org.1", *mine):
-        (where / name).write_text("half")
-    collection.load_some(workdir, ["a"])
-    assert (where / ".a.host.org.1").exists()
-    assert collection.load_all(workdir) == ([], {})
+    left, others = where / unfinished_of_the_dead("a"), where / ".a.host.1"
+    for path in (left, others):
+        path.write_text("half")
     old = time.time() - 25 * 3600
-    for path in where.iterdir():
-        os.utime(path, (old, old))
-    collection.load_some(workdir, ["a"])
-    assert {path.name for path in where.iterdir()} == set(mine)
+    os.utime(others, (old, old))
+    assert collection.load_all(workdir) == ([], {})
+    collection.load_some(workdir, [])
+    assert not left.exists() and others.exists()
+
+
+def test_a_record_under_the_name_of_another(workdir):
+    collection.keep(workdir, record("a"))
+    (path,) = collection.directory(workdir).iterdir()
+    path.rename(collection.directory(workdir) / "b.json")
+    found, damaged = collection.load_some(workdir, ["a", "b"])
+    assert not found and "it is the record a, renamed" in next(iter(damaged.values()))
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -41,3 +41,11 @@ def test_what_streams_hold_does_not_grow_with_the_images(monkeypatch):
 
 def test_this_machine_has_some():
     assert memory.available() > 0
+
+
+@pytest.mark.parametrize("layers", [("auto",), ("fast",)])
+def test_a_batch_that_does_not_fit(layers):
+    settings = config.resolve(config.Config(layers=layers))
+    memory.check_batch(settings, 16)
+    with pytest.raises(ConfigError, match=r"--batch_size=1000000000 squares of .*: lower it"):
+        memory.check_batch(settings, 10**9)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import assembly, config, detectors, loading, models, nulls, run, synthetic, usage
-from sgfr_jax import backbones, pipeline, saving, thresholds
+from sgfr_jax import backbones, checked_json, pipeline, saving, thresholds
 from sgfr_jax.datasets.images import read_native
 from tests.experiments.conftest import SMALL, write_folder
 
@@ -295,9 +295,9 @@ class TestRefusals:
         return Path(shutil.copytree(one_bank[0] / "models" / "cap", tmp_path / "cap"))
 
     def change(self, path, **fields):
-        whole = json.loads((path / "model.json").read_text())
+        whole = checked_json.verified(checked_json.parse((path / "model.json").read_bytes()))
         whole["description"] |= fields
-        (path / "model.json").write_text(json.dumps(whole))
+        (path / "model.json").write_text(checked_json.dumps(whole))
 
     def test_weights_in_the_home_directory(self, copy, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -329,6 +329,8 @@ class TestRefusals:
             {"config": {"colour": "red"}},
             {"config": {"backbone": "resnet99"}},
             {"data": {}},
+            {"notes": "none"},
+            {"thresholds": {"f1": "0.5", "false_alarm_rates": [], "pixel_false_alarm_rates": []}},
             {"streams": []},
         ],
     )

@@ -46,6 +46,10 @@ def test_flags_name_a_cluster():
         (Cluster("a:1", 2, None), "--coordinator_address, --num_processes and --process_id go tog"),
         (Cluster(None, None, 0), "--coordinator_address, --num_processes and --process_id go tog"),
         (Cluster("a", 2, 0), "--coordinator_address=a must be HOST:PORT"),
+        *(
+            (Cluster(address, 2, 0), "must be HOST:PORT")
+            for address in ("a:-1", "a:0", "a:65536", "a:b", ":1", ":", "[::", "a:٣")
+        ),
         (Cluster("a:1", 2, 2), "--process_id=2 from 0 to below --num_processes=2"),
     ],
 )

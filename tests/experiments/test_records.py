@@ -78,6 +78,9 @@ def test_a_kept_record_comes_back_until_the_run_is_finished(tmp_path):
     records.keep(tmp_path, kept)
     assert records.kept(tmp_path, kept.digest) == kept
     assert records.kept(tmp_path, "another") is None
+    (tmp_path / "unfinished" / f"{kept.digest}.json").rename(tmp_path / "unfinished" / "other.json")
+    assert records.kept(tmp_path, "other") is None
+    records.keep(tmp_path, kept)
     finish(tmp_path, [kept])
     assert records.kept(tmp_path, kept.digest) is None
 
@@ -89,6 +92,19 @@ def test_records_of_another_run_are_left_alone(tmp_path):
     finish(tmp_path, [own])
     assert records.kept(tmp_path, own.digest) is None
     assert records.kept(tmp_path, other.digest) == other
+
+
+def test_names_that_are_formulas_come_back(tmp_path):
+    made = record("cap", 0.75)
+    named = [made.images[0] | {"file": name} for name in ("=1+1.png", "a\x1b[2J.png", "'.png")]
+    finish(tmp_path, [records.Record(**{**vars(made), "images": named})])
+    text = (tmp_path / "scores.csv").read_text()
+    assert "cap,'=1+1.png,1" in text and "\x1b" not in text
+    found = records.scores(tmp_path, records.read(tmp_path / "results.json", records.Results))
+    assert [row["file"] for row in found] == [image["file"] for image in named]
+    (tmp_path / "scores.csv").write_text(text.replace("0.25", "0.26"))
+    with pytest.raises(records.Damaged, match="not the one that results"):
+        records.scores(tmp_path, records.read(tmp_path / "results.json", records.Results))
 
 
 def test_no_test_images_leave_a_header(tmp_path):

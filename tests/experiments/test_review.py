@@ -115,9 +115,9 @@ def test_a_review_belongs_to_its_results(tmp_path):
     points = {"ridge": curves.thin(ranking), "nearest": None}
     review.save(tmp_path, "a/b", results, review.Selection(1), points)
     found = review.load(tmp_path, "a/b", json.loads(json.dumps(results)))
-    assert found["curves"]["nearest"] is None and found["pictures"] == []
-    assert found["curves"]["ridge"]["true_positives"] == [1, 2]
-    assert found["curves"]["ridge"]["num_negatives"] == 2
+    assert found.curves["nearest"] is None and found.pictures == []
+    assert found.curves["ridge"]["true_positives"] == [1, 2]
+    assert found.curves["ridge"]["num_negatives"] == 2
     assert review.load(tmp_path, "a/b", results | {"image_auroc": 0.76}) is None
     assert review.load(tmp_path, "other", results) is None
     review.path(tmp_path, "a/b").write_text('{"results": ')

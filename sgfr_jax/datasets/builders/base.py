@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from sgfr_jax import checked_json
 from sgfr_jax.datasets import fetch, prepared
 from sgfr_jax.datasets.archives import ARCHIVES, instructions
 from sgfr_jax.datasets.counts import shortfalls
@@ -75,10 +76,11 @@ class AnomalyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         refuse(shortfalls(self.DATASET, [category]), remedy="An incomplete copy is not prepared.")
         parts = {split: getattr(category, field) for split, field in prepared.SPLITS.items()}
         parts = {split: examples for split, examples in parts.items() if examples}
-        self.info.metadata["examples"] = {
+        listed = {
             split: [[e.name, e.label, e.kind] for e in examples]
             for split, examples in parts.items()
         }
+        self.info.metadata.update(checked_json.with_checksum({"examples": listed}))
         return {
             split: self._generate_examples(category.name, examples)
             for split, examples in parts.items()
