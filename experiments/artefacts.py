@@ -17,6 +17,7 @@ import numpy as np
 from experiments import models, predictor
 from experiments.choices import ConfigError
 from experiments.config import Config
+from sgfr_jax.datasets import formats
 
 Run = Callable[..., Mapping[str, Any]]  # of the images at every size, to the results by name
 
@@ -185,13 +186,15 @@ anomaly_maps, scores = session.run(["anomaly_map", "score"], {{{named}}})
     ),
 }
 
-_READING = """import numpy as np
+_READING = f"""import numpy as np
 from PIL import Image, ImageOps
+
+FORMATS = {tuple(formats.FORMATS)}
 
 
 def squares(paths, size):
     \"""uint8 [B, size, size, 3] of images with 8 bits per channel.\"""
-    return np.stack([square(Image.open(path), size) for path in paths])
+    return np.stack([square(Image.open(path, formats=FORMATS), size) for path in paths])
 
 
 def square(image, size):

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
-from sgfr_jax.datasets import DatasetError, Example, images, listing
+from sgfr_jax.datasets import DatasetError, Example, formats, images, listing
 from sgfr_jax.datasets.geometry import to_size
 
 _WILD = frozenset("*?[")
@@ -72,7 +71,7 @@ def find(text: str, without: Sequence[Path] = ()) -> list[Source]:
         )
     if not paths:
         raise ConfigError(
-            f"--images={text} names no image; the suffixes {', '.join(listing.SUFFIXES)} count"
+            f"--images={text} names no image; the suffixes {', '.join(formats.SUFFIXES)} count"
         )
     return [Source(p, Path(os.path.relpath(p, root)).as_posix()) for p in paths]
 
@@ -138,7 +137,7 @@ def _batches(
 def _num_pixels(source: Source) -> int:
     """As the file's header says; 0 if it cannot be read, which reading will explain."""
     try:
-        with Image.open(source.path) as image:
+        with formats.open_image(source.path) as image:
             return image.width * image.height
     except Exception:  # Pillow raises all kinds on damaged files
         return 0

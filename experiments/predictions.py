@@ -190,6 +190,6 @@ def write_png(path: Path, anomaly_map: np.ndarray) -> None:
 
 def read_png(path: Path) -> np.ndarray:
     """The map that `write_png` wrote, float32, to half a 65535th of its range."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=["PNG"]) as image:
         scale, offset = float(image.text["scale"]), float(image.text["offset"])
         return np.float32(offset + scale * np.asarray(image, np.float64))

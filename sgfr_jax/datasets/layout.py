@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from sgfr_jax.datasets.formats import SUFFIXES
 from sgfr_jax.datasets.listing import (
-    SUFFIXES,
     duplicate_stems,
     image_files,
     pair_masks,

@@ -4,12 +4,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sgfr_jax.datasets.formats import SUFFIXES
 from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.types import DatasetError
-
-_COMMON = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_NETPBM = (".pbm", ".pgm", ".pnm", ".ppm")
-SUFFIXES = (*_COMMON, ".jp2", *_NETPBM)
 
 
 def require_directory(data_dir: Path | None, *, dataset: str, layout: str) -> Path:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgfr_jax.datasets import rows
+from sgfr_jax.datasets.formats import SUFFIXES
 from sgfr_jax.datasets.layout import GOOD, mask_threshold, name_of
-from sgfr_jax.datasets.listing import SUFFIXES
 from sgfr_jax.datasets.paths import within
 from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.selection import select_categories
