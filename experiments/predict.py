@@ -6,13 +6,13 @@ r"""Scores any images with a saved model, and outlines what is anomalous in them
 
 The output directory receives scores.csv (path, score, p_value, nominal_below = 1 - p_value,
 decision), predictions.json (thresholds and what was skipped), maps/ (16-bit PNGs whose text fields
-`offset` and `scale` give the value, or float32 TIFFs, at each image's own size), overlays/ and
-contours.json (COCO polygons of what is above the pixel threshold). With --explain also
-explanations/, a page for each of the highest scores, and explanations.json: where the image is
-anomalous, which nominal patches tried to mimic it there, with what weights, from which training
-image and place, and which levels of the network carry what they could not. Models of any geometry
-are explained: each way of looking at images by patches of its own, and those of tiles by the tile
-in which the place lies deepest.
+`offset` and `scale` give the value, or float32 TIFFs), overlays/ and contours.json (COCO polygons
+of what is above the pixel threshold). Maps and overlays have the image's own size, or less if that
+is more than 2 megapixels (--output_scale). With --explain also explanations/, a page for each of
+the highest scores, and explanations.json: where the image is anomalous, which nominal patches tried
+to mimic it there, with what weights, from which training image and place, and which levels of the
+network carry what they could not. Models of any geometry are explained: each way of looking at
+images by patches of its own, and those of tiles by the tile in which the place lies deepest.
 
 Thresholds come from nominal images alone: by default 1% of nominal images may be called anomalous,
 and 0.1% of their pixels outlined. Files that cannot be read are named and skipped.
@@ -51,6 +51,12 @@ PIXEL_FALSE_ALARM_RATE = flags.DEFINE_float(
     "pixel_false_alarm_rate", 0.001, "The share of the pixels of nominal images that may be."
 )
 MAPS = flags.DEFINE_string("maps", "png", "How maps are written: png, tiff or none.")
+OUTPUT_SCALE = flags.DEFINE_float(
+    "output_scale", None,
+    "The sides of maps and overlays as a share of the image's, 1 at most. By default 1; for images"
+    " of more than 2 megapixels (Full HD) as much as leaves 1.5. Outlines follow the map as it is"
+    " drawn, and are given in pixels of the image.",
+)  # fmt: skip
 OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw map and outlines on each image.")
 CONTOURS = flags.DEFINE_bool("contours", True, "Write the outlines as polygons.")
 EXPLAIN = flags.DEFINE_bool(
@@ -90,6 +96,7 @@ def predict() -> int:
     writer = predictions.Writer(
         output_dir, model.nulls, decisions,
         maps=MAPS.value, overlays=OVERLAYS.value, outlines=CONTOURS.value,
+        output_scale=OUTPUT_SCALE.value,
     )  # fmt: skip
     interruption.exit_at_once(
         lambda: writer.finish(about), f"what was scored so far lies in {writer.directory}"
@@ -128,6 +135,15 @@ def _check_flags() -> None:
         raise ConfigError(f"--threshold={THRESHOLD.value} must be a number or f1")
     if PIXEL_THRESHOLD.value is not None and not math.isfinite(PIXEL_THRESHOLD.value):
         raise ConfigError(f"--pixel_threshold={PIXEL_THRESHOLD.value} must be a number")
+    if OUTPUT_SCALE.value is not None:
+        if not 0 < OUTPUT_SCALE.value <= 1:
+            raise ConfigError(
+                f"--output_scale={OUTPUT_SCALE.value} must be more than 0, and at most 1"
+            )
+        if MAPS.value == "none" and not OVERLAYS.value and not CONTOURS.value:
+            raise ConfigError(
+                "--output_scale: nothing is drawn with --maps=none, --nooverlays and --nocontours"
+            )
     if EXPLAIN_TOP.value < 1:
         raise ConfigError(f"--explain_top={EXPLAIN_TOP.value} must be at least 1")
     if flags.FLAGS["explain_top"].present and not EXPLAIN.value:

@@ -12,7 +12,6 @@ import numpy as np
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
 from sgfr_jax.datasets import DatasetError, Example, formats, images, listing
-from sgfr_jax.datasets.geometry import to_size
 
 _WILD = frozenset("*?[")
 # Pixels of the images that are held at once, as their files say; more than that only of one image.
@@ -31,7 +30,7 @@ class Predicted(NamedTuple):
 
     source: Source
     image: np.ndarray  # uint8 [H, W] or [H, W, 3], upright
-    anomaly_map: np.ndarray  # float32 [H, W]
+    anomaly_map: np.ndarray  # float32 [h, w], of the whole image at any size
     score: float
     found: Any = None  # what `score` gave, with all else that it says
 
@@ -106,8 +105,7 @@ def predict(
 def _predicted(source: Source, image: np.ndarray, found: Whole) -> Predicted | Unread:
     if not np.isfinite(found.score):
         return Unread(source, f"the score of '{source.path}' is not finite")
-    native = to_size(found.anomaly_map, image.shape[:2])
-    return Predicted(source, image, native, float(found.score), found)
+    return Predicted(source, image, found.anomaly_map, float(found.score), found)
 
 
 def _read(source: Source, min_side: int) -> np.ndarray | str:

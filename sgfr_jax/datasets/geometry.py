@@ -103,9 +103,11 @@ def assemble(
         )
         total[top:bottom, left:right] += falls * own
         weight[top:bottom, left:right] += falls
+    # In place: photographs are large.
     known = weight > 0
-    found_map = total / np.where(known, weight, 1)
-    return np.where(known, found_map, found_map[known].min())
+    np.divide(total, weight, out=total, where=known)
+    total[~known] = total.min(where=known, initial=np.inf)
+    return total
 
 
 def weights_at(

@@ -313,6 +313,13 @@ class TestMistakes:
                 ["--pixel_threshold and --pixel_false_alarm_rate"],
             ),
             ({"maps": "jpeg"}, ["--maps", "jpeg", "png"]),
+            ({"output_scale": 0.0}, ["--output_scale=0.0 must be more than 0, and at most 1"]),
+            ({"output_scale": 1.5}, ["--output_scale=1.5"]),
+            ({"output_scale": float("nan")}, ["--output_scale=nan"]),
+            (
+                {"output_scale": 0.5, "maps": "none", "overlays": False, "contours": False},
+                ["--output_scale", "nothing is drawn"],
+            ),
             ({"layers": ["fast"]}, ["--layers belongs to the model"]),
             ({"explain": True, "explain_top": 0}, ["--explain_top=0 must be at least 1"]),
             ({"explain_top": 3}, ["--explain_top", "add --explain"]),
