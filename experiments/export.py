@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import choices, environment, interruption, records, run
+from experiments import choices, commands, environment, interruption, records, run
 from experiments.choices import ConfigError
 
 FORMATS = ("stablehlo", "onnx")
@@ -168,7 +168,9 @@ def _compare(model: Any, predict: Callable, sizes: Sequence[int]) -> dict[str, A
 def main(argv: Sequence[str] | None = None) -> None:
     """Exports, and turns every foreseen mistake into one line and an exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=commands.as_typed("python -m experiments.export"),
+        description=commands.as_typed(__doc__),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", required=True, help="the directory of a saved model")
     parser.add_argument("--output", required=True, help="the file to write")

@@ -27,9 +27,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from experiments import interruption, model_flags, options, progress, run
+from experiments import commands, interruption, model_flags, options, progress, run
 from experiments.choices import ConfigError, check_known
 
 flags.adopt_module_key_flags(model_flags)
@@ -241,8 +241,8 @@ def main(argv: Sequence[str]) -> None:
 
 def console() -> None:
     """The command `sgfr-predict`."""
-    run.as_command(__name__, main)
+    commands.launch(main, __name__)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.launch(main)

@@ -16,16 +16,17 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from experiments import (
     cache,
     choices,
+    commands,
     compilation,
     config,
     devices,
@@ -347,14 +348,6 @@ def start(argv: Sequence[str]) -> None:
     interruption.exit_at_once(_clean_up)
 
 
-def as_command(module: str, main: Callable[[Sequence[str]], None]) -> None:
-    """Runs an installed command as `python -m MODULE` would, with the same `--help`."""
-    sys.modules["__main__"].__doc__ = sys.modules[module].__doc__
-    for flag in flags.FLAGS.get_key_flags_for_module(module):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
-
-
 def resources_from_flags(workdir: Path) -> Resources:
     """What the flags allow a run to use; compiled programs are kept from here on.
 
@@ -389,7 +382,8 @@ def report(finished: Sequence[records.Record], workdir: Path) -> None:
             print(f"{record.category}: {note}")
     written = "results.json, results.csv, scores.csv, config.json, figures/, review/"
     print(f"Written to {workdir}: {written}")
-    print(f"To look at it: python -m experiments.report --workdir={workdir} --html")
+    shown = commands.as_typed(f"python -m experiments.report --workdir={workdir}")
+    print(f"To look at it: {shown}")
 
 
 def foreseen(error: Exception) -> bool:
@@ -411,7 +405,7 @@ def exit_on_mistakes() -> Iterator[None]:
     except Exception as error:
         if not foreseen(error):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {commands.as_typed(str(error))}")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -432,7 +426,7 @@ def main(argv: Sequence[str]) -> None:
 
 def console() -> None:
     """The command `sgfr-run`."""
-    as_command(__name__, main)
+    commands.launch(main, __name__)
 
 
 def _clean_up() -> None:
@@ -447,4 +441,4 @@ def _cache_dir() -> Path | None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.launch(main)

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from experiments import choices, config, devices, frozen, options, records, run
+from experiments import choices, commands, config, devices, frozen, options, records, run
 from sgfr_jax.datasets import Category
 
 CANDIDATES = flags.DEFINE_string(
@@ -355,5 +355,10 @@ def main(argv: Sequence[str]) -> None:
             score_test(dict(points)[choice.point], choice, found, resources)
 
 
+def console() -> None:
+    """The command `sgfr-select`."""
+    commands.launch(main, __name__)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    commands.launch(main)

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from experiments import model_flags, options, run
+from experiments import commands, model_flags, options, run
 from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
@@ -113,8 +113,8 @@ def main(argv: Sequence[str]) -> None:
 
 def console() -> None:
     """The command `sgfr-update`."""
-    run.as_command(__name__, main)
+    commands.launch(main, __name__)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.launch(main)
