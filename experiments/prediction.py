@@ -1,6 +1,7 @@
 """Images of any number and size, scored by a model a few at a time."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,10 +13,13 @@ import numpy as np
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
 from sgfr_jax.datasets import DatasetError, Example, formats, images, listing
+from sgfr_jax.datasets.paths import named
 
 _WILD = frozenset("*?[")
 # Pixels of the images that are held at once, as their files say; more than that only of one image.
 _PIXELS = 1 << 26
+# Of images that a list names again.
+_SHOWN = 3
 
 
 class Source(NamedTuple):
@@ -43,7 +47,7 @@ class Unread(NamedTuple):
 
 
 def find(text: str, without: Sequence[Path] = ()) -> list[Source]:
-    """The images that `--images` names, sorted; those of a list in its order.
+    """The images that `--images` names, sorted; those of a list in its order. Each counts once.
 
     Args:
       text: an image; a directory, of which all images count; a pattern with `*`, `?`, `[]` and
@@ -72,7 +76,7 @@ def find(text: str, without: Sequence[Path] = ()) -> list[Source]:
         raise ConfigError(
             f"--images={text} names no image; the suffixes {', '.join(formats.SUFFIXES)} count"
         )
-    return [Source(p, Path(os.path.relpath(p, root)).as_posix()) for p in paths]
+    return [Source(p, Path(os.path.relpath(p, root)).as_posix()) for p in _each_once(text, paths)]
 
 
 def predict(
@@ -157,15 +161,29 @@ def _matched(pattern: Path) -> list[Path]:
 
 
 def _listed(path: Path) -> list[Path]:
-    """The paths in a text file, each once."""
+    """The paths in a text file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"--images={path} is neither an image nor a text file with a path in each line"
         ) from error
-    named = (path.parent / line.strip() for line in lines if line.strip())
-    return list(dict.fromkeys(Path(os.path.normpath(one)) for one in named))
+    found = (named(path.parent, line.strip()) for line in lines if line.strip())
+    return [Path(os.path.normpath(one)) for one in found]
+
+
+def _each_once(text: str, paths: list[Path]) -> list[Path]:
+    """The paths without those that lead to the same file as one before; says which."""
+    first: dict[str, Path] = {}
+    again = [path for path in paths if first.setdefault(os.path.realpath(path), path) is not path]
+    if again:
+        shown = ", ".join(str(path) for path in again[:_SHOWN])
+        print(
+            f"note: --images={text} names {len(again)} images again, which count once: {shown}"
+            + (", ..." if len(again) > _SHOWN else ""),
+            file=sys.stderr,
+        )
+    return list(first.values())
 
 
 def _common(paths: Sequence[Path]) -> Path:

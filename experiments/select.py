@@ -4,12 +4,11 @@ r"""Chooses among configurations without looking at a test image or a label.
     python -m experiments.select --candidates='layers=auto|fast;num_neighbors=5|10' --score_test
 
 The nominal training images are split into those that fit and those that validate. On the latter,
-synthetic defects of many kinds and sizes are drawn (`experiments.validation`). Every point of the
-grid is fitted on the former and scored on the validation images with and without defects. The
-criterion is the mean of image AUROC, pixel AUROC, pixel AP and AUPRO, averaged over categories, and
-the highest wins. With `--repeats` all is done several times, and the first point that is within
-one standard error of the highest wins, or, with `--least_gain`, within that: list first what you
-would rather have.
+synthetic defects of many kinds and sizes are drawn. Every point of the grid is fitted on the former
+and scored on the validation images with and without defects. The criterion is the mean of image
+AUROC, pixel AUROC, pixel AP and AUPRO, averaged over categories, and the highest wins. With
+`--repeats` all is done several times, and the first point that is within one standard error of the
+highest wins, or, with `--least_gain`, within that: list first what you would rather have.
 
 The winner is written to chosen.json; with `--score_test` it, and nothing else, is then fitted on
 all training images and scored on the test set, once: the same question asked again is answered by

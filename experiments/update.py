@@ -13,6 +13,7 @@ a defect, which the new model would take for nominal: look at those that are nam
 import csv
 import dataclasses
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,8 +50,8 @@ def update() -> None:
       ConfigError, DatasetError, SavingError, WeightsError: on mistakes that the user can mend.
     """
     model_flags.check((model_flags.MODEL, model_flags.IMAGES, OUTPUT), _SHARED)
-    if REPORT.value is not None and Path(REPORT.value).is_dir():
-        raise ConfigError(f"--report={REPORT.value} is a directory: name a file")
+    if REPORT.value is not None:
+        _check_report(Path(REPORT.value).expanduser())
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from experiments import growth, loading, models, prediction, records
     from sgfr_jax import saving, thresholds
@@ -101,7 +102,27 @@ def update() -> None:
             file=sys.stderr,
         )
     known = f"; {left_out} known already were left out" if left_out else ""
-    print(f"{grown.about.notes[-2]}{known}; written to {output}")
+    reported = "" if REPORT.value is None else f", what was known of the images to {REPORT.value}"
+    print(f"{grown.about.notes[-2]}{known}; written to {output}{reported}")
+
+
+def _check_report(path: Path) -> None:
+    """Raises ConfigError where no report can be written, before any work is done."""
+    given = f"--report={REPORT.value}"
+    if path.is_dir() or REPORT.value.endswith(("/", os.sep)):
+        raise ConfigError(f"{given} is a directory: name a CSV file, such as {path / 'report.csv'}")
+    for flag in (model_flags.MODEL, OUTPUT):
+        if path.absolute().is_relative_to(Path(flag.value).expanduser().absolute()):
+            raise ConfigError(f"{given} lies in the model of --{flag.name}: name a file elsewhere")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ConfigError(f"{given} cannot be written in '{above}': name a file elsewhere")
+    if path.exists():
+        with path.open("rb") as file:
+            ours = file.readline().rstrip() == ",".join(COLUMNS).encode()
+        if not ours:
+            raise ConfigError(f"{given} is no report of an earlier update: name another file")
+        print(f"note: {given} replaces the report of an earlier update", file=sys.stderr)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -376,6 +376,36 @@ class TestFind:
         assert len({one.name for one in found}) == 3
         assert not any(one.name.startswith(("/", "..")) for one in found)
 
+    def test_an_image_counts_once_by_whatever_name(
+        self, test_images, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.chdir(test_images / "good")
+        lines = ["1.png", test_images / "good" / "1.png", "./0.png", "../good/0.png", "1.png"]
+        Path("list.txt").write_text("\n".join(map(str, lines)))
+        try:
+            assert self.names("list.txt") == ["1.png", "0.png"]
+        finally:
+            Path("list.txt").unlink()
+        assert (
+            "--images=list.txt names 3 images again, which count once: " in capsys.readouterr().err
+        )
+        for name in ("a.png", "b.png"):
+            trees.save(tmp_path / name, trees.image(0))
+        (tmp_path / "c.png").symlink_to("a.png")
+        for text in (tmp_path, tmp_path / "*.png"):
+            assert self.names(text) == ["a.png", "b.png"]
+            assert f"names 1 images again, which count once: {tmp_path / 'c.png'}" in (
+                capsys.readouterr().err
+            )
+        assert self.names(test_images) and not capsys.readouterr().err
+
+    def test_lists_as_windows_writes_them(self, test_images, tmp_path):
+        (tmp_path / "below").mkdir()
+        for name in ("below/a.png", "b\\c.png"):
+            trees.save(tmp_path / name, trees.image(0))
+        (tmp_path / "list.txt").write_bytes(b"below\\a.png\r\nb\\c.png\r\n")
+        assert self.names(tmp_path / "list.txt") == ["below/a.png", "b\\c.png"]
+
     def test_what_is_no_list(self, tmp_path):
         path = tmp_path / "list.bin"
         path.write_bytes(b"\xff\xfe\x00\x81")
