@@ -97,13 +97,21 @@ def predict(
     read = partial(_read, min_side=min_side)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for some in _batches(sources, batch_size, pool):
-            loaded = list(pool.map(read, some))
-            found = score([one for one in loaded if isinstance(one, np.ndarray)])
-            for source, one in zip(some, loaded, strict=True):
-                if isinstance(one, np.ndarray):
-                    yield _predicted(source, one, next(found))
-                else:
-                    yield Unread(source, one)
+            yield from _scored(score, some, list(pool.map(read, some)))
+
+
+def _scored(
+    score: Callable[[Sequence[np.ndarray]], Iterator[Whole]],
+    sources: Sequence[Source],
+    loaded: Sequence[np.ndarray | str],
+) -> Iterator[Predicted | Unread]:
+    """What is made of some images; they are let go before others are read."""
+    found = score([one for one in loaded if isinstance(one, np.ndarray)])
+    for source, one in zip(sources, loaded, strict=True):
+        if isinstance(one, np.ndarray):
+            yield _predicted(source, one, next(found))
+        else:
+            yield Unread(source, one)
 
 
 def _predicted(source: Source, image: np.ndarray, found: Whole) -> Predicted | Unread:
