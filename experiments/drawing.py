@@ -14,7 +14,7 @@ from experiments import figures
 
 # Unless a scale is asked for, an image of more pixels than the first (more than Full HD) is drawn
 # with as many as the second: writing more of them takes longer than half of scoring.
-MOST_PIXELS, PIXELS_OF_LARGE = 1 << 21, 3 << 19
+MOST_PIXELS, PIXELS_OF_LARGE = 1 << 21, 5 << 18
 # That are drawn at a time.
 _ROWS = 128
 

@@ -54,7 +54,7 @@ MAPS = flags.DEFINE_string("maps", "png", "How maps are written: png, tiff or no
 OUTPUT_SCALE = flags.DEFINE_float(
     "output_scale", None,
     "The sides of maps and overlays as a share of the image's, 1 at most. By default 1; for images"
-    " of more than 2 megapixels (Full HD) as much as leaves 1.5. Outlines follow the map as it is"
+    " of more than 2 megapixels (Full HD) as much as leaves 1.3. Outlines follow the map as it is"
     " drawn, and are given in pixels of the image.",
 )  # fmt: skip
 OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw map and outlines on each image.")

@@ -1,5 +1,6 @@
 """Images of any number and size, scored by a model a few at a time."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -146,11 +147,7 @@ def _batches(
 
 def _num_pixels(source: Source) -> int:
     """As the file's header says; 0 if it cannot be read, which reading will explain."""
-    try:
-        with formats.open_image(source.path) as image:
-            return image.width * image.height
-    except Exception:  # Pillow raises all kinds on damaged files
-        return 0
+    return math.prod(images.header_shape(source.path) or (0,))
 
 
 def _outside(directories: Sequence[Path], paths: list[Path]) -> list[Path]:

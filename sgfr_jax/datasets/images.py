@@ -128,18 +128,26 @@ class WindowReader:
 
 def shape_of(source: Path | Encoded | np.ndarray) -> tuple[int, int]:
     """Height and width of an image that can be read, upright; from its header where that tells."""
+    return header_shape(source) or _image_pixels(source).shape[:2]
+
+
+def header_shape(source: Path | Encoded | np.ndarray) -> tuple[int, int] | None:
+    """As `shape_of`, without decoding anything; None if the header does not tell."""
     if isinstance(source, np.ndarray):
         return source.shape[:2]
     try:
         with open_image(io.BytesIO(source.read()) if isinstance(source, Encoded) else source) as im:
             if im.format == "TIFF":  # of which versions of Pillow give the width before or after
-                height, width = im.tag_v2[tiff.LENGTH], im.tag_v2[tiff.WIDTH]
-                turned = im.tag_v2.get(tiff.ORIENTATION, 1) in tiff.TRANSPOSED
-                return (width, height) if turned else (height, width)
-            turned = im.getexif().get(tiff.ORIENTATION, 1) in tiff.TRANSPOSED
-            return (im.width, im.height) if turned else (im.height, im.width)
-    except Exception:  # what only the readers below know
-        return _image_pixels(source).shape[:2]
+                shape = im.tag_v2[tiff.LENGTH], im.tag_v2[tiff.WIDTH]
+                orientation = im.tag_v2.get(tiff.ORIENTATION, 1)
+            else:
+                shape, orientation = (im.height, im.width), im.getexif().get(tiff.ORIENTATION, 1)
+    except UnidentifiedImageError:
+        return None if isinstance(source, Encoded) else tiff.header_shape(source)
+    except Exception:  # Pillow raises all kinds on damaged files
+        return None
+    height, width = shape
+    return (width, height) if orientation in tiff.TRANSPOSED else (height, width)
 
 
 def _part(loaded: Loaded, window: Window | None) -> Loaded:

@@ -46,6 +46,19 @@ def misread(image: Image.Image) -> bool:
     return deep and tags.get(_PLANAR_CONFIGURATION) == _SEPARATE
 
 
+def header_shape(path: Path) -> tuple[int, int] | None:
+    """Returns the upright height and width of what `decode` reads; None if they are not told."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            shape, orientation = (page.imagelength, page.imagewidth), _orientation(page)
+    except Exception:  # it raises all kinds
+        return None
+    return shape[::-1] if orientation in TRANSPOSED else shape
+
+
 def decode(path: Path) -> np.ndarray:
     """Returns the upright pixels of what Pillow cannot read: 16-bit planes, float colour, 64 bits.
 
@@ -66,8 +79,7 @@ def decode(path: Path) -> np.ndarray:
         pixels = page.asarray()
         if page.axes == "SYX":
             pixels = np.moveaxis(pixels, 0, -1)
-        tag = page.tags.get("Orientation")
-        orientation = 1 if tag is None else int(tag.value)
+        orientation = _orientation(page)
         photometric = int(page.photometric)
     if photometric in (WHITE_IS_ZERO, _INKS):
         if not np.issubdtype(pixels.dtype, np.unsignedinteger):
@@ -81,6 +93,11 @@ def decode(path: Path) -> np.ndarray:
         light = pixels[:, :, :3].astype(np.float64) * pixels[:, :, 3:4]
         pixels = np.round(light / np.iinfo(pixels.dtype).max).astype(pixels.dtype)
     return _upright(pixels, orientation)
+
+
+def _orientation(page) -> int:
+    tag = page.tags.get("Orientation")
+    return 1 if tag is None else int(tag.value)
 
 
 def _check_page(path: Path, page) -> None:

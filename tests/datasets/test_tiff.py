@@ -105,6 +105,19 @@ def test_files_of_many_strips_and_tiles_are_read(tmp_path):
             np.testing.assert_array_equal(tiff.decode(path), pixels)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_size_is_known_without_decoding(tmp_path, orientation):
+    """Also of what Pillow does not know, and where the pixels are missing."""
+    pixels = np.random.default_rng(0).random((20, 30))
+    tag = [(274, "H", 1, orientation, False)]
+    tifffile.imwrite(tmp_path / "x.tif", pixels, extratags=tag)
+    assert images.header_shape(tmp_path / "x.tif") == read(tmp_path / "x.tif").shape
+    write(tmp_path / "y.tif", width=5_000, height=4_000, bits=64, kind=_FLOAT)
+    assert images.header_shape(tmp_path / "y.tif") == (4_000, 5_000)
+    (tmp_path / "z.tif").write_bytes(b"II*\0")
+    assert images.header_shape(tmp_path / "z.tif") is None
+
+
 def test_no_limit_where_pillow_has_none(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     Image.new("L", (9, 9)).save(tmp_path / "x.tif")

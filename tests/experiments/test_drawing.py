@@ -105,7 +105,7 @@ def predicted(tmp_path, image, anomaly_map):
     return prediction.Predicted(source, image, anomaly_map, 9.0)
 
 
-@pytest.mark.parametrize("output_scale, shape", [(None, (1086, 1448)), (1.0, (1800, 2400))])
+@pytest.mark.parametrize("output_scale, shape", [(None, (991, 1322)), (1.0, (1800, 2400))])
 def test_what_is_written_of_a_large_image(tmp_path, output_scale, shape):
     """Maps and overlays at the size of pictures, outlines in pixels of the image."""
     image, anomaly_map = photograph(1800, 2400, 3), blob(64, 64)
