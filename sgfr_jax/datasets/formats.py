@@ -29,12 +29,14 @@ _BYTES_PER_PIXEL = 4
 
 
 def open_image(source: Path | io.BytesIO) -> Image.Image:
-    """Returns the image that `PIL.Image.open` finds in a file of one of the `FORMATS`.
+    """Returns the image that `PIL.Image.open` finds in a file of one of the `FORMATS` that it has.
 
     Raises:
       UnidentifiedImageError, DecompressionBombError, OSError: as of `PIL.Image.open`.
     """
-    return Image.open(source, formats=tuple(FORMATS))
+    if not FORMATS.keys() <= Image.OPEN.keys():
+        Image.init()  # the plugins that are imported when needed
+    return Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def most_pixels() -> int | None:
