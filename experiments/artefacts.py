@@ -17,6 +17,7 @@ import numpy as np
 from experiments import models, predictor
 from experiments.choices import ConfigError
 from experiments.config import Config
+from sgfr_jax.datasets import formats
 from sgfr_jax.datasets.types import FULL_RANGE
 
 Run = Callable[..., Mapping[str, Any]]  # of the images at every size, to the results by name
@@ -186,18 +187,20 @@ anomaly_maps, scores = session.run(["anomaly_map", "score"], {{{named}}})
     ),
 }
 
-_READING = """import numpy as np
+_READING = f"""import numpy as np
 from PIL import Image, ImageOps
+
+FORMATS = {tuple(name for name in formats.FORMATS if name != "HEIF")}
 
 
 def squares(paths, size):
-    \"""uint8 [B, size, size, 3] of images {of}.\"""
-    return np.stack([square(Image.open(path), size) for path in paths])
+    \"""uint8 [B, size, size, 3] of images {{of}}.\"""
+    return np.stack([square(Image.open(path, formats=FORMATS), size) for path in paths])
 
 
 def square(image, size):
     \"""Side after side: given both, versions of Pillow round in different order.\"""
-{upright}
+{{upright}}
     tall = image.height - size > max(0, 2 * (image.width - size))
     for shape in ((image.width, size) if tall else (size, image.height), (size, size)):
         image = image.resize(shape, Image.Resampling.BILINEAR)

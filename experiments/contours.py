@@ -1,5 +1,6 @@
 """Outlines of defects as polygons, in COCO's format."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -58,10 +59,25 @@ def rings(mask: np.ndarray, *, tolerance: float = TOLERANCE) -> list[np.ndarray]
       Each `[V, 2]`, x and y, closed without naming its first corner twice.
     """
     # Half-way between a pixel within and one without, so that the former's centre is inside.
-    found = measure.find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    found = measure.find_contours(np.pad(mask, 1), 0.5)
     # Of the padded rows and columns, and centres are half a pixel from their index.
     found = [_simpler(ring[:-1], tolerance)[:, ::-1] - 0.5 for ring in found]
     return sorted(found, key=_extent, reverse=True)
+
+
+def enlarged(region: Region, shape: tuple[int, int], image: tuple[int, int]) -> Region:
+    """A region of a map `[h, w]` in the pixels of the image `[H, W]` that the map shows."""
+    if shape == image:
+        return region
+    down, across = (new / old for new, old in zip(image, shape, strict=True))
+    left, top, width, height = region.box
+    left, right = math.floor(left * across), math.ceil((left + width) * across)
+    top, bottom = math.floor(top * down), math.ceil((top + height) * down)
+    return region._replace(
+        polygon=region.polygon * np.array([across, down]),
+        box=(left, top, min(right, image[1]) - left, min(bottom, image[0]) - top),
+        area=round(region.area * down * across),
+    )
 
 
 def annotations(found: Sequence[Region], image_id: int, first_id: int) -> Iterator[dict[str, Any]]:

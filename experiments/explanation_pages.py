@@ -1,5 +1,6 @@
 """A page for each explained image: the image, its map, and the patches that tried to mimic it."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from experiments import explanations, figures, places
 from experiments.explanations import Atom, Place, View
 from experiments.figures import MARGIN, OUTLINE, Scale
-from sgfr_jax.datasets.geometry import Window
+from sgfr_jax.datasets.geometry import Window, to_size
 
 # Of a place the banks that are drawn, and of a bank its levels: those with the largest parts.
 NUM_VIEWS, NUM_LEVELS = 3, 5
@@ -27,7 +28,7 @@ class Page(NamedTuple):
 
     title: str
     image: np.ndarray  # uint8 [H, W] or [H, W, 3]
-    anomaly_map: np.ndarray  # [H, W]
+    anomaly_map: np.ndarray  # [h, w], of the whole image at any size
     places: Sequence[Place]
 
 
@@ -84,17 +85,17 @@ class _Pen:
 
 def _pictures(page: Page, scale: Scale) -> list[Image.Image]:
     """The image with what is above the threshold outlined and the places numbered, and its map."""
-    above = page.anomaly_map > scale.threshold
-    image = figures.to_rgb(page.image)
-    heat = figures.colourise(page.anomaly_map, scale.low, scale.high)
-    shape = image.shape[:2]
+    shape = page.image.shape[:2]
     share = _PICTURE / max(shape)
     size = tuple(max(1, round(n * share)) for n in shape[::-1])
+    image = figures.to_rgb(np.asarray(Image.fromarray(page.image).resize(size)))
+    heat = figures.colourise(to_size(page.anomaly_map, size[::-1]), scale.low, scale.high)
     # Enlarged before the outline is drawn, so that it is thin on small images and seen on large.
-    outline = figures.outline(np.asarray(Image.fromarray(above).resize(size)))
+    fine = to_size(page.anomaly_map, tuple(map(max, page.anomaly_map.shape, size[::-1])))
+    above = Image.fromarray(fine > scale.threshold).resize(size)
+    outline = figures.outline(np.asarray(above))
     found = []
-    for pixels in (image, heat):
-        picture = np.asarray(Image.fromarray(pixels).resize(size)).copy()
+    for picture in (image.copy(), heat):
         picture[outline] = OUTLINE
         found.append(Image.fromarray(picture))
         pen = _Pen(found[-1])
@@ -166,14 +167,24 @@ def _crop(image: np.ndarray, cell: int, grid: int, window: Window) -> Image.Imag
     place = [round((x - outer[i % 2]) * share) for i, x in enumerate(seen)]
     size = (max(1, place[2] - place[0]), max(1, place[3] - place[1]))
     tile = Image.new("RGB", (_CROP, _CROP), _EMPTY)
-    crop = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=seen)
-    tile.paste(crop, tuple(place[:2]))
+    tile.paste(_resized_part(image, seen, size), tuple(place[:2]))
     inner = places.cell_extent(cell, grid, shape, window)
     inner = (*inner[:2], *np.minimum(inner[2:], shape[::-1]))  # no padding
     marked = [round((x - outer[i % 2]) * share) for i, x in enumerate(inner)]
     box = places.Box(*marked[:2], marked[2] - marked[0], marked[3] - marked[1])
     ImageDraw.Draw(tile).rectangle(_corners(box), outline=_MARKED)
     return tile
+
+
+def _resized_part(image: np.ndarray, box: Sequence[float], size: tuple[int, int]) -> Image.Image:
+    """A part of an image in another size, made of that part alone: photographs are large."""
+    left, top, right, bottom = box
+    # The bicubic filter reaches two pixels of the coarser grid beyond the box.
+    reach = 2 * max(1.0, (right - left) / size[0], (bottom - top) / size[1]) + 1
+    first, above = max(0, math.floor(left - reach)), max(0, math.floor(top - reach))
+    part = image[above : math.ceil(bottom + reach), first : math.ceil(right + reach)]
+    moved = (left - first, top - above, right - first, bottom - above)
+    return Image.fromarray(part).resize(size, Image.Resampling.BICUBIC, box=moved)
 
 
 def _corners(box: places.Box) -> tuple[int, int, int, int]:

@@ -26,7 +26,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments import choices, environment, interruption, locking, records, run, terminal, written
+from experiments import (
+    choices,
+    commands,
+    environment,
+    interruption,
+    locking,
+    records,
+    run,
+    terminal,
+    written,
+)
 from experiments.choices import ConfigError
 
 FORMATS = ("stablehlo", "onnx")
@@ -201,7 +211,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Exports, and turns every foreseen mistake into one line and an exit status."""
     terminal.make_plain()
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=commands.as_typed("python -m experiments.export"),
+        description=commands.as_typed(__doc__),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", required=True, help="the directory of a saved model")
     parser.add_argument("--output", required=True, help="the file to write")

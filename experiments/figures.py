@@ -45,11 +45,26 @@ def colourise(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
+# Of each level of a map the red, green and blue, and how much they hide of the image, 0 to 255.
+_TABLES = colourise(np.linspace(0, 1, 256), 0.0, 1.0).T.tolist()
+_OPACITY = [round(0.6 * level) for level in range(256)]
+
+
 def blend(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The image under its map, which shows the more the higher it is; `[H, W, 3]` uint8."""
-    share = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)[..., None]
-    heat = colourise(anomaly_map, low, high)
-    return (image * (1 - 0.6 * share) + heat * 0.6 * share).astype(np.uint8)
+    """The image under its map, which shows the more the higher it is; `[H, W, 3]` uint8.
+
+    Args:
+      image: uint8 `[H, W]` or `[H, W, 3]`.
+      anomaly_map: `[H, W]`, shown in 256 levels.
+      low: as of `colourise`.
+      high: as of `colourise`.
+    """
+    levels = (anomaly_map - np.float32(low)) * np.float32(255 / max(high - low, 1e-12))
+    levels = np.clip(levels, 0, 255, out=levels)
+    shown = Image.fromarray(np.round(levels, out=levels).astype(np.uint8))
+    heat = Image.merge("RGB", [shown.point(table) for table in _TABLES])
+    under = Image.fromarray(image).convert("RGB")
+    return np.array(Image.composite(heat, under, shown.point(_OPACITY)))
 
 
 def draw(panel: Panel, low: float, high: float) -> Image.Image:

@@ -136,9 +136,11 @@ def together(detector: detectors.Detector, state: Any, found: Sequence[Whole]) -
         (alone,) = found
         return alone
     shape = max((one.anomaly_map.shape for one in found), key=np.prod)
-    total = np.zeros(shape, np.float32)  # one map at a time: photographs are large
+    total = np.zeros(shape, np.float32)
     for one, (mean, divisor) in zip(found, scales(state), strict=True):
-        total += (to_size(one.anomaly_map, shape) - mean) / divisor
+        # One map and one row at a time: photographs are large.
+        for row, values in zip(total, to_size(one.anomaly_map, shape), strict=True):
+            row += (values - mean) / divisor
     score = score_together(state, np.array([one.score for one in found], np.float32))
     added = image_prior(score, share=detector.image_prior)
     total += np.float32(detector.breadth * np.mean(total)) + np.asarray(added)

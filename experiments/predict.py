@@ -6,13 +6,13 @@ r"""Scores any images with a saved model, and outlines what is anomalous in them
 
 The output directory receives scores.csv (path, score, p_value, nominal_below = 1 - p_value,
 decision), predictions.json (thresholds and what was skipped), maps/ (16-bit PNGs whose text fields
-`offset` and `scale` give the value, or float32 TIFFs, at each image's own size), overlays/ and
-contours.json (COCO polygons of what is above the pixel threshold). With --explain also
-explanations/, a page for each of the highest scores, and explanations.json: where the image is
-anomalous, which nominal patches tried to mimic it there, with what weights, from which training
-image and place, and which levels of the network carry what they could not. Models of any geometry
-are explained: each way of looking at images by patches of its own, and those of tiles by the tile
-in which the place lies deepest.
+`offset` and `scale` give the value, or float32 TIFFs), overlays/ and contours.json (COCO polygons
+of what is above the pixel threshold). Maps and overlays have the image's own size, or less if that
+is more than 2 megapixels (--output_scale). With --explain also explanations/, a page for each of
+the highest scores, and explanations.json: where the image is anomalous, which nominal patches tried
+to mimic it there, with what weights, from which training image and place, and which levels of the
+network carry what they could not. Models of any geometry are explained: each way of looking at
+images by patches of its own, and those of tiles by the tile in which the place lies deepest.
 
 written.jsonl names every file that was written. A later call with the same directory replaces these
 and says so; what it does not name is left alone, and in the way if it has a name of ours.
@@ -31,9 +31,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from experiments import choices, interruption, model_flags, options, progress, run, terminal
+from experiments import (
+    choices,
+    commands,
+    interruption,
+    model_flags,
+    options,
+    progress,
+    run,
+    terminal,
+)
 from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
@@ -55,6 +64,12 @@ PIXEL_FALSE_ALARM_RATE = flags.DEFINE_float(
     "pixel_false_alarm_rate", 0.001, "The share of the pixels of nominal images that may be."
 )
 MAPS = flags.DEFINE_string("maps", "png", "How maps are written: png, tiff or none.")
+OUTPUT_SCALE = flags.DEFINE_float(
+    "output_scale", None,
+    "The sides of maps and overlays as a share of the image's, 1 at most. By default 1; for images"
+    " of more than 2 megapixels (Full HD) as much as leaves 1.3. Outlines follow the map as it is"
+    " drawn, and are given in pixels of the image.",
+)  # fmt: skip
 OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw map and outlines on each image.")
 CONTOURS = flags.DEFINE_bool("contours", True, "Write the outlines as polygons.")
 EXPLAIN = flags.DEFINE_bool(
@@ -101,7 +116,8 @@ def predict() -> int:
     with written.opened(output_dir, "--output_dir", "predict") as output:
         writer = predictions.Writer(
             output, model.nulls, decisions, maps=MAPS.value, overlays=OVERLAYS.value,
-            outlines=CONTOURS.value, explained=EXPLAIN.value, sources=sources,
+            outlines=CONTOURS.value, explained=EXPLAIN.value, output_scale=OUTPUT_SCALE.value,
+            sources=sources,
         )  # fmt: skip
         interruption.exit_at_once(
             lambda: _leave(writer, about), f"what was scored so far lies in {output.directory}"
@@ -150,6 +166,15 @@ def _check_flags() -> None:
         raise ConfigError(f"--threshold={THRESHOLD.value} must be a number or f1")
     if PIXEL_THRESHOLD.value is not None and not math.isfinite(PIXEL_THRESHOLD.value):
         raise ConfigError(f"--pixel_threshold={PIXEL_THRESHOLD.value} must be a number")
+    if OUTPUT_SCALE.value is not None:
+        if not 0 < OUTPUT_SCALE.value <= 1:
+            raise ConfigError(
+                f"--output_scale={OUTPUT_SCALE.value} must be more than 0, and at most 1"
+            )
+        if MAPS.value == "none" and not OVERLAYS.value and not CONTOURS.value:
+            raise ConfigError(
+                "--output_scale: nothing is drawn with --maps=none, --nooverlays and --nocontours"
+            )
     if EXPLAIN_TOP.value < 1:
         raise ConfigError(f"--explain_top={EXPLAIN_TOP.value} must be at least 1")
     if flags.FLAGS["explain_top"].present and not EXPLAIN.value:
@@ -247,8 +272,8 @@ def main(argv: Sequence[str]) -> None:
 
 def console() -> None:
     """The command `sgfr-predict`."""
-    run.as_command(__name__, main)
+    commands.launch(main, __name__)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.launch(main)

@@ -1,6 +1,7 @@
 """Images of any number and size, scored by a model a few at a time."""
 
 import codecs
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,19 +11,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from experiments import choices, written
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
-from sgfr_jax.datasets import DatasetError, Example, images, left_out, listing
-from sgfr_jax.datasets.geometry import to_size
+from sgfr_jax.datasets import DatasetError, Example, formats, images, left_out, listing
 from sgfr_jax.datasets.outputs import RECORD, photographs
+from sgfr_jax.datasets.paths import named
 from sgfr_jax.datasets.types import FULL_RANGE
 
 _WILD = frozenset("*?[")
 # Pixels of the images that are held at once, as their files say; more than that only of one image.
 _PIXELS = 1 << 26
+# Of images that a list names again.
+_SHOWN = 3
 
 
 class Source(NamedTuple):
@@ -37,7 +39,7 @@ class Predicted(NamedTuple):
 
     source: Source
     image: np.ndarray  # uint8 [H, W] or [H, W, 3], upright
-    anomaly_map: np.ndarray  # float32 [H, W]
+    anomaly_map: np.ndarray  # float32 [h, w], of the whole image at any size
     score: float
     found: Any = None  # what `score` gave, with all else that it says
 
@@ -50,7 +52,7 @@ class Unread(NamedTuple):
 
 
 def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
-    """The images that `--images` names, sorted; those of a list in its order.
+    """The images that `--images` names, sorted; those of a list in its order. Each counts once.
 
     What commands of ours have written, such as maps and overlays, is passed over with a note, but
     where it is the one image named.
@@ -80,7 +82,7 @@ def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
     if not paths:
         but = f" but {passed} that an earlier call wrote" if passed else ""
         raise ConfigError(
-            f"--images={text} names no image{but}; the suffixes {', '.join(listing.SUFFIXES)} count"
+            f"--images={text} names no image{but}; the suffixes {', '.join(formats.SUFFIXES)} count"
         )
     if passed:
         print(
@@ -88,11 +90,12 @@ def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
             file=sys.stderr,
         )
     written.refuse_inside(outputs, paths, f"--images={text}", "--output_dir")
+    paths = _each_once(text, paths)
     plain = [_plain(p) for p in paths]
     root = _plain(path) if path.is_dir() else os.path.commonpath([p.parent for p in plain])
     return [
-        Source(p, Path(os.path.relpath(named, root)).as_posix())
-        for p, named in zip(paths, plain, strict=True)
+        Source(p, Path(os.path.relpath(absolute, root)).as_posix())
+        for p, absolute in zip(paths, plain, strict=True)
     ]
 
 
@@ -141,20 +144,27 @@ def predict(
     read = partial(_read, min_side=min_side, white=white)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for some in _batches(sources, batch_size, pool):
-            loaded = list(pool.map(read, some))
-            found = score([one for one in loaded if isinstance(one, np.ndarray)])
-            for source, one in zip(some, loaded, strict=True):
-                if isinstance(one, np.ndarray):
-                    yield _predicted(source, one, next(found))
-                else:
-                    yield Unread(source, one)
+            yield from _scored(score, some, list(pool.map(read, some)))
+
+
+def _scored(
+    score: Callable[[Sequence[np.ndarray]], Iterator[Whole]],
+    sources: Sequence[Source],
+    loaded: Sequence[np.ndarray | str],
+) -> Iterator[Predicted | Unread]:
+    """What is made of some images; they are let go before others are read."""
+    found = score([one for one in loaded if isinstance(one, np.ndarray)])
+    for source, one in zip(sources, loaded, strict=True):
+        if isinstance(one, np.ndarray):
+            yield _predicted(source, one, next(found))
+        else:
+            yield Unread(source, one)
 
 
 def _predicted(source: Source, image: np.ndarray, found: Whole) -> Predicted | Unread:
     if not np.isfinite(found.score):
         return Unread(source, f"the score of '{source.path}' is not finite")
-    native = to_size(found.anomaly_map, image.shape[:2])
-    return Predicted(source, image, native, float(found.score), found)
+    return Predicted(source, image, found.anomaly_map, float(found.score), found)
 
 
 def _read(source: Source, min_side: int, white: int) -> np.ndarray | str:
@@ -183,11 +193,7 @@ def _batches(
 
 def _num_pixels(source: Source) -> int:
     """As the file's header says; 0 if it cannot be read, which reading will explain."""
-    try:
-        with Image.open(source.path) as image:
-            return image.width * image.height
-    except Exception:  # Pillow raises all kinds on damaged files
-        return 0
+    return math.prod(images.header_shape(source.path) or (0,))
 
 
 def _plain(path: Path) -> Path:
@@ -214,17 +220,28 @@ def _matched(pattern: Path, wanted: Callable[[Path], bool] = listing.is_image) -
 
 
 def _listed(path: Path) -> list[Path]:
-    """The paths in a text file, each once."""
+    """The paths in a text file."""
     try:
         lines, is_wide = _text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise _no_list(path) from error
-    named = [path.parent / line.strip() for line in lines if line.strip()]
-    if any("\0" in str(one) for one in named) or (is_wide and not any(o.exists() for o in named)):
+    found = [named(path.parent, line.strip()) for line in lines if line.strip()]
+    if any("\0" in str(one) for one in found) or (is_wide and not any(o.exists() for o in found)):
         raise _no_list(path)
-    first: dict[Path, Path] = {}
-    for one in named:
-        first.setdefault(_plain(one), one)
+    return found
+
+
+def _each_once(text: str, paths: list[Path]) -> list[Path]:
+    """The paths without those that lead to the same file as one before; says which."""
+    first: dict[str, Path] = {}
+    again = [path for path in paths if first.setdefault(os.path.realpath(path), path) is not path]
+    if again:
+        shown = ", ".join(str(path) for path in again[:_SHOWN])
+        print(
+            f"note: --images={text} names {len(again)} images again, which count once: {shown}"
+            + (", ..." if len(again) > _SHOWN else ""),
+            file=sys.stderr,
+        )
     return list(first.values())
 
 

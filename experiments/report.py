@@ -1,17 +1,18 @@
 r"""Makes tables and plots of the records of sweeps, and a page to look at a run or a sweep.
 
-    python -m experiments.report --workdir=runs/demo --html
+    python -m experiments.report --workdir=runs/demo
     python -m experiments.report --workdir=runs/solver_by_bank_mtd
     python -m experiments.report --workdir runs/seeds_mtd gs://bucket/few_shot_mtd --out=report
 
-OUT receives table.csv (every metric, unrounded), table.md, table.tex (with the package booktabs)
-and PNG plots: of every metric against the bank's ratio, K, the number of nominal images and the
-milliseconds per image, as far as the records differ in these. Means are over categories, then mean
-and sample standard deviation over seeds; a seed without all categories is left out, and named.
+Of sweeps OUT receives table.csv (every metric, unrounded), table.md, table.tex (with the package
+booktabs) and PNG plots: of every metric against the bank's ratio, K, the number of nominal images
+and the milliseconds per image, as far as the records differ in these. Means are over categories,
+then mean and sample standard deviation over seeds; a seed without all categories is left out, and
+named.
 
-With --html there is report.html in their place, one file that a browser opens from disk. Of a run
-it shows the metrics, the scores with a threshold to move, a gallery of the worst misses and false
-alarms first, and curves; of sweeps the tables and plots.
+Of a run, or of sweeps with --html, there is report.html in their place, one file that a browser
+opens from disk. Of a run it shows the metrics, the scores with a threshold to move, a gallery of
+the worst misses and false alarms first, and curves; of sweeps the tables and plots.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from etils import epath
 from experiments import (
     choices,
     collection,
+    commands,
     interruption,
     page,
     plots,
@@ -93,7 +95,7 @@ def write_page(
     Raises:
       ConfigError: if there is nothing to show.
     """
-    if len(workdirs) == 1 and not collection.directory(workdirs[0]).is_dir():
+    if len(workdirs) == 1 and not _of_sweep(workdirs[0]):
         shown = page.of_run(Path(workdirs[0]))
     else:
         found, notes = _load(workdirs)
@@ -126,6 +128,16 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
+def _of_sweep(workdir: epath.Path) -> bool:
+    return collection.directory(workdir).is_dir()
+
+
+def _of_run(workdir: epath.Path) -> bool:
+    """Whether it is a run's, finished or not, and no sweep's."""
+    marks = ("results.json", "config.json", "unfinished")
+    return not _of_sweep(workdir) and any((workdir / name).exists() for name in marks)
+
+
 def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
     """The records of some work directories, and notes on damaged ones."""
     found, notes = [], []
@@ -133,8 +145,8 @@ def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
         records, damaged = collection.load_all(workdir)
         if not records:
             raise choices.ConfigError(
-                f"--workdir={workdir} has no records: run experiments.sweep with it first"
-                " (of experiments.run there is a page alone: --html, one work directory)"
+                f"--workdir={workdir} has no records: run experiments.sweep with it first (of"
+                " experiments.run there is a page alone, of one work directory at a time)"
             )
         found += records
         notes += [f"record {path} is damaged ({why}): left out" for path, why in damaged.items()]
@@ -145,16 +157,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Reports, and turns every foreseen mistake into one line and an exit status."""
     terminal.make_plain()
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=commands.as_typed("python -m experiments.report"),
+        description=commands.as_typed(__doc__),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--workdir", nargs="+", action="extend", required=True,
-                        help="work directories of sweeps; with --html also of one run")  # fmt: skip
+                        help="work directories of sweeps, or that of one run")  # fmt: skip
     parser.add_argument("--out", help="where to write; by default report below the first of them")
     parser.add_argument("--metric", nargs="+", default=METRICS, metavar="METRIC",
                         help=f"which metrics of sweeps: {', '.join(Metrics._fields)}")  # fmt: skip
     parser.add_argument("--by_category", action="store_true", help="a row for every category")
     parser.add_argument("--no_plots", action="store_true", help="tables alone")
-    parser.add_argument("--html", action="store_true", help="write report.html alone")
+    parser.add_argument(
+        "--html", action="store_true", help="of sweeps too, write report.html alone"
+    )
     options = parser.parse_args(argv)
     interruption.exit_at_once(lambda: None, "the same command makes what is missing")
     try:
@@ -165,10 +181,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
         workdirs = [epath.Path(name).expanduser() for name in options.workdir]
         out = epath.Path(options.out).expanduser() if options.out else workdirs[0] / "report"
-        if options.html:
+        alone = len(workdirs) == 1 and _of_run(workdirs[0])
+        if alone and options.metric is not METRICS:
+            raise choices.ConfigError(
+                "--metric is for sweeps: the page of a run shows every metric"
+            )
+        if options.html or alone:
             if options.by_category or options.no_plots:
                 raise choices.ConfigError(
-                    "--html shows means, categories and plots: leave --by_category and --no_plots"
+                    "the page shows means, categories and plots: leave --by_category and --no_plots"
                     " out"
                 )
             print(f"Written: {write_page(workdirs, out, metrics=options.metric)}")
@@ -178,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             draw=not options.no_plots,
         )  # fmt: skip
     except (choices.ConfigError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {commands.as_typed(str(error))}")
     print(summary.to_markdown(table.rows, options.metric))
     for note in table.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -17,17 +17,18 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from experiments import (
     cache,
     choices,
+    commands,
     compilation,
     config,
     devices,
@@ -385,14 +386,6 @@ def start(argv: Sequence[str]) -> None:
     interruption.exit_at_once(_clean_up)
 
 
-def as_command(module: str, main: Callable[[Sequence[str]], None]) -> None:
-    """Runs an installed command as `python -m MODULE` would, with the same `--help`."""
-    sys.modules["__main__"].__doc__ = sys.modules[module].__doc__
-    for flag in flags.FLAGS.get_key_flags_for_module(module):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main)
-
-
 def resources_from_flags(workdir: Path) -> Resources:
     """What the flags allow a run to use; compiled programs are kept from here on.
 
@@ -433,7 +426,8 @@ def report(finished: Sequence[records.Record], workdir: Path) -> None:
             print(f"{record.category}: {note}")
     written = "results.json, results.csv, scores.csv, config.json, figures/, review/"
     print(f"Written to {workdir}: {written}")
-    print(f"To look at it: python -m experiments.report --workdir={workdir} --html")
+    shown = commands.as_typed(f"python -m experiments.report --workdir={workdir}")
+    print(f"To look at it: {shown}")
 
 
 def foreseen(error: Exception) -> bool:
@@ -464,7 +458,7 @@ def exit_on_mistakes() -> Iterator[None]:
         if _is_of_memory(error):
             why = (str(error).splitlines() or ["without a word"])[0]
             sys.exit(f"error: memory has run out ({why}): lower --batch_size or --image_size")
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {commands.as_typed(str(error))}")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -485,7 +479,7 @@ def main(argv: Sequence[str]) -> None:
 
 def console() -> None:
     """The command `sgfr-run`."""
-    as_command(__name__, main)
+    commands.launch(main, __name__)
 
 
 def _clean_up() -> None:
@@ -500,4 +494,4 @@ def _cache_dir() -> Path | None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.launch(main)

@@ -4,12 +4,11 @@ r"""Chooses among configurations without looking at a test image or a label.
     python -m experiments.select --candidates='layers=auto|fast;num_neighbors=5|10' --score_test
 
 The nominal training images are split into those that fit and those that validate. On the latter,
-synthetic defects of many kinds and sizes are drawn (`experiments.validation`). Every point of the
-grid is fitted on the former and scored on the validation images with and without defects. The
-criterion is the mean of image AUROC, pixel AUROC, pixel AP and AUPRO, averaged over categories, and
-the highest wins. With `--repeats` all is done several times, and the first point that is within
-one standard error of the highest wins, or, with `--least_gain`, within that: list first what you
-would rather have.
+synthetic defects of many kinds and sizes are drawn. Every point of the grid is fitted on the former
+and scored on the validation images with and without defects. The criterion is the mean of image
+AUROC, pixel AUROC, pixel AP and AUPRO, averaged over categories, and the highest wins. With
+`--repeats` all is done several times, and the first point that is within one standard error of the
+highest wins, or, with `--least_gain`, within that: list first what you would rather have.
 
 The winner is written to chosen.json; with `--score_test` it, and nothing else, is then fitted on
 all training images and scored on the test set, once: the same question asked again is answered by
@@ -26,9 +25,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from experiments import choices, config, devices, frozen, options, records, run, usage, written
+from experiments import (
+    choices,
+    commands,
+    config,
+    devices,
+    frozen,
+    options,
+    records,
+    run,
+    usage,
+    written,
+)
 from sgfr_jax.datasets import Category
 
 CANDIDATES = flags.DEFINE_string(
@@ -402,5 +412,10 @@ def main(argv: Sequence[str]) -> None:
                 score_test(dict(points)[choice.point], choice, found, resources)
 
 
+def console() -> None:
+    """The command `sgfr-select`."""
+    commands.launch(main, __name__)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    commands.launch(main)

@@ -16,10 +16,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from absl import app, flags
+from absl import flags
 from etils import epath
 
-from experiments import campaign, choices, grids, options, run, tasks
+from experiments import campaign, choices, commands, grids, options, run, tasks
 
 flags.adopt_module_key_flags(options)
 # The patches per side, which `experiments.run` calls --grid, are a point's matter.
@@ -99,8 +99,14 @@ def main(argv: Sequence[str]) -> None:
     if failed:
         lines = "\n".join(f"failed: {line}" for line in failed)
         sys.exit(f"{lines}\nerror: {len(failed)} points failed; the same command tries them again")
-    print(f"Written to {workdir}. Tables and plots: python -m experiments.report --workdir={where}")
+    shown = commands.as_typed(f"python -m experiments.report --workdir={where}")
+    print(f"Written to {workdir}. Tables and plots: {shown}")
+
+
+def console() -> None:
+    """The command `sgfr-sweep`."""
+    commands.launch(main, __name__)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.launch(main)

@@ -13,14 +13,15 @@ a defect, which the new model would take for nominal: look at those that are nam
 import csv
 import dataclasses
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from experiments import choices, csv_cells, locking, model_flags, options, run, written
+from experiments import choices, commands, csv_cells, locking, model_flags, options, run, written
 from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
@@ -53,10 +54,7 @@ def update() -> None:
     """
     model_flags.check((model_flags.MODEL, model_flags.IMAGES, OUTPUT), _SHARED)
     if REPORT.value is not None:
-        if Path(REPORT.value).is_dir():
-            raise ConfigError(f"--report={REPORT.value} is a directory: name a file")
-        report = choices.path("report", REPORT.value)
-        written.check_file(report, f"--report={report}", _is_report)
+        _check_report(choices.path("report", REPORT.value))
     from sgfr_jax import saving
 
     output = choices.path("output", OUTPUT.value)
@@ -125,7 +123,24 @@ def _update(output: Path) -> None:
             file=sys.stderr,
         )
     known = f"; {num_known} known already were left out" if num_known else ""
-    print(f"{grown.about.notes[-2]}{known}; written to {output}")
+    reported = "" if REPORT.value is None else f", what was known of the images to {REPORT.value}"
+    print(f"{grown.about.notes[-2]}{known}; written to {output}{reported}")
+
+
+def _check_report(path: Path) -> None:
+    """Raises ConfigError where no report can be written, before any work is done."""
+    given = f"--report={REPORT.value}"
+    if path.is_dir() or REPORT.value.endswith(("/", os.sep)):
+        raise ConfigError(f"{given} is a directory: name a CSV file, such as {path / 'report.csv'}")
+    for flag in (model_flags.MODEL, OUTPUT):
+        if path.absolute().is_relative_to(choices.path(flag.name, flag.value).absolute()):
+            raise ConfigError(f"{given} lies in the model of --{flag.name}: name a file elsewhere")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ConfigError(f"{given} cannot be written in '{above}': name a file elsewhere")
+    written.check_file(path, given, _is_report)
+    if path.exists():
+        print(f"note: {given} replaces the report of an earlier update", file=sys.stderr)
 
 
 def _is_report(path: Path) -> bool:
@@ -144,8 +159,8 @@ def main(argv: Sequence[str]) -> None:
 
 def console() -> None:
     """The command `sgfr-update`."""
-    run.as_command(__name__, main)
+    commands.launch(main, __name__)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    commands.launch(main)

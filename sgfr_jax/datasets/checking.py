@@ -7,10 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from sgfr_jax.datasets import contents, images, masks
 from sgfr_jax.datasets.counts import differences
+from sgfr_jax.datasets.formats import open_image
 from sgfr_jax.datasets.types import Category, DatasetError, Example
 
 Report = Callable[[int, int], None]  # images done, of how many
@@ -162,7 +161,7 @@ def _look(example: Example, min_side: int) -> _Seen:
 def _mode(example: Example, loaded: images.Loaded) -> str:
     if isinstance(example.image, Path):
         try:
-            with Image.open(example.image) as image:
+            with open_image(example.image) as image:
                 return image.mode
         except OSError:
             return "other"  # a TIFF that Pillow does not know, but tifffile does

@@ -5,8 +5,11 @@ for the other order it takes the low one.
 """
 
 import sys
+from pathlib import Path
 
 from PIL import Image
+
+from sgfr_jax.datasets.formats import open_image
 
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
@@ -22,7 +25,7 @@ def low_bytes(image: Image.Image) -> Image.Image | None:
     tiles = [_swapped(tile) for tile in getattr(image, "tile", [])]
     if not tiles or None in tiles:
         return None
-    low = Image.open(image.filename)
+    low = open_image(Path(image.filename))
     low.tile = tiles
     return low
 

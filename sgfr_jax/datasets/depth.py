@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from sgfr_jax.datasets import images
 from sgfr_jax.datasets.deep_colour import low_bytes
+from sgfr_jax.datasets.formats import open_image
 from sgfr_jax.datasets.types import FULL_RANGE, Category, DatasetError, Encoded, Example
 
 _BITS_PER_SAMPLE = 258  # TIFF tag
@@ -95,7 +95,7 @@ def _may_be_deep(source: Path | Encoded | np.ndarray) -> bool:
     if isinstance(source, Encoded):
         return False  # 8 bits, as they were prepared
     try:
-        with Image.open(source) as image:
+        with open_image(source) as image:
             if image.format == "TIFF":
                 return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
             return image.mode.startswith("I") or low_bytes(image) is not None

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sgfr_jax.datasets import images
+from sgfr_jax.datasets.formats import open_image
 from sgfr_jax.datasets.types import DatasetError, Example
 
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
@@ -40,7 +41,7 @@ def _original(path: Path) -> bytes | None:
     """Returns the file's bytes if every decoder reads the same pixels from them."""
     try:
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             if image.format not in ("JPEG", "PNG") or image.mode != "RGB":
                 return None
             if image.getexif().get(_ORIENTATION, 1) != 1 or getattr(image, "n_frames", 1) != 1:

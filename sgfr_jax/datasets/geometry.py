@@ -24,6 +24,9 @@ from PIL import Image
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right: from the first pixel to behind the last
 
+# Of a resized map, that are copied at a time.
+_ROWS = 256
+
 
 class Window(NamedTuple):
     """A part of an image, and how much of a square it fills."""
@@ -103,9 +106,11 @@ def assemble(
         )
         total[top:bottom, left:right] += falls * own
         weight[top:bottom, left:right] += falls
+    # In place: photographs are large.
     known = weight > 0
-    found_map = total / np.where(known, weight, 1)
-    return np.where(known, found_map, found_map[known].min())
+    np.divide(total, weight, out=total, where=known)
+    total[~known] = total.min(where=known, initial=np.inf)
+    return total
 
 
 def weights_at(
@@ -147,8 +152,14 @@ def to_size(anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     if anomaly_map.shape == tuple(shape):
         return anomaly_map
+    height, width = shape
     resized = Image.fromarray(np.ascontiguousarray(anomaly_map, np.float32))
-    return np.asarray(resized.resize(shape[::-1], Image.Resampling.BILINEAR))
+    resized = resized.resize((width, height), Image.Resampling.BILINEAR)
+    found = np.empty(shape, np.float32)
+    for top in range(0, height, _ROWS):  # Pillow copies twice what it hands over
+        bottom = min(top + _ROWS, height)
+        found[top:bottom] = resized.crop((0, top, width, bottom))
+    return found
 
 
 def _square(height: int, width: int, geometry: Geometry) -> tuple[Window, ...]:

@@ -10,13 +10,14 @@ animation or a file of many pages is refused, as only its first would be seen (a
 JPEG with previews behind it, is read).
 
 A file of more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels unless the caller
-changed it) is refused, as several of them in flight would fill the memory.
+changed it), or of more bytes than so many pixels take as RGBA, is refused before it is decoded, as
+several of them in flight would fill the memory.
 """
 
 import io
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,16 +26,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sgfr_jax.datasets import heif
+from sgfr_jax.datasets import heif, tiff
 from sgfr_jax.datasets.deep_colour import low_bytes
+from sgfr_jax.datasets.formats import FORMATS, most_pixels, open_image
 from sgfr_jax.datasets.geometry import Window, filled
 from sgfr_jax.datasets.masks import mask_threshold
 from sgfr_jax.datasets.types import FULL_RANGE, DatasetError, Encoded, Example
 
-# TIFF tags 256, 257 (as stored), 258 (bits per sample), 262 and 284 (2: one plane per channel).
-_WIDTH, _LENGTH, _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION = 256, 257, 258, 262, 284
-_WHITE_IS_ZERO, _INKS = 0, 5  # of tag 262
-_ORIENTATION, _TRANSPOSED = 274, (5, 6, 7, 8)  # EXIF, and those that turn rows into columns
+# That are converted to 8 bits at a time.
+_ROWS = 128
 
 
 class Loaded(NamedTuple):
@@ -135,18 +135,26 @@ class WindowReader:
 
 def shape_of(source: Path | Encoded | np.ndarray) -> tuple[int, int]:
     """Height and width of an image that can be read, upright; from its header where that tells."""
+    return header_shape(source) or _image_pixels(source).shape[:2]
+
+
+def header_shape(source: Path | Encoded | np.ndarray) -> tuple[int, int] | None:
+    """As `shape_of`, without decoding anything; None if the header does not tell."""
     if isinstance(source, np.ndarray):
         return source.shape[:2]
     try:
-        with Image.open(io.BytesIO(source.read()) if isinstance(source, Encoded) else source) as im:
+        with open_image(io.BytesIO(source.read()) if isinstance(source, Encoded) else source) as im:
             if im.format == "TIFF":  # of which versions of Pillow give the width before or after
-                height, width = im.tag_v2[_LENGTH], im.tag_v2[_WIDTH]
-                turned = im.tag_v2.get(_ORIENTATION, 1) in _TRANSPOSED
-                return (width, height) if turned else (height, width)
-            turned = im.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
-            return (im.width, im.height) if turned else (im.height, im.width)
-    except Exception:  # what only the readers below know
-        return _image_pixels(source).shape[:2]
+                shape = im.tag_v2[tiff.LENGTH], im.tag_v2[tiff.WIDTH]
+                orientation = im.tag_v2.get(tiff.ORIENTATION, 1)
+            else:
+                shape, orientation = (im.height, im.width), im.getexif().get(tiff.ORIENTATION, 1)
+    except UnidentifiedImageError:
+        return None if isinstance(source, Encoded) else tiff.header_shape(source)
+    except Exception:  # Pillow raises all kinds on damaged files
+        return None
+    height, width = shape
+    return (width, height) if orientation in tiff.TRANSPOSED else (height, width)
 
 
 def _part(loaded: Loaded, window: Window | None) -> Loaded:
@@ -278,8 +286,10 @@ def _image_pixels(source: Path | Encoded | np.ndarray, white: int = FULL_RANGE) 
     pixels = stored_pixels(source)
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
         # Half of the divisor rounds; uint32 holds the product.
-        scaled = np.minimum(pixels, white).astype(np.uint32) * 255 + white // 2
-        return (scaled // white).astype(np.uint8)
+        return _by_rows(
+            lambda rows: (np.minimum(rows, white).astype(np.uint32) * 255 + white // 2) // white,
+            pixels,
+        )
     if pixels.dtype != np.uint8:
         raise DatasetError(
             f"{_describe(source)} has pixels of type {pixels.dtype}, for which there is no agreed "
@@ -335,26 +345,38 @@ def _as_integers(source: Path | Encoded | np.ndarray, pixels: np.ndarray) -> np.
                 f"{_describe(source)} has floating-point pixels outside [0, 1]; scale them, or "
                 "save it with 8 or 16 bits per channel."
             )
-        return np.round(pixels * 255).astype(np.uint8)
+        return _by_rows(lambda rows: np.round(rows * 255), pixels)
     return np.ascontiguousarray(pixels)
+
+
+def _by_rows(convert: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """The uint8 of what is made of pixels, a few rows at a time: wider types take memory."""
+    found = np.empty(pixels.shape, np.uint8)
+    for begin in range(0, len(pixels), _ROWS):
+        found[begin : begin + _ROWS] = convert(pixels[begin : begin + _ROWS])
+    return found
 
 
 def _decode_bytes(source: Encoded, with_alpha: bool) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(source.read())) as image:
+        with open_image(io.BytesIO(source.read())) as image:
+            if image.format == "TIFF":
+                tiff.check(source.name, image)
             return _to_array(image, with_alpha)
+    except DatasetError:
+        raise
     except Exception as error:  # as below, and whatever keeps the bytes
         raise _damaged(source.name, error) from error
 
 
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return open_image(path)
     except UnidentifiedImageError:
         if not heif.is_heif(path):
             raise
         heif.register(path)
-        return Image.open(path)
+        return open_image(path)
 
 
 def _decode(path: Path, with_alpha: bool) -> np.ndarray:
@@ -366,23 +388,19 @@ def _decode(path: Path, with_alpha: bool) -> np.ndarray:
                     f"'{path}' has {frames} pages or frames; save the one that is meant as an "
                     "image of its own."
                 )
-            if _needs_tifffile(image):
-                return _decode_tiff(path)
+            if image.format == "TIFF":
+                tiff.check(path, image)
+                if tiff.misread(image):
+                    return tiff.decode(path)
             return _to_array(image, with_alpha)
     except FileNotFoundError:
         raise DatasetError(f"the image file '{path}' does not exist.") from None
     except UnidentifiedImageError:
-        if not path.stat().st_size:
-            raise DatasetError(f"the image file '{path}' is empty (0 bytes).") from None
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return _decode_tiff(path)
-        raise DatasetError(
-            f"'{path}' is not an image, or of an unknown format; PNG, JPEG, TIFF or BMP is needed."
-        ) from None
+        return _decode_unidentified(path)
     except Image.DecompressionBombError:
         raise DatasetError(
-            f"the image file '{path}' has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; shrink "
-            "it or cut it into tiles."
+            f"the image file '{path}' has more than {most_pixels()} pixels; shrink it or cut it "
+            "into tiles."
         ) from None
     except DatasetError:
         raise
@@ -390,8 +408,24 @@ def _decode(path: Path, with_alpha: bool) -> np.ndarray:
         raise _damaged(path, error) from error
 
 
+def _decode_unidentified(path: Path) -> np.ndarray:
+    """Reads what Pillow does not know, if it is a TIFF file by its suffix."""
+    if not path.stat().st_size:
+        raise DatasetError(f"the image file '{path}' is empty (0 bytes).")
+    if path.suffix.lower() not in FORMATS["TIFF"]:
+        raise DatasetError(
+            f"'{path}' is not an image, or of an unknown format; {', '.join(FORMATS)} are read."
+        )
+    try:
+        return tiff.decode(path)
+    except DatasetError:
+        raise
+    except Exception as error:  # as of Pillow
+        raise _damaged(path, error) from error
+
+
 def _to_array(image: Image.Image, with_alpha: bool) -> np.ndarray:
-    inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    inverted = image.format == "TIFF" and image.tag_v2.get(tiff.PHOTOMETRIC) == tiff.WHITE_IS_ZERO
     low = low_bytes(image)
     if low is not None:
         with low:
@@ -413,68 +447,6 @@ def _to_array(image: Image.Image, with_alpha: bool) -> np.ndarray:
     if image.mode in ("L", "RGB", "I"):
         return np.asarray(image)
     return np.asarray(image.convert("L" if image.mode in ("1", "LA", "La") else "RGB"))
-
-
-def _needs_tifffile(image: Image.Image) -> bool:
-    """Whether Pillow would misread this file.
-
-    It takes the wrong byte of 16-bit planes, and reads grey that is not compressed in rows of the
-    wrong length where the orientation swaps the sides.
-    """
-    if image.format != "TIFF":
-        return False
-    grey = image.mode == "L" or image.mode.startswith("I;16")
-    if grey and image.tag_v2.get(_ORIENTATION) in _TRANSPOSED and image.tile[0][0] == "raw":
-        return True
-    deep = max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
-    return deep and image.tag_v2.get(_PLANAR_CONFIGURATION) == 2
-
-
-def _decode_tiff(path: Path) -> np.ndarray:
-    """Reads what Pillow cannot: 16-bit planes, floating-point colour, 64 bits."""
-    import tifffile  # comes with scikit-image; seldom needed
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            if len(file.pages) > 1:
-                raise DatasetError(
-                    f"'{path}' has {len(file.pages)} pages or frames; save the one that is meant "
-                    "as an image of its own."
-                )
-            page = file.pages[0]
-            pixels = page.asarray()
-            if page.axes == "SYX":
-                pixels = np.moveaxis(pixels, 0, -1)
-            tag = page.tags.get("Orientation")
-            orientation = 1 if tag is None else int(tag.value)
-            photometric = int(page.photometric)
-    except DatasetError:
-        raise
-    except Exception as error:  # as above
-        raise _damaged(path, error) from error
-    if photometric in (_WHITE_IS_ZERO, _INKS):
-        if not np.issubdtype(pixels.dtype, np.unsignedinteger):
-            raise DatasetError(
-                f"'{path}' has pixels of type {pixels.dtype} of which zero is white, or inks; save"
-                " it as RGB or grey with 8 or 16 bits per channel."
-            )
-        pixels = np.iinfo(pixels.dtype).max - pixels
-    if photometric == _INKS and pixels.ndim == 3 and pixels.shape[2] >= 4:
-        # What ink leaves of the light, in each colour and then in all.
-        light = pixels[:, :, :3].astype(np.float64) * pixels[:, :, 3:4]
-        pixels = np.round(light / np.iinfo(pixels.dtype).max).astype(pixels.dtype)
-    return _upright(pixels, orientation)
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes an EXIF orientation: 2 to 4 flip or turn by 180 degrees, 5 to 8 also transpose."""
-    if orientation in _TRANSPOSED:
-        pixels = np.swapaxes(pixels, 0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
 
 
 def _damaged(path: Path | str, error: Exception) -> DatasetError:

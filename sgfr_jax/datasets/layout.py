@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sgfr_jax.datasets import left_out
+from sgfr_jax.datasets.formats import SUFFIXES
 from sgfr_jax.datasets.listing import (
-    SUFFIXES,
     duplicate_stems,
     image_files,
     pair_masks,

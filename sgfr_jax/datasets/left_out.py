@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image
-
+from sgfr_jax.datasets.formats import open_image
 from sgfr_jax.datasets.listing import other_files
 
 # Photographs and drawings of formats that are not read, most of them cameras' own.
@@ -16,8 +15,6 @@ _UNREAD = frozenset((
     ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".svg", ".tga", ".wdp", ".x3f", ".xcf",
 ))  # fmt: skip
 _MAX_NAMED = 8
-# What Pillow tells by a file's first bytes, whatever it is called.
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def is_image_like(path: Path) -> bool:
@@ -25,7 +22,7 @@ def is_image_like(path: Path) -> bool:
     if path.suffix.lower() in _UNREAD:
         return True
     try:
-        with Image.open(path, formats=_FORMATS):
+        with open_image(path):
             return True
     except Exception:  # Pillow raises all kinds on what is no image
         return False

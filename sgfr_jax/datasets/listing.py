@@ -4,14 +4,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sgfr_jax.datasets.formats import SUFFIXES
 from sgfr_jax.datasets.outputs import photographs
 from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.types import DatasetError
-
-_COMMON = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_PHONES = (".avif", ".heic", ".heif", ".jfif", ".jpe")
-_NETPBM = (".pbm", ".pgm", ".pnm", ".ppm")
-SUFFIXES = (*_COMMON, *_PHONES, ".j2k", ".jp2", ".jpf", ".jpx", *_NETPBM)
 
 
 def require_directory(data_dir: Path | None, *, dataset: str, layout: str) -> Path:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgfr_jax.datasets import rows
+from sgfr_jax.datasets.formats import SUFFIXES
 from sgfr_jax.datasets.layout import GOOD, is_nominal, name_of
-from sgfr_jax.datasets.listing import SUFFIXES
+from sgfr_jax.datasets.listing import real
 from sgfr_jax.datasets.masks import mask_threshold
 from sgfr_jax.datasets.paths import within
 from sgfr_jax.datasets.problems import refuse
@@ -13,19 +14,23 @@ from sgfr_jax.datasets.selection import select_categories
 from sgfr_jax.datasets.types import Category, Example
 
 FORMAT = """\
-A manifest is a CSV file with a header, or JSON lines, with these columns:
+A manifest is a CSV file with a header, or JSON lines, with these columns, which are separated by
+commas, semicolons or tabs:
   path      the image; this and `mask` are relative to --data_dir, or else to the manifest
   split     train, validation or test
-  label     good (0) or defective (1); may be empty in train and validation
+  label     good, ok, pass or 0, or bad, ng, fail or 1; may be empty in train and validation
   mask      optional: the mask, not zero where the defect is
   category  optional: the product, where there are several
   kind      optional: the kind of defect"""
 
 _REQUIRED, _OPTIONAL = ("path", "split"), ("label", "mask", "category", "kind")
-_LABELS = {
-    **dict.fromkeys(("0", "good", "ok", "normal", "nominal"), 0),
-    **dict.fromkeys(("1", "bad", "ko", "anomaly", "anomalous", "defective", "defect"), 1),
-}
+# 0.0 and 1.0 are what pandas makes of a column of integers with a gap.
+_NOMINAL = ("good", "ok", "normal", "nominal", "pass", "passed", "0", "0.0")
+_DEFECTIVE = (
+    "bad", "ng", "nok", "ko", "fail", "failed", "defect", "defective", "anomaly", "anomalous",
+    "1", "1.0",
+)  # fmt: skip
+_LABELS = {**dict.fromkeys(_NOMINAL, 0), **dict.fromkeys(_DEFECTIVE, 1)}
 _SPLITS = ("train", "test", "validation")
 
 
@@ -55,7 +60,7 @@ def list_manifest(
         example = _example(row, root, said_by, problems)
         if example is None:
             continue
-        first = first_row.setdefault((name, example.image), row.number)
+        first = first_row.setdefault((name, real(example.image)), row.number)
         if first != row.number:
             problems.append(f"{said_by} names '{example.name}' again, as row {first} does.")
         found[name][row.fields["split"].lower()].append(example)
@@ -78,11 +83,15 @@ def _example(row, root, said_by, problems):
         label_text = "good"
     label = _LABELS.get(label_text)
     if label is None:
-        problems.append(f"{said_by} has the label '{fields['label']}'; good (0) or defective (1)?")
+        problems.append(
+            f"{said_by} has the label '{fields['label']}'; {', '.join(_NOMINAL)} are those of "
+            f"nominal images, {', '.join(_DEFECTIVE)} of defective ones."
+        )
     elif label and split != "test":
         problems.append(f"{said_by} is defective, but {split} images must all be good.")
     kind = fields["kind"] or ("defect" if label else GOOD)
-    kind = GOOD if is_nominal(kind) else kind
+    if kind.lower() in _NOMINAL or is_nominal(kind):
+        kind = GOOD
     if label is not None and (kind == GOOD) != (label == 0):
         problems.append(f"{said_by} has the kind '{kind}', which contradicts its label.")
     _check_name("kind", kind, said_by, problems)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sgfr_jax.datasets import heif
+from sgfr_jax.datasets.formats import open_image
 from sgfr_jax.datasets.types import Example
 
 # Compression that loses blurs a mask's edge, so there "not zero" would mark far too much. Nothing
@@ -30,7 +31,7 @@ def mask_threshold(mask: Path | None) -> int:
     if heif.is_heif(mask):
         return _LOSSY_THRESHOLD
     try:
-        with Image.open(mask) as image:
+        with open_image(mask) as image:
             if not _is_lossy(mask, image):
                 return 1
             return _LOSSY_THRESHOLD * 257 if image.mode.startswith("I;16") else _LOSSY_THRESHOLD

@@ -1,4 +1,8 @@
-"""Tables of images: CSV files with a header, and JSON lines, with the row of every mistake."""
+"""Tables of images: CSV files with a header, and JSON lines, with the row of every mistake.
+
+Fields of a CSV file may be separated by commas, by semicolons, as Excel does where the comma is the
+decimal sign, or by tabs; the header tells which.
+"""
 
 import csv
 import io
@@ -13,6 +17,8 @@ from sgfr_jax.datasets.types import DatasetError
 
 # JSON can escape them one by one; UTF-8 has them only in pairs, as one character.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CSV = (".csv", ".tsv")
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
 class Row(NamedTuple):
@@ -28,14 +34,17 @@ def read_rows(
     """Returns the rows of a table; a file that is none raises `DatasetError`.
 
     Args:
-      path: ends in `.csv`, `.jsonl` or `.ndjson`; UTF-8, with or without a byte order mark.
+      path: ends in `.csv`, `.tsv`, `.jsonl` or `.ndjson`; UTF-8, with or without a byte order mark.
       required: the columns that must be there.
       optional: those that may be.
       problems: a sentence with the row's number is appended for each row that cannot be used.
     """
     suffix = path.suffix.lower()
-    if suffix not in (".csv", ".jsonl", ".ndjson"):
-        raise DatasetError(f"'{path}' must be a CSV file (.csv) or JSON lines (.jsonl).")
+    if suffix not in (*_CSV, ".jsonl", ".ndjson"):
+        raise DatasetError(
+            f"'{path}' must be a CSV file (.csv) or JSON lines (.jsonl); a spreadsheet can be "
+            "saved as CSV UTF-8."
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -43,8 +52,10 @@ def read_rows(
     except OSError as error:
         raise DatasetError(f"the file '{path}' cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        raise DatasetError(f"the file '{path}' is not UTF-8 (at byte {error.start}).") from None
-    parse = _csv_rows if suffix == ".csv" else _json_rows
+        raise DatasetError(
+            f"the file '{path}' is not UTF-8 (at byte {error.start}); save it as CSV UTF-8."
+        ) from None
+    parse = _csv_rows if suffix in _CSV else _json_rows
     rows = parse(text, path, (*required, *optional), required, problems)
     if not rows and not problems:
         raise DatasetError(f"the file '{path}' has no rows.")
@@ -57,19 +68,22 @@ def place(path: Path, number: int) -> str:
 
 
 def _csv_rows(text, path, known, required, problems):
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    separator = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     rows, header = [], None
     try:
         for values in reader:
             if not any(value.strip() for value in values):
                 continue
+            if header is None and separator.join(values).lower() == f"sep={separator}":
+                continue  # tells Excel what separates fields
             if header is None:
-                header = [value.strip() for value in values]
+                header = [value.strip().lower() for value in values]
                 _check_columns(header, known, required, path)
             elif len(values) != len(header):
                 problems.append(
                     f"{place(path, reader.line_num)} has {len(values)} fields; the header has "
-                    f"{len(header)}."
+                    f"{len(header)}, separated by {_SEPARATORS[separator]}."
                 )
             else:
                 given = dict(zip(header, (value.strip() for value in values), strict=True))
@@ -79,6 +93,15 @@ def _csv_rows(text, path, known, required, problems):
     if header is None and not problems:
         raise DatasetError(f"the file '{path}' is empty; its first line must name the columns.")
     return rows
+
+
+def _separator(text: str) -> str:
+    """What the header has most of; a comma if it has none."""
+    lines = (line for line in text.splitlines() if line.strip())
+    first = next(lines, "")
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:
+        first = first.rstrip("\r\n")[4:] or "\t"
+    return max(_SEPARATORS, key=first.count)
 
 
 def _json_rows(text, path, known, required, problems):

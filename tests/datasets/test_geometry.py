@@ -1,10 +1,12 @@
 import itertools
+import tracemalloc
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sgfr_jax.datasets import geometry
 from sgfr_jax.datasets.geometry import Geometry, Window, assemble, to_size, windows
@@ -168,3 +170,22 @@ def test_a_map_goes_back_to_the_size_of_its_image(rng, shape):
     assert native.shape == shape and native.dtype == np.float32
     expected = jax.image.resize(found, shape, "bilinear")
     np.testing.assert_allclose(native, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (700, 30), (256, 10), (513, 257)])
+def test_a_map_is_resized_as_pillow_does_it_at_once(rng, shape):
+    values = rng.normal(size=(64, 48)).astype(np.float32)
+    at_once = Image.fromarray(values).resize(shape[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(to_size(values, shape), np.asarray(at_once))
+
+
+def test_a_pixel_takes_few_bytes_while_maps_are_put_together():
+    """4 of the map, its weights and what lies between; 24 without care."""
+    shape = (1500, 2000)
+    found = windows(shape, Geometry("tile", tile=400))
+    maps = np.ones((len(found), 64, 64), np.float32)
+    tracemalloc.start()
+    assemble(maps, found, shape, overlap=0.25)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / np.prod(shape) < 13

@@ -105,6 +105,78 @@ def test_spellings_of_csv(root, text):
     assert [e.name for e in category.train] == ["shots/a.png"]
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("first", ["", "sep={}\n"])
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv"])
+def test_tables_of_spreadsheets(root, separator, first, name):
+    """Separators, capitals, line ends and quotes as Excel writes them."""
+    rows = ["Path,Split,Label,Mask", '"shots/a.png",train,OK,', "shots/b.png,train,,",
+            'shots/c.png,test,NG,"marks/c.png"', "shots/d.jpg,TEST,ok,"]  # fmt: skip
+    text = "\r\n".join(rows).replace(",", separator) + "\r\n"
+    (root / name).write_text("\ufeff" + first.format(separator) + text, encoding="utf-8")
+    (category,) = _load(root / name)
+    assert [e.name for e in category.train] == ["shots/a.png", "shots/b.png"]
+    assert [e.label for e in category.test] == [1, 0]
+    assert category.test[0].mask == root / "marks/c.png"
+
+
+def test_a_row_with_another_separator_than_the_header(root):
+    path = _csv(root, "shots/a.png,train", header="path;split")
+    with pytest.raises(
+        DatasetError, match=r"row 2 .* has 1 fields; the header has 2, .*semicolons"
+    ):
+        _load(path)
+
+
+@pytest.mark.parametrize(
+    "nominal, defective",
+    [("OK", "NG"), ("ok", "NOK"), ("pass", "fail"), ("Passed", "FAILED"), ("good", "bad"),
+     ("0", "1"), ("0.0", "1.0"), ("normal", "anomaly"), ("nominal", "defective")],
+)  # fmt: skip
+def test_labels(root, nominal, defective):
+    rows = (
+        f"shots/a.png,train,{nominal},",
+        f"shots/c.png,test,{defective},marks/c.png",
+        f"shots/d.jpg,test,{nominal},",
+    )
+    (category,) = _load(_csv(root, *rows))
+    assert [(e.label, e.kind) for e in category.test] == [(1, "defect"), (0, "good")]
+
+
+@pytest.mark.parametrize("label", ["true", "2", "-1", "maybe"])
+def test_labels_that_may_mean_either(root, label):
+    path = _csv(root, "shots/a.png,train,,", f"shots/c.png,test,{label},")
+    with pytest.raises(DatasetError, match=f"row 3 .* has the label '{label}'; good, ok.* bad, ng"):
+        _load(path)
+
+
+def test_a_kind_that_says_that_there_is_no_defect(root):
+    header = "path,split,label,kind"
+    rows = ("shots/a.png,train,OK,OK", "shots/d.jpg,test,OK,Normal", "shots/c.png,test,NG,dent")
+    (category,) = _load(_csv(root, *rows, header=header))
+    assert [e.kind for e in category.test] == ["good", "dent"]
+    with pytest.raises(DatasetError, match=r"row 5 .* has the kind 'good', which contradicts"):
+        _load(_csv(root, *rows, "shots/b.png,test,NG,ok", header=header))
+
+
+def test_paths_as_windows_writes_them(root):
+    trees.save(root / "a\\b.png", trees.image(3))  # a name here
+    rows = (r"shots\a.png,train,,", r"a\b.png,train,,", r".\shots\c.png,test,1,marks\c.png")
+    (category,) = _load(_csv(root, *rows))
+    assert [e.name for e in category.train] == ["shots/a.png", "a\\b.png"]
+    assert category.test[0].mask == root / "marks/c.png"
+    path = _csv(root, r"C:\shots\a.png,train,,")
+    with pytest.raises(DatasetError, match=r"row 2 .* names 'C:\\shots\\a\.png', but there is no"):
+        _load(path)
+
+
+def test_one_image_by_two_names(root):
+    (root / "shots/link.png").symlink_to(root / "shots/a.png")
+    path = _csv(root, "shots/a.png,train,,", "shots/link.png,test,0,")
+    with pytest.raises(DatasetError, match=r"row 3 .* names 'shots/link\.png' again, as row 2"):
+        _load(path)
+
+
 def test_every_row_that_is_wrong_is_named_at_once(root, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "x.png"
     trees.save(outside, trees.image(0))

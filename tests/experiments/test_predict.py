@@ -326,6 +326,13 @@ class TestMistakes:
                 ["--pixel_threshold and --pixel_false_alarm_rate"],
             ),
             ({"maps": "jpeg"}, ["--maps", "jpeg", "png"]),
+            ({"output_scale": 0.0}, ["--output_scale=0.0 must be more than 0, and at most 1"]),
+            ({"output_scale": 1.5}, ["--output_scale=1.5"]),
+            ({"output_scale": float("nan")}, ["--output_scale=nan"]),
+            (
+                {"output_scale": 0.5, "maps": "none", "overlays": False, "contours": False},
+                ["--output_scale", "nothing is drawn"],
+            ),
             ({"layers": ["fast"]}, ["--layers belongs to the model"]),
             ({"explain": True, "explain_top": 0}, ["--explain_top=0 must be at least 1"]),
             ({"explain_top": 3}, ["--explain_top", "add --explain"]),
@@ -427,6 +434,36 @@ class TestFind:
         assert [one.path for one in found] == [lines[0], lines[2], tmp_path / "gone.png"]
         assert len({one.name for one in found}) == 3
         assert not any(one.name.startswith(("/", "..")) for one in found)
+
+    def test_an_image_counts_once_by_whatever_name(
+        self, test_images, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.chdir(test_images / "good")
+        lines = ["1.png", test_images / "good" / "1.png", "./0.png", "../good/0.png", "1.png"]
+        Path("list.txt").write_text("\n".join(map(str, lines)))
+        try:
+            assert self.names("list.txt") == ["1.png", "0.png"]
+        finally:
+            Path("list.txt").unlink()
+        assert (
+            "--images=list.txt names 3 images again, which count once: " in capsys.readouterr().err
+        )
+        for name in ("a.png", "b.png"):
+            trees.save(tmp_path / name, trees.image(0))
+        (tmp_path / "c.png").symlink_to("a.png")
+        for text in (tmp_path, tmp_path / "*.png"):
+            assert self.names(text) == ["a.png", "b.png"]
+            assert f"names 1 images again, which count once: {tmp_path / 'c.png'}" in (
+                capsys.readouterr().err
+            )
+        assert self.names(test_images) and not capsys.readouterr().err
+
+    def test_lists_as_windows_writes_them(self, test_images, tmp_path):
+        (tmp_path / "below").mkdir()
+        for name in ("below/a.png", "b\\c.png"):
+            trees.save(tmp_path / name, trees.image(0))
+        (tmp_path / "list.txt").write_bytes(b"below\\a.png\r\nb\\c.png\r\n")
+        assert self.names(tmp_path / "list.txt") == ["below/a.png", "b\\c.png"]
 
     def test_what_is_no_list(self, tmp_path):
         path = tmp_path / "list.bin"

@@ -101,7 +101,10 @@ def test_a_page_of_sweeps(workdirs, tmp_path, capsys):
 def test_a_run_that_has_no_page(tmp_path):
     with pytest.raises(SystemExit, match=r"has no results\.json: run experiments\.run to its end"):
         report.main([f"--workdir={tmp_path}", "--html"])
-    with pytest.raises(SystemExit, match=r"of experiments\.run there is a page alone: --html"):
+    with pytest.raises(SystemExit, match=r"of experiments\.run there is a page alone, of one"):
+        report.main([f"--workdir={tmp_path}"])
+    (tmp_path / "unfinished").mkdir()
+    with pytest.raises(SystemExit, match=r"has no results\.json: run experiments\.run to its end"):
         report.main([f"--workdir={tmp_path}"])
     (tmp_path / "scores.csv").touch()
     for content in ("{", "{}", "[]"):
@@ -109,4 +112,4 @@ def test_a_run_that_has_no_page(tmp_path):
         with pytest.raises(
             SystemExit, match=r"results\.json is damaged \(.*run experiments.run again$"
         ):
-            report.main([f"--workdir={tmp_path}", "--html"])
+            report.main([f"--workdir={tmp_path}"])

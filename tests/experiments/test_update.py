@@ -439,7 +439,9 @@ class TestMistakes:
             ({"output": None}, ["--output must be given"]),
             ({"model": "/no/such"}, ["/no/such", "does not exist"]),
             ({"images": "/no/such"}, ["--images=/no/such"]),
-            ({"report": "/tmp"}, ["--report=/tmp is a directory"]),
+            ({"report": "/tmp"}, ["--report=/tmp is a directory", "such as /tmp/report.csv"]),
+            ({"report": "no_such_place/"}, ["--report=no_such_place/ is a directory"]),
+            ({"report": "/dev/null/x.csv"}, ["--report=/dev/null/x.csv cannot be written"]),
             ({"report": __file__}, [f"--report={__file__} is in the way, for nothing says"]),
             ({"bank_size": 30}, ["--bank_size belongs to the model"]),
         ],
@@ -450,6 +452,13 @@ class TestMistakes:
         assert message.startswith("error: ") and "\n" not in message
         for word in words:
             assert word in message
+        assert not (tmp_path / "new").exists()
+
+    def test_a_report_in_a_model(self, one_bank, novel, tmp_path):
+        asked = {"model": str(one_bank), "images": str(novel), "output": str(tmp_path / "new")}
+        for place, flag in ((tmp_path / "new", "output"), (one_bank, "model")):
+            message = go(report=str(place / "x.csv"), **asked)
+            assert f"lies in the model of --{flag}" in message
         assert not (tmp_path / "new").exists()
 
     def test_something_else_in_the_place(self, one_bank, novel, tmp_path):

@@ -1,0 +1,107 @@
+"""What commands call themselves, and how they start and end."""
+
+import configparser
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from absl import app, flags
+
+from experiments import commands, report, run
+
+ROOT = Path(__file__).parents[2]
+WITH_ABSL = [name for name in commands.NAMES if name not in ("export", "report")]
+
+
+@pytest.fixture
+def scripts():
+    """The functions that a wheel's console scripts call, by the scripts' names."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    lines = settings["options.entry_points"]["console_scripts"].strip().splitlines()
+    return {name.strip(): place.strip() for name, place in (line.split("=") for line in lines)}
+
+
+@pytest.fixture(autouse=True)
+def parse_alone(monkeypatch):
+    """Only the flags are read: what a command would do then is not this test's."""
+    monkeypatch.setattr(app, "run", lambda main, flags_parser: flags_parser(sys.argv))
+
+
+def test_every_command_has_a_script(scripts):
+    assert sorted(scripts) == [f"sgfr-{name}" for name in commands.NAMES]
+
+
+@pytest.mark.parametrize("asked", ["--help", "-h", "--helpshort", "-help"])
+@pytest.mark.parametrize("name", commands.NAMES)
+def test_help_is_no_failure(scripts, monkeypatch, capsys, name, asked):
+    """It goes to the standard output, and names commands as they were typed."""
+    if name not in WITH_ABSL and asked not in ("--help", "-h"):
+        return
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/sgfr-{name}", asked])
+    module, _, function = scripts[f"sgfr-{name}"].partition(":")
+    with pytest.raises(SystemExit) as stopped:
+        getattr(importlib.import_module(module), function)()
+    said = capsys.readouterr()
+    assert stopped.value.code == 0 and not said.err
+    assert f"sgfr-{name} --" in said.out  # its own example
+    assert "python -m" not in said.out and "experiments." not in said.out.replace(
+        "experiments/", ""
+    )
+
+
+def test_full_help(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/experiments/run.py", "--helpfull"])
+    with pytest.raises(SystemExit) as stopped:
+        commands.launch(run.main, "experiments.run")
+    said = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "python -m experiments.run" in said and "--verbosity" in said  # absl's own
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (["--data_dirs=x"], "Unknown command line flag 'data_dirs'. Did you mean: data_dir"),
+        (["--data_dir"], "Missing value for flag --data_dir"),
+        (["--data_dir", "--save_maps"], "--data_dir needs a value, and got the next flag: --save_"),
+        (["--layers=--x"], "--layers needs a value"),
+        (["--batch_size=many"], "--batch_size=many"),
+    ],
+)
+def test_flags_that_cannot_be_read(monkeypatch, given, words):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/sgfr-run", *given])
+    before = {name: (flags.FLAGS[name].value, flags.FLAGS[name].present) for name in flags.FLAGS}
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            commands.launch(run.main, "experiments.run")
+    finally:
+        for name, (value, present) in before.items():
+            flags.FLAGS[name].value, flags.FLAGS[name].present = value, present
+    message = stopped.value.code
+    assert message.startswith("error: ") and words in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("python -m experiments.report --workdir=x", "sgfr-report --workdir=x"),
+        ("run experiments.sweep first.", "run sgfr-sweep first."),
+        ("(`experiments.run`) of experiments.run.", "(`sgfr-run`) of sgfr-run."),
+        ("experiments.running, experiments.run.py", None),
+        ("/home/me/experiments.run/a.png is experiments.run/a.png", None),
+        ("experiments.validation", None),
+    ],
+)
+def test_names(monkeypatch, text, expected):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/sgfr-run"])
+    assert commands.as_typed(text) == (expected or text)
+    monkeypatch.setattr(sys, "argv", ["/checkout/experiments/run.py"])
+    assert commands.as_typed(text) == text
+
+
+def test_mistakes_name_commands_as_they_were_typed(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/sgfr-report"])
+    with pytest.raises(SystemExit, match="run sgfr-sweep with it first"):
+        report.main([f"--workdir={tmp_path}"])
