@@ -55,9 +55,9 @@ from sgfr_jax.datasets import Category, Example, synthesis
 from sgfr_jax.datasets import images as images_of
 
 FILE = Path(__file__).with_suffix(".json")
-# How far a number may lie from the kept one, relative to the largest magnitude of its stage: values
-# of a map near zero, and scores that are differences from a nominal mean, are no more certain than
-# the terms that they are differences of.
+# How far a number may lie from the kept one, relative to the largest magnitude of its stage (one
+# solver's scores, say, or the maps of all test images): values of a map near zero, and scores that
+# are differences from a nominal mean, are no more certain than the terms of the differences.
 TOLERANCE = 1e-5
 # Of every map each so manieth row and column is kept, beside the map's mean and maximum.
 _STEP = 13
@@ -299,20 +299,20 @@ def differences(kept: Numbers, found: Numbers) -> list[str]:
             lines.append(f"{stage}: {len(old)} numbers are kept, {len(new)} were found")
             continue
         allowed = 0 if isinstance(old[0], int) else TOLERANCE
-        error = deviation(old, new)
-        if not error <= allowed:  # NaN is not
-            worst = int(np.argmax(np.abs(np.subtract(new, old))))
+        off = np.abs(np.subtract(new, old)) / _magnitude(kept, stage)
+        if not off.max() <= allowed:  # NaN is not
+            worst = int(off.argmax())
             lines.append(
-                f"{stage}: off by {error:.2g} of the largest magnitude, {allowed:g} is allowed"
+                f"{stage}: off by {off.max():.2g} of the largest magnitude, {allowed:g} is allowed"
                 f" (number {worst} of {len(old)}: {old[worst]!r} is kept, {new[worst]!r} was found)"
             )
     return lines
 
 
-def deviation(old: Sequence[float], new: Sequence[float]) -> float:
-    """How far numbers of a stage are from the kept ones, relative to their largest magnitude."""
-    scale = float(np.max(np.abs(old)))
-    return float(np.max(np.abs(np.subtract(new, old)))) / (scale or 1)
+def _magnitude(numbers: Numbers, stage: str) -> float:
+    """The largest of a stage, or of the maps of all images; 1 if that is 0."""
+    alike = [of for name, of in numbers.items() if name.split(" of ")[0] == stage.split(" of ")[0]]
+    return max(abs(number) for of in alike for number in of) or 1
 
 
 def kept() -> dict[str, Any]:

@@ -87,5 +87,8 @@ def test_a_difference_names_the_stage_and_the_number():
     assert line.startswith("atoms:") and "0 is allowed" in line
     (line,) = golden.differences(kept, kept | {"null": [float("nan")]})
     assert line.startswith("null:")
+    maps = {"map of image 0": [0.01], "map of image 1": [1.0]}  # of one magnitude
+    assert not golden.differences(maps, maps | {"map of image 0": [0.010009]})
+    assert golden.differences(maps, maps | {"map of image 0": [0.010011]})
     (line,) = golden.differences(kept, {"atoms": [1, 2], "score": [100.0, 0.001]})
     assert line == "null: 1 numbers are kept, 0 were found"
