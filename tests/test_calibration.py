@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sgfr_jax import calibration
 
 PRIOR = 10.0
+SHAPE = 4, 6, 6
 CALIBRATE = jax.jit(calibration.calibrate, static_argnums=2, static_argnames="rings")
 STANDARDIZE = jax.jit(calibration.standardize)
 EXTEND = jax.jit(calibration.extend)
@@ -58,22 +59,27 @@ def test_agrees_with_the_definitions(rng, shape, rings):
         np.testing.assert_allclose(found.spread, spread, rtol=1e-4)
 
 
+def draw(rng):
+    """Scores and owners of the one shape, and of the four atoms, that most tests share."""
+    return rng.gamma(2.0, size=SHAPE).astype(np.float32), rng.integers(0, 4, SHAPE)
+
+
 def test_nan_is_not_calibrated_away(rng):
     """Not silently: without it the other atoms would have another scale."""
-    scores, owners = rng.gamma(2.0, size=(3, 6, 6)), rng.integers(0, 2, (3, 6, 6))
+    scores, owners = draw(rng)
     scores[1, 2, 3] = np.nan
-    found = CALIBRATE(np.float32(scores), owners, 4)
-    for part in found:
+    for part in CALIBRATE(scores, owners, 4):
         assert np.isnan(part).all()
 
 
 def test_nan_in_padding_does_not_count(rng):
-    scores, owners = rng.gamma(2.0, size=(2, 6, 6)), rng.integers(0, 2, (2, 6, 6))
-    extents = np.float32([[1.0, 1.0], [0.5, 1.0]])
-    expected = CALIBRATE(np.float32(scores), owners, 2, extents=extents)
+    scores, owners = draw(rng)
+    extents = np.float32([[1.0, 1.0], [0.5, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    expected = CALIBRATE(scores, owners, 4, extents=extents)
     scores[1, 3:] = np.nan
-    found = CALIBRATE(np.float32(scores), owners, 2, extents=extents)
+    found = CALIBRATE(scores, owners, 4, extents=extents)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert np.isfinite(found.scales).all()
 
 
 def test_nominal_scores_of_one_distribution_come_out_standard(rng):
@@ -93,19 +99,18 @@ def test_nominal_scores_of_one_distribution_come_out_standard(rng):
 @settings(max_examples=20, deadline=None)
 @given(factor=st.floats(1e-3, 1e3))
 def test_the_unit_of_the_scores_does_not_matter(factor):
-    rng = np.random.default_rng(0)
-    scores, owners = rng.gamma(2.0, size=(4, 5, 5)), rng.integers(0, 3, (4, 5, 5))
+    scores, owners = draw(np.random.default_rng(0))
     found = [
-        STANDARDIZE(CALIBRATE(s, owners, 3), s, owners)
-        for s in (np.float32(scores), np.float32(scores * factor))
+        STANDARDIZE(CALIBRATE(s, owners, 4), s, owners)
+        for s in (scores, np.float32(np.float64(scores) * factor))
     ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_equal_scores_stay_finite(value):
-    scores, owners = np.full((3, 4, 4), value, np.float32), np.zeros((3, 4, 4), np.int32)
-    fitted = CALIBRATE(scores, owners, 2)
+    scores, owners = np.full(SHAPE, value, np.float32), np.zeros(SHAPE, int)
+    fitted = CALIBRATE(scores, owners, 4)
     found = STANDARDIZE(fitted, scores, owners)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, 0, atol=0.2)
@@ -114,22 +119,21 @@ def test_equal_scores_stay_finite(value):
 
 
 def test_rescaling_takes_mean_and_spread_off(rng):
-    scores, owners = np.float32(rng.gamma(2.0, size=(3, 5, 5))), np.zeros((3, 5, 5), np.int32)
-    fitted = CALIBRATE(scores, owners, 1)
-    before = STANDARDIZE(fitted, scores, owners)
+    scores, owners = draw(rng)
+    fitted = jax.device_get(CALIBRATE(scores, owners, 4))
+    before = np.asarray(STANDARDIZE(fitted, scores, owners))
     again = calibration.rescale(fitted, np.float32(0.3), np.float32(0.5))
     after = STANDARDIZE(again, scores, owners)
     np.testing.assert_allclose(after, (before - 0.3) / 0.5, rtol=1e-4, atol=1e-5)
 
 
-def test_works_under_jit_and_vmap(rng):
-    scores = np.float32(rng.gamma(2.0, size=(2, 3, 5, 5)))
-    owners = rng.integers(0, 4, (2, 3, 5, 5))
+def test_works_under_jit_and_vmap_and_without(rng):
+    scores, owners = map(np.stack, zip(*(draw(rng) for _ in range(2)), strict=True))
     mapped = jax.device_get(
         jax.jit(jax.vmap(lambda s, o: calibration.calibrate(s, o, 4)))(scores, owners)
     )
-    for i in range(2):
-        alone = calibration.calibrate(scores[i], owners[i], 4)
+    for i, calibrate in enumerate((CALIBRATE, calibration.calibrate)):
+        alone = calibrate(scores[i], owners[i], 4)
         jax.tree.map(
             lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5), mapped, alone
         )

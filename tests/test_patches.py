@@ -46,7 +46,7 @@ def test_nan_spoils_its_own_feature_and_image():
 
 
 def test_one_cell():
-    found = MERGE({"a": np.full((1, 1, 1, 2), 3.0)}, (1, 1))
+    found = patches.merge_levels({"a": np.full((1, 1, 1, 2), 3.0, np.float32)}, (1, 1))
     np.testing.assert_allclose(found, 3.0 / 9)
 
 
