@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +7,10 @@ from hypothesis import strategies as st
 from sgfr_jax import calibration
 
 PRIOR = 10.0
+SHAPE = 4, 6, 6
+CALIBRATE = jax.jit(calibration.calibrate, static_argnums=2, static_argnames="rings")
+STANDARDIZE = jax.jit(calibration.standardize)
+EXTEND = jax.jit(calibration.extend)
 
 
 def reference(scores, owners, num_atoms, rings):
@@ -48,7 +51,7 @@ def reference(scores, owners, num_atoms, rings):
 def test_agrees_with_the_definitions(rng, shape, rings):
     scores = rng.gamma(2.0, size=shape)
     owners = rng.integers(0, 6, shape)
-    found = calibration.calibrate(jnp.float32(scores), jnp.asarray(owners), 8, rings=rings)
+    found = CALIBRATE(np.float32(scores), owners, 8, rings=rings)
     scales, mean, spread = reference(scores, owners, 8, rings)
     np.testing.assert_allclose(found.scales, scales, rtol=1e-5)
     np.testing.assert_allclose(found.mean, mean, rtol=1e-5)
@@ -56,22 +59,27 @@ def test_agrees_with_the_definitions(rng, shape, rings):
         np.testing.assert_allclose(found.spread, spread, rtol=1e-4)
 
 
+def draw(rng):
+    """Scores and owners of the one shape, and of the four atoms, that most tests share."""
+    return rng.gamma(2.0, size=SHAPE).astype(np.float32), rng.integers(0, 4, SHAPE)
+
+
 def test_nan_is_not_calibrated_away(rng):
     """Not silently: without it the other atoms would have another scale."""
-    scores, owners = rng.gamma(2.0, size=(3, 6, 6)), rng.integers(0, 2, (3, 6, 6))
+    scores, owners = draw(rng)
     scores[1, 2, 3] = np.nan
-    found = calibration.calibrate(jnp.float32(scores), jnp.asarray(owners), 4)
-    for part in found:
+    for part in CALIBRATE(scores, owners, 4):
         assert np.isnan(part).all()
 
 
 def test_nan_in_padding_does_not_count(rng):
-    scores, owners = rng.gamma(2.0, size=(2, 6, 6)), jnp.asarray(rng.integers(0, 2, (2, 6, 6)))
-    extents = jnp.float32([[1.0, 1.0], [0.5, 1.0]])
-    expected = calibration.calibrate(jnp.float32(scores), owners, 2, extents=extents)
+    scores, owners = draw(rng)
+    extents = np.float32([[1.0, 1.0], [0.5, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    expected = CALIBRATE(scores, owners, 4, extents=extents)
     scores[1, 3:] = np.nan
-    found = calibration.calibrate(jnp.float32(scores), owners, 2, extents=extents)
+    found = CALIBRATE(scores, owners, 4, extents=extents)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert np.isfinite(found.scales).all()
 
 
 def test_nominal_scores_of_one_distribution_come_out_standard(rng):
@@ -79,8 +87,8 @@ def test_nominal_scores_of_one_distribution_come_out_standard(rng):
     # Rough atoms and a rough border: what calibration is there to even out.
     rough = np.array([1.0, 2.0, 5.0, 0.5])[owners] * rng.gamma(20.0, size=owners.shape)
     rough[:, 0] *= 3
-    fitted = calibration.calibrate(jnp.float32(rough), jnp.asarray(owners), 4)
-    found = np.asarray(calibration.standardize(fitted, jnp.float32(rough), jnp.asarray(owners)))
+    fitted = CALIBRATE(np.float32(rough), owners, 4)
+    found = np.asarray(STANDARDIZE(fitted, np.float32(rough), owners))
     assert abs(found.mean()) < 0.02 and abs(found.std() - 1) < 0.02
     for atom in range(4):
         assert abs(found[owners == atom].mean()) < 0.15
@@ -91,41 +99,41 @@ def test_nominal_scores_of_one_distribution_come_out_standard(rng):
 @settings(max_examples=20, deadline=None)
 @given(factor=st.floats(1e-3, 1e3))
 def test_the_unit_of_the_scores_does_not_matter(factor):
-    rng = np.random.default_rng(0)
-    scores, owners = rng.gamma(2.0, size=(4, 5, 5)), jnp.asarray(rng.integers(0, 3, (4, 5, 5)))
+    scores, owners = draw(np.random.default_rng(0))
     found = [
-        calibration.standardize(calibration.calibrate(s, owners, 3), s, owners)
-        for s in (jnp.float32(scores), jnp.float32(scores * factor))
+        STANDARDIZE(CALIBRATE(s, owners, 4), s, owners)
+        for s in (scores, np.float32(np.float64(scores) * factor))
     ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_equal_scores_stay_finite(value):
-    scores, owners = jnp.full((3, 4, 4), value), jnp.zeros((3, 4, 4), jnp.int32)
-    fitted = calibration.calibrate(scores, owners, 2)
-    found = calibration.standardize(fitted, scores, owners)
+    scores, owners = np.full(SHAPE, value, np.float32), np.zeros(SHAPE, int)
+    fitted = CALIBRATE(scores, owners, 4)
+    found = STANDARDIZE(fitted, scores, owners)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, 0, atol=0.2)
-    more = calibration.standardize(fitted, scores + 1, owners)
+    more = STANDARDIZE(fitted, scores + 1, owners)
     assert np.isfinite(more).all() and (np.asarray(more) > 1).all()
 
 
 def test_rescaling_takes_mean_and_spread_off(rng):
-    scores, owners = jnp.float32(rng.gamma(2.0, size=(3, 5, 5))), jnp.zeros((3, 5, 5), jnp.int32)
-    fitted = calibration.calibrate(scores, owners, 1)
-    before = calibration.standardize(fitted, scores, owners)
-    again = calibration.rescale(fitted, jnp.float32(0.3), jnp.float32(0.5))
-    after = calibration.standardize(again, scores, owners)
+    scores, owners = draw(rng)
+    fitted = jax.device_get(CALIBRATE(scores, owners, 4))
+    before = np.asarray(STANDARDIZE(fitted, scores, owners))
+    again = calibration.rescale(fitted, np.float32(0.3), np.float32(0.5))
+    after = STANDARDIZE(again, scores, owners)
     np.testing.assert_allclose(after, (before - 0.3) / 0.5, rtol=1e-4, atol=1e-5)
 
 
-def test_works_under_jit_and_vmap(rng):
-    scores = jnp.float32(rng.gamma(2.0, size=(2, 3, 5, 5)))
-    owners = jnp.asarray(rng.integers(0, 4, (2, 3, 5, 5)))
-    mapped = jax.jit(jax.vmap(lambda s, o: calibration.calibrate(s, o, 4)))(scores, owners)
-    for i in range(2):
-        alone = calibration.calibrate(scores[i], owners[i], 4)
+def test_works_under_jit_and_vmap_and_without(rng):
+    scores, owners = map(np.stack, zip(*(draw(rng) for _ in range(2)), strict=True))
+    mapped = jax.device_get(
+        jax.jit(jax.vmap(lambda s, o: calibration.calibrate(s, o, 4)))(scores, owners)
+    )
+    for i, calibrate in enumerate((CALIBRATE, calibration.calibrate)):
+        alone = calibrate(scores[i], owners[i], 4)
         jax.tree.map(
             lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5), mapped, alone
         )
@@ -142,7 +150,7 @@ def test_works_under_jit_and_vmap(rng):
     ],
 )
 def test_bad_arguments(shapes, options, message):
-    scores, owners = jnp.zeros(shapes[0]), jnp.zeros(shapes[1], jnp.int32)
+    scores, owners = np.zeros(shapes[0]), np.zeros(shapes[1], np.int32)
     with pytest.raises(ValueError, match=message):
         calibration.calibrate(scores, owners, 3, **options)
 
@@ -153,31 +161,31 @@ def test_padding_changes_nothing(rng):
     padded = [np.full((5, 8, 8), fill, x.dtype) for x, fill in ((scores, 50), (owners, 3))]
     for square, alone in zip(padded, (scores, owners), strict=True):
         square[:, :4, :6] = alone
-    extents = jnp.tile(jnp.asarray([[4 / 8, 6 / 8]]), (5, 1))
-    alone = (jnp.float32(scores), jnp.asarray(owners))
-    squares = (jnp.float32(padded[0]), jnp.asarray(padded[1]))
-    expected = calibration.calibrate(*alone, 4)
-    found = calibration.calibrate(*squares, 4, extents=extents)
+    extents = np.tile([[4 / 8, 6 / 8]], (5, 1))
+    alone = (np.float32(scores), owners)
+    squares = (np.float32(padded[0]), np.asarray(padded[1]))
+    expected = CALIBRATE(*alone, 4)
+    found = CALIBRATE(*squares, 4, extents=extents)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, expected)
     np.testing.assert_allclose(
-        calibration.standardize(found, *squares, extents)[:, :4, :6],
-        calibration.standardize(expected, *alone),
+        STANDARDIZE(found, *squares, extents)[:, :4, :6],
+        STANDARDIZE(expected, *alone),
         rtol=1e-4, atol=1e-5,
     )  # fmt: skip
 
 
 def test_a_grown_bank_keeps_what_it_knows(rng):
     """Two old atoms, a slot that was replaced, and one that has come; two patches of the last."""
-    known = calibration.Calibration(jnp.array([1.0, 3.0, 2.0]), jnp.full(3, 0.5), jnp.full(3, 2.0))
-    fresh = jnp.array([False, False, True, True, False])
-    scores = jnp.array([[[4.0, 6.0], [9.0, 9.0]]])
-    owners = jnp.array([[[3, 3], [0, 0]]])
-    found = jax.jit(calibration.extend)(known, fresh, scores, owners)
+    known = calibration.Calibration(*np.float32([[1, 3, 2], [0.5] * 3, [2] * 3]))
+    fresh = np.array([False, False, True, True, False])
+    scores = np.float32([[[4.0, 6.0], [9.0, 9.0]]])
+    owners = np.array([[[3, 3], [0, 0]]])
+    found = EXTEND(known, fresh, scores, owners)
     # The mean scale of the old ones is 2.
     np.testing.assert_allclose(found.scales, [1, 3, 2, (10 + PRIOR * 2) / (2 + PRIOR), 2])
     np.testing.assert_array_equal(found.mean, known.mean)
     np.testing.assert_array_equal(found.spread, known.spread)
-    same = calibration.extend(known, jnp.zeros(3, bool), scores, jnp.zeros((1, 2, 2), int))
+    same = EXTEND(known, np.zeros(3, bool), scores, np.zeros((1, 2, 2), int))
     np.testing.assert_array_equal(same.scales, known.scales)
 
 
@@ -186,7 +194,9 @@ def test_atoms_that_have_come_are_scaled_by_what_images_fill(rng):
     scores, owners = rng.gamma(2.0, size=(4, 6, 5)), rng.integers(0, 7, (4, 6, 5))
     extents = np.array([[1, 1], [0.5, 1], [1, 0.4], [1 / 6, 0.2]])
     rows, columns = [6, 3, 6, 1], [5, 5, 2, 1]  # that show an image
-    known = calibration.Calibration(jnp.float32(rng.gamma(2.0, size=5)), jnp.ones(3), jnp.ones(3))
+    known = calibration.Calibration(
+        *map(np.float32, (rng.gamma(2.0, size=5), np.ones(3), np.ones(3)))
+    )
     fresh = np.array([False, True, False, False, True, True, False])
     common = np.mean(np.asarray(known.scales, np.float64))
     expected = np.append(np.asarray(known.scales, np.float64), [common, common])
@@ -199,9 +209,7 @@ def test_atoms_that_have_come_are_scaled_by_what_images_fill(rng):
         expected[atom] = (sum(own) + PRIOR * common) / (len(own) + PRIOR)
     for i in range(4):
         scores[i, rows[i] :], scores[i, :, columns[i] :] = np.nan, np.nan
-    found = calibration.extend(
-        known, fresh, jnp.float32(scores), jnp.asarray(owners), extents=jnp.float32(extents)
-    )
+    found = EXTEND(known, fresh, np.float32(scores), owners, extents=np.float32(extents))
     np.testing.assert_allclose(found.scales, expected, rtol=1e-5)
 
 
@@ -209,7 +217,7 @@ def test_atoms_that_have_come_are_scaled_by_what_images_fill(rng):
     ((1, 1, 1), 2, 10.0), ((1, 1, 1), 3, 0.0), ((1, 1), 3, 10.0),
 ])  # fmt: skip
 def test_what_cannot_have_grown(shape, fresh, prior):
-    known = calibration.Calibration(jnp.ones(3), jnp.ones((1, 1)), jnp.ones((1, 1)))
-    scores, owners = jnp.ones(shape), jnp.zeros(shape, int)
+    known = calibration.Calibration(np.ones(3), np.ones((1, 1)), np.ones((1, 1)))
+    scores, owners = np.ones(shape), np.zeros(shape, int)
     with pytest.raises(ValueError, match=r"fresh must be|prior=0\.0 must be"):
-        calibration.extend(known, jnp.zeros(fresh, bool), scores, owners, prior=prior)
+        calibration.extend(known, np.zeros(fresh, bool), scores, owners, prior=prior)

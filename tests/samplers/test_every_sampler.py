@@ -153,7 +153,7 @@ class TestWhatIsRefused:
     ],
 )
 def test_a_search_goes_on_over_its_own_points_only(start, advance):
-    begun = start(jax.random.key(0), jnp.ones((5, 2)), jnp.ones(5), 3)
+    begun = jax.jit(start, static_argnums=3)(jax.random.key(0), jnp.ones((5, 2)), jnp.ones(5), 3)
     with pytest.raises(ValueError, match=r"points \(4, 2\) and distances \(5,\)"):
         advance(begun, jnp.ones((4, 2)), 3)
     with pytest.raises(ValueError, match=r"points \(5, 2\) are int32"):
@@ -164,7 +164,7 @@ def test_a_search_goes_on_over_its_own_points_only(start, advance):
 
 @pytest.mark.parametrize("name", ["uniform", "k_center", "d2", "k_medoids", "self_representation"])
 def test_one_point(name):
-    found = SAMPLERS[name](jax.random.key(0), jnp.ones((1, 3)), jnp.ones(1), 1)
+    found = JITTED[name](jax.random.key(0), np.ones((1, 3), np.float32), np.ones(1), 1)
     np.testing.assert_array_equal(found.indices, [0])
     assert found.count == 1
 

@@ -1,7 +1,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +8,10 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from sgfr_jax import samplers
+
+SAMPLE = jax.jit(samplers.greedy_k_center, static_argnums=3)
+START = jax.jit(samplers.k_center_start, static_argnums=3)
+ADVANCE = jax.jit(samplers.k_center_advance, static_argnames=("pool_size", "block_size"))
 
 
 def plain_traversal(points, first, num):
@@ -30,11 +33,8 @@ def radius(points, chosen):
 @pytest.mark.parametrize("pool_size,block_size", [(2048, 128), (16, 4), (1, 1), (7, 64)])
 def test_lookahead_chooses_what_the_plain_traversal_chooses(rng, pool_size, block_size):
     points = rng.normal(size=(400, 6)).astype(np.float32)
-    ones = jnp.ones(400)
-    start = samplers.k_center_start(jax.random.key(3), jnp.asarray(points), ones, 60)
-    found = samplers.k_center_advance(
-        start, jnp.asarray(points), 60, pool_size=pool_size, block_size=block_size
-    )
+    start = START(jax.random.key(3), points, np.ones(400), 60)
+    found = ADVANCE(start, points, 60, pool_size=pool_size, block_size=block_size)
     expected = plain_traversal(points.astype(np.float64), int(found.indices[0]), 60)
     np.testing.assert_array_equal(found.indices, expected)
     np.testing.assert_allclose(
@@ -43,10 +43,10 @@ def test_lookahead_chooses_what_the_plain_traversal_chooses(rng, pool_size, bloc
 
 
 def test_stepping_gives_what_one_go_gives(rng):
-    points = jnp.float32(rng.normal(size=(300, 4)))
-    ones, key = jnp.ones(300), jax.random.key(0)
-    at_once = samplers.greedy_k_center(key, points, ones, 40)
-    stepped = samplers.k_center_start(key, points, ones, 40)
+    points = np.float32(rng.normal(size=(300, 4)))
+    ones, key = np.ones(300, np.float32), jax.random.key(0)
+    at_once = SAMPLE(key, points, ones, 40)
+    stepped = START(key, points, ones, 40)
     advance = jax.jit(partial(samplers.k_center_advance))  # with no cache but its own
     for upto in (1, 7, 7, 31, 40):
         stepped = advance(stepped, points, upto)
@@ -62,7 +62,6 @@ def test_radius_is_at_most_twice_the_best_of_any_choice(seed, num):
     """Gonzalez's bound, against the radius of a handful of random subsets."""
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(24, 2)).astype(np.float32)
-    sample = jax.jit(samplers.greedy_k_center, static_argnums=3)
-    found = sample(jax.random.key(seed), jnp.asarray(points), jnp.ones(24), num)
+    found = SAMPLE(jax.random.key(seed), points, np.ones(24), num)
     others = min(radius(points, rng.choice(24, num, replace=False)) for _ in range(50))
     assert radius(points, found.indices) <= 2 * others + 1e-5

@@ -24,6 +24,10 @@ class Case(NamedTuple):
     left_of_atom: Callable = lambda target, atoms: 0.0
     group: int = 1  # how many atoms belong together
     accuracy: float = 1e-7  # of coefficients in float64
+    # The same code as a function that another row shares, and the numbers that tell them apart:
+    # where they are traced, one program serves both.
+    program: Callable | None = None
+    numbers: dict | None = None
 
 
 def local(name, num_neighbors, **penalties):
@@ -51,6 +55,14 @@ def after_elastic_net(l1, l2, target, atoms):
     return np.sqrt(squared)
 
 
+def local_elastic_net(targets, bank, *, l1, l2):
+    solve = partial(solvers.elastic_net, l1=l1, l2=l2)
+    return solvers.local_code(targets, bank, num_neighbors=5, solve=solve)
+
+
+OMP = partial(solvers.omp, sparsity=3)
+RIDGE = partial(solvers.whole_bank_ridge, ridge=1e-3)
+
 CASES = {
     "nearest": Case(*local("nearest", 1)),
     "affine_ridge": Case(*local("affine_ridge", 4, ridge=1e-3), after_affine),
@@ -60,16 +72,21 @@ CASES = {
         partial(solvers.local_code, num_neighbors=5, solve=partial(solvers.lasso, l1=0.05)),
         partial(references.on_nearest, partial(references.elastic_net, l1=0.05, l2=0.0), 5),
         partial(after_elastic_net, 0.05, 0.0),
+        program=local_elastic_net,
+        numbers={"l1": 0.05, "l2": 0.0},
     ),
     "elastic_net": Case(
-        *local("elastic_net", 5, l1=0.05, l2=1e-2), partial(after_elastic_net, 0.05, 1e-2)
+        *local("elastic_net", 5, l1=0.05, l2=1e-2),
+        partial(after_elastic_net, 0.05, 1e-2),
+        program=local_elastic_net,
+        numbers={"l1": 0.05, "l2": 1e-2},
     ),
     "omp": Case(
-        partial(solvers.omp, sparsity=3),
+        OMP,
         partial(references.on_all, partial(references.omp, sparsity=3)),
     ),
     "whole_bank_ridge": Case(
-        partial(solvers.whole_bank_ridge, ridge=1e-3),
+        RIDGE,
         partial(references.on_all, partial(references.ridge, ridge=1e-3)),
         after_ridge,
     ),
@@ -78,20 +95,24 @@ CASES = {
         partial(references.on_all, partial(references.elastic_net, l1=0.1, l2=1e-2)),
         partial(after_elastic_net, 0.1, 1e-2),
         accuracy=1e-3,  # it stops at its tolerance where that is met first
+        program=solvers.elastic_net_code,
+        numbers={"l1": 0.1, "l2": 1e-2, "tolerance": 1e-5},
     ),
     "lasso_of_all": Case(
         partial(solvers.elastic_net_code, l1=0.1, l2=0.0, tolerance=1e-7),
         partial(references.on_all, partial(references.elastic_net, l1=0.1, l2=0.0)),
         partial(after_elastic_net, 0.1, 0.0),
         accuracy=1e-3,
+        program=solvers.elastic_net_code,
+        numbers={"l1": 0.1, "l2": 0.0, "tolerance": 1e-7},
     ),
     "omp_of_subspaces": Case(
-        partial(solvers.omp, sparsity=3),
+        OMP,
         partial(references.on_all, partial(references.omp, sparsity=3)),
         group=RANK + 1,
     ),
     "ridge_of_subspaces": Case(
-        partial(solvers.whole_bank_ridge, ridge=1e-3),
+        RIDGE,
         partial(references.on_all, partial(references.ridge, ridge=1e-3)),
         after_ridge,
         group=RANK + 1,
@@ -103,7 +124,15 @@ CASES = {
     ),
 }
 
-JITTED = {name: jax.jit(case.code) for name, case in CASES.items()}
+
+@partial(jax.jit, static_argnums=0)
+def run(program, numbers, targets, bank):
+    return program(targets, bank, **numbers)
+
+
+# What to compile for each, and the numbers to give it.
+PROGRAMS = {name: (case.program or case.code, case.numbers or {}) for name, case in CASES.items()}
+JITTED = {name: partial(run, *program) for name, program in PROGRAMS.items()}
 
 
 def draw(rng, name, scale=1.0):
@@ -118,9 +147,10 @@ def draw(rng, name, scale=1.0):
 
 
 def bank_of(atoms, weights=None):
-    atoms = jnp.asarray(atoms, jnp.result_type(float))
-    weights = jnp.ones(len(atoms)) if weights is None else jnp.asarray(weights)
-    return types.Bank(atoms, weights.astype(atoms.dtype), jnp.arange(len(atoms)))
+    if not isinstance(atoms, jax.Array):  # traced ones stay what they are
+        atoms = np.asarray(atoms, jnp.result_type(float))
+    weights = np.ones(len(atoms)) if weights is None else np.asarray(weights)
+    return types.Bank(atoms, weights.astype(atoms.dtype), np.arange(len(atoms)))
 
 
 def dense(code, num_atoms):

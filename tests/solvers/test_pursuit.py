@@ -1,7 +1,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ ATOMS = np.array([[5.0, 0, 0, 0], [0, 0.1, 0, 0], [0, 0, 2, 0], [0, 0, 2, 2]])
 
 def code_of(targets, atoms=ATOMS, **hyperparameters):
     code = partial(solvers.omp, **hyperparameters)
-    return jax.jit(code)(jnp.float32(targets), bank_of(atoms))
+    return jax.jit(code)(np.float32(targets), bank_of(atoms))
 
 
 def test_worked_by_hand():

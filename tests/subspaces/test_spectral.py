@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.cluster import SpectralClustering
@@ -8,6 +7,15 @@ from sgfr_jax import subspaces
 from tests.subspaces import planted
 
 KEY = jax.random.key(0)
+NUM_POINTS = 50  # of all tests, so that one program serves for each number of clusters
+CLUSTER = jax.jit(subspaces.spectral_clustering, static_argnames="num_clusters")
+
+
+def cluster(affinity, num_clusters, weights=None):
+    weights = np.ones(NUM_POINTS) if weights is None else weights
+    found = CLUSTER(KEY, np.float32(affinity), np.float32(weights), num_clusters=num_clusters)
+    assert found.dtype == np.int32
+    return np.asarray(found)
 
 
 def blocks(rng, sizes, noise):
@@ -18,43 +26,34 @@ def blocks(rng, sizes, noise):
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_blocks_are_found(rng, noise):
-    affinity, labels = blocks(rng, [12, 20, 7], noise)
-    found = subspaces.spectral_clustering(KEY, jnp.float32(affinity), jnp.ones(39), num_clusters=3)
-    assert planted.accuracy(found, labels) == 1
-    assert found.dtype == jnp.int32
+    affinity, labels = blocks(rng, [15, 26, 9], noise)
+    assert planted.accuracy(cluster(affinity, 3), labels) == 1
 
 
 def test_agrees_with_scikit_learn_where_blocks_are_faint(rng):
-    affinity, _ = blocks(rng, [15, 15], 2.0)
-    found = subspaces.spectral_clustering(KEY, jnp.float32(affinity), jnp.ones(30), num_clusters=2)
+    affinity, _ = blocks(rng, [25, 25], 2.0)
     theirs = SpectralClustering(2, affinity="precomputed", random_state=0).fit_predict(affinity)
-    assert planted.accuracy(found, theirs) > 0.9
+    assert planted.accuracy(cluster(affinity, 2), theirs) > 0.9
 
 
 def test_padding_changes_nothing(rng):
     affinity, labels = blocks(rng, [12, 20, 7], 0.1)
     padded = np.pad(affinity, (0, 11), constant_values=5.0)
-    weights = jnp.ones(50).at[39:].set(0)
-    found = subspaces.spectral_clustering(KEY, jnp.float32(padded), weights, num_clusters=3)
+    found = cluster(padded, 3, np.arange(50) < 39)
     assert planted.accuracy(found[:39], labels) == 1
     np.testing.assert_array_equal(found[39:], -np.ones(11))
 
 
 def test_points_without_ties_get_some_label(rng):
-    affinity, labels = blocks(rng, [12, 9], 0.0)
-    affinity = np.pad(affinity, (0, 2))
-    found = np.asarray(
-        subspaces.spectral_clustering(KEY, jnp.float32(affinity), jnp.ones(23), num_clusters=2)
-    )
-    assert planted.accuracy(found[:21], labels) == 1
+    affinity, labels = blocks(rng, [27, 21], 0.0)
+    found = cluster(np.pad(affinity, (0, 2)), 2)
+    assert planted.accuracy(found[:48], labels) == 1
     assert np.isin(found, [0, 1]).all()
 
 
 def test_one_cluster_and_no_ties():
-    found = subspaces.spectral_clustering(KEY, jnp.ones((5, 5)), jnp.ones(5), num_clusters=1)
-    np.testing.assert_array_equal(found, np.zeros(5))
-    found = subspaces.spectral_clustering(KEY, jnp.zeros((5, 5)), jnp.ones(5), num_clusters=2)
-    assert np.isin(np.asarray(found), [0, 1]).all()
+    np.testing.assert_array_equal(cluster(np.ones((50, 50)), 1), np.zeros(50))
+    assert np.isin(cluster(np.zeros((50, 50)), 2), [0, 1]).all()
 
 
 @pytest.mark.parametrize(
@@ -68,4 +67,4 @@ def test_one_cluster_and_no_ties():
 )
 def test_what_is_refused(shape, weights, numbers, message):
     with pytest.raises(ValueError, match=message):
-        subspaces.spectral_clustering(KEY, jnp.ones(shape), jnp.ones(weights), **numbers)
+        subspaces.spectral_clustering(KEY, np.ones(shape, np.float32), np.ones(weights), **numbers)
