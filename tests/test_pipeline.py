@@ -128,6 +128,15 @@ def test_held_out_images_do_not_see_the_atoms_they_gave(rng):
         assert (np.asarray(sources)[owners[i]] != own).all()
 
 
+def test_atoms_of_no_image_are_left_out_for_none(rng):
+    bank = fit(rng.normal(size=(40, 6)), 24)
+    image = jnp.float32(rng.normal(size=(1, 10, 6)))
+    for source, own in ((-1, -1), (-1, 0), (-2, -2)):
+        sources = jnp.full(24, source)
+        scores, _ = sgfr.score_held_out(bank, sources, image, jnp.array([own]), code=CODE)
+        np.testing.assert_allclose(scores[0], score(bank, image[0], CODE), rtol=1e-5)
+
+
 def test_an_image_that_gave_all_atoms_is_left_with_none(rng):
     image = jnp.float32(rng.normal(size=(1, 10, 6)))
     bank = fit(image[0], 5)
