@@ -111,6 +111,8 @@ def make(model: models.Model, *, plain: bool = False) -> Predictor:
 def _scorer(config: Config, planned, *, unroll: bool) -> Callable:
     """`(state, patches of some images) -> (maps, scores)`."""
     code = choices.make_coder(config.solver, config)
+    if unroll:
+        code = partial(code, search=partial(linalg.nearest, origin=linalg.mean_point))
     if config.solver != "nearest":
         linear_solve = partial(linalg.solve_by_elimination, unroll=unroll)
         code = partial(code, solve=partial(code.keywords["solve"], linear_solve=linear_solve))

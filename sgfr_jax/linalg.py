@@ -4,6 +4,7 @@ Matrix products ask for `Precision.HIGHEST`: the defaults of TPUs and of recent 
 factors to bfloat16 or TF32, an error of the size of a nominal patch's residual.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -35,11 +36,53 @@ def max_or_nan(array: jax.Array, axis: int | tuple[int, ...] | None = None) -> j
     return jnp.where(jnp.any(jnp.isnan(array), axis=axis), jnp.nan, largest)
 
 
+def mean_point(points: jax.Array, weights: jax.Array) -> jax.Array:
+    """The mean `[D]` of the finite points of positive weight, to 8 bits; 0 where there are none.
+
+    Distances do not depend on the origin, but the rounding of their expansions does: it grows with
+    squared norms. Seen from here features that share a mean are no larger than they differ. Eight
+    bits come close enough, and keep differences exact that were: equal distances stay equal, and
+    one device and several, which add up in another order, see the same.
+
+    Args:
+      points: `[N, D]`.
+      weights: `[N]`; 0 for padding, which may hold anything.
+    """
+    counts = (weights > 0) & jnp.all(jnp.isfinite(points), axis=-1)
+    return mean_of_sums(jnp.sum(jnp.where(counts[:, None], points, 0), axis=0), jnp.sum(counts))
+
+
+def mean_of_sums(sums: jax.Array, count: jax.Array) -> jax.Array:
+    """`mean_point` from the sum `[D]` of points and their number."""
+    mean = sums / jnp.maximum(count, 1).astype(sums.dtype)
+    return jax.lax.reduce_precision(mean, jnp.finfo(mean.dtype).nexp, 7)
+
+
+@jax.custom_batching.custom_vmap
+def shared_mean(points: jax.Array, weights: jax.Array) -> jax.Array:
+    """As `mean_point`, but one for all weights `[B, N]` that `vmap` maps over, of those points.
+
+    Self-expression leaves out another atom for every target. A mean for each would make a copy of
+    the bank for each, and one that all share is as good an origin.
+    """
+    return mean_point(points, weights)
+
+
+@shared_mean.def_vmap
+def _shared_mean_of_batch(size: int, batched: list[bool], points: jax.Array, weights: jax.Array):
+    if not batched[0]:
+        return shared_mean(points, jnp.max(weights, axis=0)), False
+    if not batched[1]:
+        weights = jnp.broadcast_to(weights, (size, *weights.shape))
+    return jax.vmap(mean_point)(points, weights), True
+
+
 def squared_distances(targets: jax.Array, atoms: jax.Array) -> jax.Array:
     """Squared Euclidean distances `|z|^2 + |a|^2 - 2 z.a`, never negative.
 
-    The expansion makes the work one matrix product. Its absolute error is about `1e-6 |z|^2`: too
-    coarse for a residual, and neighbours whose squared distances differ by less may change places.
+    The expansion makes the work one matrix product, about the mean of the atoms as the origin. Its
+    absolute error is about `1e-6 |z|^2`, seen from there: too coarse for a residual, and neighbours
+    whose squared distances differ by less may change places.
 
     Args:
       targets: `[N, D]`.
@@ -48,25 +91,34 @@ def squared_distances(targets: jax.Array, atoms: jax.Array) -> jax.Array:
     Returns:
       `[N, M]`.
     """
+    origin = mean_point(atoms, jnp.ones(len(atoms)))
+    targets, atoms = targets - origin[None], atoms - origin[None]
     products = jnp.matmul(targets, atoms.T, precision=HIGHEST)
     norms = jnp.sum(targets**2, axis=-1)[:, None] + jnp.sum(atoms**2, axis=-1)[None]
     return jnp.maximum(norms - 2 * products, 0)
 
 
 def nearest(
-    targets: jax.Array, atoms: jax.Array, weights: jax.Array, *, num_neighbors: int
+    targets: jax.Array,
+    atoms: jax.Array,
+    weights: jax.Array,
+    *,
+    num_neighbors: int,
+    origin: Callable[[jax.Array, jax.Array], jax.Array] = shared_mean,
 ) -> jax.Array:
     """The nearest atoms of every target, nearest first; padding comes last.
 
     Atoms are ranked by `z.a - |a|^2 / 2`, which orders as their distances do: what depends on the
     target alone is left out, and the passes over `[N, M]` that it would take. Accurate as
-    `squared_distances`.
+    `squared_distances`. An atom with NaN comes first, so that its codes are NaN too.
 
     Args:
       targets: `[N, D]`.
       atoms: `[M, D]`.
       weights: `[M]`; an atom of weight 0 is padding.
       num_neighbors: `K`, at most `M`.
+      origin: of atoms and weights the point `[D]` that both are seen from; `mean_point` in place of
+        this serves converters that do not know JAX's custom rules.
 
     Returns:
       `[N, K]` int32 indices of atoms.
@@ -75,6 +127,7 @@ def nearest(
       ValueError: if shapes do not fit or `num_neighbors` is not in `1..M`.
     """
     check_search(targets, atoms, weights, num_neighbors)
+    targets, atoms = about(targets, atoms, weights, origin)
     closeness = jnp.matmul(targets, atoms.T, precision=HIGHEST)
     closeness = rank_padding_last(closeness - 0.5 * jnp.sum(atoms**2, axis=-1)[None], weights)
     # Held together: where a caller slices the indices, XLA would move the slice into the search
@@ -83,9 +136,23 @@ def nearest(
     return indices.astype(jnp.int32)
 
 
+def about(
+    targets: jax.Array,
+    atoms: jax.Array,
+    weights: jax.Array,
+    origin: Callable[[jax.Array, jax.Array], jax.Array] = shared_mean,
+) -> tuple[jax.Array, jax.Array]:
+    """Targets `[N, D]` and atoms `[M, D]` as seen from the atoms' mean, for a search."""
+    # Which atoms are near has no derivative.
+    targets, atoms = jax.lax.stop_gradient((targets, atoms))
+    middle = origin(atoms, weights)
+    return targets - middle[None], atoms - middle[None]
+
+
 def rank_padding_last(closeness: jax.Array, weights: jax.Array) -> jax.Array:
-    """Closeness `[N, M]` to atoms of `weights [M]`: -inf to padding, even where it holds NaN."""
-    return jnp.where(weights[None] > 0, closeness, -jnp.inf)
+    """Closeness `[N, M]` to atoms of `weights [M]`, or `[N, M]`: NaN comes first, padding last."""
+    closeness = jnp.where(jnp.isnan(closeness), jnp.inf, closeness)
+    return jnp.where(jnp.broadcast_to(weights > 0, closeness.shape), closeness, -jnp.inf)
 
 
 def nearest_distances(

@@ -34,7 +34,7 @@ def d2_sampling(key: jax.Array, points: jax.Array, weights: jax.Array, num: int)
       ValueError: if `num` is not between 1 and `N`, or shapes do not fit.
     """
     points, eligible = eligibility.check(points, weights, num)
-    points = jnp.where(eligible[:, None], points, 0)
+    points = _from_their_mean(points, eligible)
     norms = jnp.sum(points**2, axis=-1)
 
     def choose(slot, state):
@@ -91,7 +91,7 @@ def k_medoids(
     points, eligible = eligibility.check(points, weights, num)
     if num_iterations < 0:
         raise ValueError(f"num_iterations={num_iterations}; it must not be negative")
-    points = jnp.where(eligible[:, None], points, 0)
+    points = _from_their_mean(points, eligible)
     first = start(key, points, eligible.astype(points.dtype), num)
     filled = first.weights > 0
 
@@ -117,6 +117,11 @@ def k_medoids(
     distances = jnp.where(eligible, distances, -jnp.inf)
     distances = distances.at[jnp.where(filled, medoids, len(points))].set(-jnp.inf, mode="drop")
     return eligibility.make_selection(medoids, filled, distances)
+
+
+def _from_their_mean(points, eligible):
+    """The points from an origin among them, where rounding is least; 0 for what is not eligible."""
+    return jnp.where(eligible[:, None], points - linalg.mean_point(points, eligible)[None], 0)
 
 
 def _assign(points, medoids, filled):

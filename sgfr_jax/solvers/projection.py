@@ -52,8 +52,13 @@ def _nearest_subspace(targets: jax.Array, subspaces: jax.Array, used: jax.Array)
 
     Expanded, so that the work is one matrix product; accurate as `linalg.squared_distances`.
     """
-    means, bases = subspaces[:, 0], subspaces[:, 1:]
-    products = jnp.einsum("nd,srd->nsr", targets, subspaces, precision=linalg.HIGHEST)
+    # From the mean of the means, which affine subspaces of features that share one lie around.
+    origin = linalg.mean_point(subspaces[:, 0], jnp.any(used, axis=-1))
+    means, bases = subspaces[:, 0] - origin[None], subspaces[:, 1:]
+    subspaces = jnp.concatenate([means[:, None], bases], axis=1)
+    products = jnp.einsum(
+        "nd,srd->nsr", targets - origin[None], subspaces, precision=linalg.HIGHEST
+    )
     offsets = jnp.einsum("srd,sd->sr", bases, means, precision=linalg.HIGHEST)
     # Without |z|^2, which all subspaces share.
     left = jnp.sum(means**2, axis=-1)[None] - 2 * products[..., 0]
