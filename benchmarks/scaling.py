@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 from benchmarks import backbone, cost_model, fake_devices, machine, materials, report
 from benchmarks.cost_model import Device, Level
-from sgfr_jax import linalg, samplers
+from sgfr_jax import frames, samplers
 from sgfr_jax.backbones import ARCHITECTURES
 from sgfr_jax.samplers import k_center
 
@@ -234,7 +234,7 @@ def count_rounds(points: jax.Array, num: int, pool: int) -> jax.Array:
     With the pools of `P` devices together, and the farthest points spread evenly over them, those
     of `sharding.k_center_over_patches` are as many.
     """
-    origin = linalg.mean_point(points, jnp.ones(len(points)))
+    origin, _ = frames.frame(points, jnp.ones(len(points)))
     norms = jnp.sum((points - origin[None]) ** 2, axis=-1)
     start = samplers.k_center_start(jax.random.key(0), points, jnp.ones(len(points)), num)
 

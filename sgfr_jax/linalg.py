@@ -4,11 +4,12 @@ Matrix products ask for `Precision.HIGHEST`: the defaults of TPUs and of recent 
 factors to bfloat16 or TF32, an error of the size of a nominal patch's residual.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+
+from sgfr_jax import frames
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -36,45 +37,17 @@ def max_or_nan(array: jax.Array, axis: int | tuple[int, ...] | None = None) -> j
     return jnp.where(jnp.any(jnp.isnan(array), axis=axis), jnp.nan, largest)
 
 
-def mean_point(points: jax.Array, weights: jax.Array) -> jax.Array:
-    """The mean `[D]` of the finite points of positive weight, to 8 bits; 0 where there are none.
-
-    Distances do not depend on the origin, but the rounding of their expansions does: it grows with
-    squared norms. Seen from here features that share a mean are no larger than they differ. Eight
-    bits come close enough, and keep differences exact that were: equal distances stay equal, and
-    one device and several, which add up in another order, see the same.
-
-    Args:
-      points: `[N, D]`.
-      weights: `[N]`; 0 for padding, which may hold anything.
-    """
-    counts = (weights > 0) & jnp.all(jnp.isfinite(points), axis=-1)
-    return mean_of_sums(jnp.sum(jnp.where(counts[:, None], points, 0), axis=0), jnp.sum(counts))
+def norm(vectors: jax.Array) -> jax.Array:
+    """The length of each vector of `[..., D]`, of any scale; its gradient is zero where it is."""
+    unit = frames.unit_of(vectors, -1)
+    squared = jnp.sum((vectors / unit) ** 2, axis=-1)
+    length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0 * squared)
+    return length * unit[..., 0]
 
 
-def mean_of_sums(sums: jax.Array, count: jax.Array) -> jax.Array:
-    """`mean_point` from the sum `[D]` of points and their number."""
-    mean = sums / jnp.maximum(count, 1).astype(sums.dtype)
-    return jax.lax.reduce_precision(mean, jnp.finfo(mean.dtype).nexp, 7)
-
-
-@jax.custom_batching.custom_vmap
-def shared_mean(points: jax.Array, weights: jax.Array) -> jax.Array:
-    """As `mean_point`, but one for all weights `[B, N]` that `vmap` maps over, of those points.
-
-    Self-expression leaves out another atom for every target. A mean for each would make a copy of
-    the bank for each, and one that all share is as good an origin.
-    """
-    return mean_point(points, weights)
-
-
-@shared_mean.def_vmap
-def _shared_mean_of_batch(size: int, batched: list[bool], points: jax.Array, weights: jax.Array):
-    if not batched[0]:
-        return shared_mean(points, jnp.max(weights, axis=0)), False
-    if not batched[1]:
-        weights = jnp.broadcast_to(weights, (size, *weights.shape))
-    return jax.vmap(mean_point)(points, weights), True
+def nan_unless_finite(array: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """0, or NaN if an entry is not finite: to add to what it should have made NaN."""
+    return jnp.where(jnp.all(jnp.isfinite(array), axis=axis), 0, jnp.nan).astype(array.dtype)
 
 
 def squared_distances(targets: jax.Array, atoms: jax.Array) -> jax.Array:
@@ -91,7 +64,7 @@ def squared_distances(targets: jax.Array, atoms: jax.Array) -> jax.Array:
     Returns:
       `[N, M]`.
     """
-    origin = mean_point(atoms, jnp.ones(len(atoms)))
+    origin, _ = frames.frame(*jax.lax.stop_gradient((atoms, jnp.ones(len(atoms)))))
     targets, atoms = targets - origin[None], atoms - origin[None]
     products = jnp.matmul(targets, atoms.T, precision=HIGHEST)
     norms = jnp.sum(targets**2, axis=-1)[:, None] + jnp.sum(atoms**2, axis=-1)[None]
@@ -104,7 +77,7 @@ def nearest(
     weights: jax.Array,
     *,
     num_neighbors: int,
-    origin: Callable[[jax.Array, jax.Array], jax.Array] = shared_mean,
+    frame: frames.Frame = frames.shared_frame,
 ) -> jax.Array:
     """The nearest atoms of every target, nearest first; padding comes last.
 
@@ -117,8 +90,8 @@ def nearest(
       atoms: `[M, D]`.
       weights: `[M]`; an atom of weight 0 is padding.
       num_neighbors: `K`, at most `M`.
-      origin: of atoms and weights the point `[D]` that both are seen from; `mean_point` in place of
-        this serves converters that do not know JAX's custom rules.
+      frame: of atoms and weights the origin and unit that both are seen in; `frames.frame`
+        serves converters that do not know JAX's custom rules.
 
     Returns:
       `[N, K]` int32 indices of atoms.
@@ -127,30 +100,40 @@ def nearest(
       ValueError: if shapes do not fit or `num_neighbors` is not in `1..M`.
     """
     check_search(targets, atoms, weights, num_neighbors)
-    targets, atoms = about(targets, atoms, weights, origin)
+    targets, atoms, half_norms = seen_in(targets, atoms, weights, frame)
     closeness = jnp.matmul(targets, atoms.T, precision=HIGHEST)
-    closeness = rank_padding_last(closeness - 0.5 * jnp.sum(atoms**2, axis=-1)[None], weights)
+    closeness = rank_padding_last(closeness - half_norms, weights)
     # Held together: where a caller slices the indices, XLA would move the slice into the search
     # and then sort all of `[N, M]`, nineteen times as slow on a CPU.
     indices = jax.lax.optimization_barrier(jax.lax.top_k(closeness, num_neighbors)[1])
     return indices.astype(jnp.int32)
 
 
-def about(
+def seen_in(
     targets: jax.Array,
     atoms: jax.Array,
     weights: jax.Array,
-    origin: Callable[[jax.Array, jax.Array], jax.Array] = shared_mean,
-) -> tuple[jax.Array, jax.Array]:
-    """Targets `[N, D]` and atoms `[M, D]` as seen from the atoms' mean, for a search."""
+    frame: frames.Frame = frames.shared_frame,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What a search ranks by, `z.a - |a|^2 / 2`, seen from the atoms' middle and in their unit.
+
+    A target much larger than that is divided by its own size, and its row of norms with it.
+
+    Returns:
+      Targets `[N, D]`, atoms `[M, D]` and `|a|^2 / 2`, `[N, M]`.
+    """
     # Which atoms are near has no derivative.
     targets, atoms = jax.lax.stop_gradient((targets, atoms))
-    middle = origin(atoms, weights)
-    return targets - middle[None], atoms - middle[None]
+    origin, unit = frame(atoms, weights)
+    targets, atoms = (targets - origin[None]) / unit, (atoms - origin[None]) / unit
+    excess = jnp.maximum(frames.unit_of(targets, -1), 1)
+    return targets / excess, atoms, 0.5 * jnp.sum(atoms**2, axis=-1)[None] * (1 / excess)
 
 
 def rank_padding_last(closeness: jax.Array, weights: jax.Array) -> jax.Array:
     """Closeness `[N, M]` to atoms of `weights [M]`, or `[N, M]`: NaN comes first, padding last."""
+    # An atom so far off that its square is infinite is farther than all but padding.
+    closeness = jnp.maximum(closeness, jnp.finfo(closeness.dtype).min)
     closeness = jnp.where(jnp.isnan(closeness), jnp.inf, closeness)
     return jnp.where(jnp.broadcast_to(weights > 0, closeness.shape), closeness, -jnp.inf)
 
@@ -176,7 +159,7 @@ def nearest_distances(
     def of_rows(rows: jax.Array):
         index = nearest(rows, atoms, weights, num_neighbors=1)[:, 0]
         # From differences: an atom is at distance zero from itself.
-        return index, jnp.linalg.norm(rows - atoms[index], axis=-1)
+        return index, norm(rows - atoms[index])
 
     atoms, num_points = jnp.asarray(atoms), len(points)
     num_rows = max(1, min(chunk_size, num_points))

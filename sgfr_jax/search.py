@@ -98,21 +98,20 @@ def approximate(
 
 def _reduced_closeness(targets, atoms, weights) -> jax.Array:
     """What `linalg.nearest` ranks by, of factors in bfloat16 and sums in float32; `[N, M]`."""
-    targets, atoms = linalg.about(targets, atoms, weights)
-    offsets = -0.5 * jnp.sum(atoms**2, axis=-1)
+    targets, atoms, half_norms = linalg.seen_in(targets, atoms, weights)
     products = jnp.matmul(
         targets.astype(jnp.bfloat16),
         atoms.astype(jnp.bfloat16).T,
         preferred_element_type=jnp.float32,
     )
-    return linalg.rank_padding_last(products + offsets[None].astype(jnp.float32), weights)
+    return linalg.rank_padding_last(products - half_norms.astype(jnp.float32), weights)
 
 
 def _rank(targets, atoms, weights, proposed, num_neighbors) -> jax.Array:
     """The nearest of the proposed atoms `[N, P]`, from differences, which are accurate near 0."""
 
     def of_one(target, indices):
-        return -jnp.sum((target[None] - atoms[indices]) ** 2, axis=-1)
+        return -linalg.norm(target[None] - atoms[indices])
 
     closeness = jax.vmap(of_one)(targets, proposed)
     closeness = linalg.rank_padding_last(closeness, weights[proposed])

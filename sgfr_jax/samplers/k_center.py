@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, frames, linalg, types
 from sgfr_jax.samplers import eligibility
 
 # Points that are compared with a block of choices at a time.
@@ -106,7 +106,7 @@ def k_center_advance(
     eligible = selection.distances > -jnp.inf
     chosen = jnp.where(jnp.arange(num_slots) < selection.count, selection.indices, num_points)
     eligible = eligible.at[chosen].set(True, mode="drop")
-    origin = linalg.mean_point(points, eligible)
+    origin, _ = frames.frame(points, eligible)
     norms = jnp.sum((points - origin[None]) ** 2, axis=-1)
     upto = jnp.minimum(jnp.asarray(upto, jnp.int32), num_slots)
 
@@ -216,7 +216,7 @@ def learn(
     Args:
       distances: to the choices before `start`; -inf stays.
       points: `[N, D]`.
-      origin: `[D]`, near the points (`linalg.mean_point`).
+      origin: `[D]`, near the points (`frames.frame`).
       norms: `[N]`, squared, from the origin.
       centres: of slots `[b]` the choices `[b, D]` from the origin, and their squared norms `[b]`.
       start: the first slot.

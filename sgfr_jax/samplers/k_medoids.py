@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
+from sgfr_jax import frames, linalg, types
 from sgfr_jax.samplers import eligibility
 
 Sample = Callable[[jax.Array, jax.Array, jax.Array, int], types.Selection]
@@ -121,7 +121,7 @@ def k_medoids(
 
 def _from_their_mean(points, eligible):
     """The points from an origin among them, where rounding is least; 0 for what is not eligible."""
-    return jnp.where(eligible[:, None], points - linalg.mean_point(points, eligible)[None], 0)
+    return jnp.where(eligible[:, None], points - frames.frame(points, eligible)[0][None], 0)
 
 
 def _assign(points, medoids, filled):

@@ -80,7 +80,7 @@ def _gather_nearest(atoms, weights, targets, num_neighbors):
     indices = linalg.nearest(targets, atoms, weights, num_neighbors=found)
     local = atoms[indices]
     # From differences: each device's search saw its own atoms from their own mean.
-    closeness = -jnp.sum((targets[:, None] - local) ** 2, axis=-1)
+    closeness = -linalg.norm(targets[:, None] - local)
     closeness = linalg.rank_padding_last(closeness, weights[indices])
 
     every = jax.lax.all_gather(closeness, ATOMS, axis=1, tiled=True)  # [n, parts found]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, frames, linalg, types
 from sgfr_jax.samplers import eligibility, k_center
 from sgfr_jax.sharding.mesh import DATA
 
@@ -151,14 +151,15 @@ def _start(points, eligible, draws, num) -> Traversal:
     distances = jnp.sum((points - first[None]) ** 2, axis=-1)
     distances = jnp.where(eligible, distances, -jnp.inf)
     distances = _take_out(distances, jnp.where(filled, indices[best], -1)[None])
-    sums = jnp.sum(jnp.where(eligible[:, None], points, 0), axis=0)
+    unit = frames.power_of_two(jax.lax.pmax(frames.typical_size(points, eligible), DATA))
+    sums, total = jax.lax.psum(frames.weighed_sums(points, eligible, unit), DATA)
     return Traversal(
         atoms=jnp.zeros((num, points.shape[1]), points.dtype).at[0].set(first),
         indices=jnp.zeros(num, jnp.int32).at[0].set(jnp.where(filled, indices[best], 0)),
         count=filled.astype(jnp.int32),
         farthest=jax.lax.pmax(jnp.max(distances), DATA),
         distances=distances,
-        origin=linalg.mean_of_sums(jax.lax.psum(sums, DATA), jax.lax.psum(jnp.sum(eligible), DATA)),
+        origin=frames.origin_of(sums, total, unit),
     )
 
 
