@@ -157,7 +157,9 @@ def _know(points: jax.Array, medoids: jax.Array, filled: jax.Array) -> _Known:
         return slots.astype(jnp.int32), -closeness
 
     slots, distances = in_rows(of_rows, points, _ROWS)
-    reach = distances[:, -1] if num_known < len(medoids) else jnp.full(len(points), jnp.inf)
+    reach = (
+        distances[:, -1] if num_known < len(medoids) else jnp.full_like(distances[:, -1], jnp.inf)
+    )
     return _Known(slots, distances, reach)
 
 
