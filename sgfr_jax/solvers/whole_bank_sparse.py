@@ -103,7 +103,7 @@ def elastic_net_solution(
     checks.positive("such as 64", max_atoms=max_atoms)
     checks.positive("such as 50", max_iterations=max_iterations)
     atoms = checks.real_atoms(atoms, bank)
-    # Rounding passes over NaN in sums of comparisons, of which the active set is made.
+    # Comparisons with NaN are false, so that the search would end at zero coefficients.
     broken = linalg.nan_unless_finite(targets, -1) + linalg.nan_unless_finite(atoms)
     own, unit = frames.unit_of(targets, -1), frames.unit_of(atoms)
     targets, atoms = targets / own, atoms / unit
