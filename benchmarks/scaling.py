@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 from benchmarks import backbone, cost_model, fake_devices, machine, materials, report
 from benchmarks.cost_model import Device, Level
-from sgfr_jax import samplers
+from sgfr_jax import frames, samplers
 from sgfr_jax.backbones import ARCHITECTURES
 from sgfr_jax.samplers import k_center
 
@@ -234,7 +234,8 @@ def count_rounds(points: jax.Array, num: int, pool: int) -> jax.Array:
     With the pools of `P` devices together, and the farthest points spread evenly over them, those
     of `sharding.k_center_over_patches` are as many.
     """
-    norms = jnp.sum(points**2, axis=-1)
+    origin, _ = frames.frame(points, jnp.ones(len(points)))
+    norms = jnp.sum((points - origin[None]) ** 2, axis=-1)
     start = samplers.k_center_start(jax.random.key(0), points, jnp.ones(len(points)), num)
 
     def advance(carry):
@@ -242,14 +243,15 @@ def count_rounds(points: jax.Array, num: int, pool: int) -> jax.Array:
         values, places = jax.lax.top_k(state.distances, pool + 1)
         places = places[:-1]
         found, count = k_center.traverse_pool(
-            points[places], norms[places], values[:-1], values[-1],
+            points[places] - origin[None], norms[places], values[:-1], values[-1],
             start=state.count, upto=num, num_slots=num,
         )  # fmt: skip
         fresh = k_center.fresh_slots(state, count)
         indices = jnp.where(fresh, places[found], state.indices)
         distances = k_center.learn(
-            state.distances, points, norms, lambda slots: (points[indices[slots]],
-            norms[indices[slots]]), start=state.count, count=count, block_size=cost_model.BLOCK,
+            state.distances, points, origin, norms,
+            lambda slots: (points[indices[slots]] - origin[None], norms[indices[slots]]),
+            start=state.count, count=count, block_size=cost_model.BLOCK,
         )  # fmt: skip
         out = jnp.where(fresh, indices, len(points))
         distances = distances.at[out].set(-jnp.inf, mode="drop")

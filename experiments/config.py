@@ -21,6 +21,9 @@ from sgfr_jax.datasets.mtd import SPLITS
 AUTO, FAST = streams.AUTO, "fast"
 # The atoms of one bank of several; twice as many made no clear difference (docs/results.md).
 STREAM_ATOMS = 1000
+# Patches at random that bases of one bank are learned from: hundreds for each of some dozens of
+# subspaces, in seconds.
+LEARNED_PATCHES = 1 << 14
 _RATIO = 0.01
 # The longest side of the squares that a network sees: larger images have --geometry=tile.
 _MOST_PIXELS = 8192
@@ -60,7 +63,7 @@ class Config:
     overlap: float = 0.25
     grid: int | None = None  # None: that of the middle layer
     unit_norm: bool = True
-    sampler: str = "k_center"
+    sampler: str | None = None  # None: k_center, or random where bases of subspaces are learned
     bank_ratio: float | None = None  # None: 0.01, or a fixed number of atoms for each stream
     bank_size: int | None = None
     subspaces: str = "implicit"
@@ -86,7 +89,14 @@ class Config:
     skip_bad_images: bool = False
 
     def num_atoms(self, num_patches: int) -> int:
-        """The size of the bank for a category of so many nominal patches."""
+        """The size of the bank for a category of so many nominal patches.
+
+        Where bases are learned of it, how many patches they are learned from.
+        """
+        named = self.bank_size is not None or self.bank_ratio is not None
+        uniform = self.sampler == "random" and self.subspaces in choices.SCALABLE_LEARNERS
+        if uniform and not named:
+            return min(LEARNED_PATCHES, num_patches)
         if self.has_streams and self.bank_ratio is None:
             return min(self.bank_size or STREAM_ATOMS, num_patches)  # coarse levels have few
         if self.bank_size is not None:
@@ -150,11 +160,16 @@ def resolve(config: Config, given: Collection[str] = ()) -> Config:
     Raises:
       ConfigError: names the flag and says what it may be.
     """
+    asked = config.sampler
+    if asked is None:
+        # K-center seeks out what is rare: few outliers would turn the bases that are learned of it.
+        learned = config.subspaces in choices.SUBSPACE_LEARNERS
+        config = dataclasses.replace(config, sampler="random" if learned else "k_center")
     if config.geometry == AUTO and not config.has_streams:
         config = dataclasses.replace(config, geometry="square")
     _check_names(config)
     _check_ranges(config)
-    usage.refuse(config, given)
+    usage.refuse(dataclasses.replace(config, sampler=asked), given)
     config = _with_size(_with_weights(config))
     _require(config.sigma == 0 or _LEAST_SIGMA <= config.sigma <= config.image_size, "sigma",
              config.sigma, f"0, or between {_LEAST_SIGMA:g} and --image_size={config.image_size}"

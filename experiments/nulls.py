@@ -132,7 +132,7 @@ def of_images(
             scores.append(float(whole.score))
             thresholds.add_pixels(pixels, whole.anomaly_map)
             report(1)
-    return Nulls(thresholds.tally(np.array(scores)), thresholds.tally_pixels(pixels))
+    return Nulls(thresholds.tally(np.float32(scores)), thresholds.tally_pixels(pixels))
 
 
 def of_looks(

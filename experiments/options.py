@@ -115,21 +115,26 @@ SAMPLER = flags.DEFINE_string(
     "sampler", DEFAULT.sampler,
     f"What chooses the bank: {', '.join(choices.SAMPLERS)}, or {choices.STREAMING}, which sees the"
     " patches block by block and needs no more memory for more images. support_frequency counts in"
-    " codes of --solver if that is local or omp (which takes long), else in those of affine_ridge.",
+    " codes of --solver if that is local or omp (which takes long), else in those of affine_ridge."
+    f" By default k_center, or random with --subspaces={', '.join(choices.SUBSPACE_LEARNERS)}: of"
+    " patches at random bases are those of most patches, of k_center's those of the rarest.",
 )  # fmt: skip
 BANK_RATIO = flags.DEFINE_float(
     "bank_ratio",
     DEFAULT.bank_ratio,
     "Atoms in the bank, as a share of the nominal patches; by default 0.01, though 100 atoms at"
     f" least, or {config.STREAM_ATOMS} atoms for each bank with --layers={config.AUTO} or"
-    " LEVEL@SCALE.",
+    f" LEVEL@SCALE. With --subspaces={' or '.join(choices.SCALABLE_LEARNERS)} and"
+    " --sampler=random, the patches that bases are learned from; by default"
+    f" {config.LEARNED_PATCHES} of each bank.",
 )
 BANK_SIZE = flags.DEFINE_integer("bank_size", None, "Atoms in the bank, instead of --bank_ratio.")
 SUBSPACES = flags.DEFINE_string(
     "subspaces", DEFAULT.subspaces,
     f"What is learned of the bank: {', '.join(choices.LEARNERS)}. With implicit the atoms are"
-    " patches; pca, k_subspaces and sparse_clustering put bases of subspaces in their place;"
-    " dictionary learns as many atoms from patches at random, by gradient, and samples no bank.",
+    " patches; pca, k_subspaces and sparse_clustering put bases of subspaces in their place,"
+    " learned from patches at random unless --sampler is named; dictionary learns as many atoms"
+    " from patches at random, by gradient, and samples no bank.",
 )  # fmt: skip
 NUM_SUBSPACES = flags.DEFINE_integer(
     "num_subspaces", DEFAULT.num_subspaces, "Subspaces of k_subspaces and sparse_clustering."

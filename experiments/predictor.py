@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from experiments import choices, devices, fused, fused_scorer, models, run, stages, streams
 from experiments.choices import ConfigError
 from experiments.config import Config
-from sgfr_jax import linalg
+from sgfr_jax import frames, linalg
 
 # Solvers whose work is a fixed sequence of operations that every runtime has.
 SOLVERS = ("affine_ridge", "ridge", "nearest")
@@ -111,6 +111,8 @@ def make(model: models.Model, *, plain: bool = False) -> Predictor:
 def _scorer(config: Config, planned, *, unroll: bool) -> Callable:
     """`(state, patches of some images) -> (maps, scores)`."""
     code = choices.make_coder(config.solver, config)
+    if unroll:
+        code = partial(code, search=partial(linalg.nearest, frame=frames.frame))
     if config.solver != "nearest":
         linear_solve = partial(linalg.solve_by_elimination, unroll=unroll)
         code = partial(code, solve=partial(code.keywords["solve"], linear_solve=linear_solve))

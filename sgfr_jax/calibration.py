@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from sgfr_jax import extents as of_squares
+from sgfr_jax import linalg
 
 # A share of the mean, or of the common scale, below which a spread is taken for rounding.
 _LEAST_SPREAD = 1e-3
@@ -55,8 +56,8 @@ def calibrate(
         padded does not count, and the border is the image's. None: all.
 
     Returns:
-      A `Calibration`, finite even where all scores are zero; all NaN if a score that counts is,
-      since the common scale takes part in every other.
+      A `Calibration` in the precision of the scores, float32 at least; finite even where all scores
+      are zero; all NaN if a score that counts is, since the common scale takes part in every other.
 
     Raises:
       ValueError: if shapes do not fit, `prior` is not positive or `rings` is negative.
@@ -68,20 +69,22 @@ def calibrate(
         )
     if not prior > 0 or rings < 0:
         raise ValueError(f"prior={prior} must be positive, and rings={rings} not negative")
-    ring, shown = _rings(scores.shape, rings, extents)
+    scores = linalg.at_least_float32(scores)
+    ring, shown = _rings(scores, rings, extents)
     scores = jnp.where(shown > 0, scores, 0)
     common = jnp.sum(scores) / jnp.sum(shown)
     common = jnp.where(common == 0, 1, common)
-    counts = jnp.zeros(num_atoms).at[owners].add(shown)
-    sums = jnp.zeros(num_atoms).at[owners].add(scores)
+    counts = jnp.zeros(num_atoms, scores.dtype).at[owners].add(shown)
+    sums = jnp.zeros(num_atoms, scores.dtype).at[owners].add(scores)
     # A patch that alone made its atom's scale would always look ordinary.
     others = (sums[owners] - scores + prior * common) / (counts[owners] - 1 + prior)
     relative = scores / others
 
     def by_ring(values: jax.Array) -> jax.Array:
         """Means over the cells of each ring; over all where a small grid has none that far in."""
-        members = jnp.zeros(rings + 1).at[ring].add(shown)
-        sums = jnp.zeros(rings + 1).at[ring].add(values * shown)
+        nothing = jnp.zeros(rings + 1, values.dtype)
+        members = nothing.at[ring].add(shown)
+        sums = nothing.at[ring].add(values * shown)
         everywhere = jnp.sum(sums) / jnp.sum(members)
         return jnp.where(members > 0, sums / jnp.maximum(members, 1), everywhere)
 
@@ -129,9 +132,11 @@ def extend(
     if not prior > 0:
         raise ValueError(f"prior={prior} must be positive")
     common = jnp.mean(calibration.scales)
-    _, shown = _rings(scores.shape, 0, extents)
-    counts = jnp.zeros(len(fresh)).at[owners].add(shown)
-    sums = jnp.zeros(len(fresh)).at[owners].add(jnp.where(shown > 0, scores, 0))
+    scores = linalg.at_least_float32(scores)
+    _, shown = _rings(scores, 0, extents)
+    nothing = jnp.zeros(len(fresh), scores.dtype)
+    counts = nothing.at[owners].add(shown)
+    sums = nothing.at[owners].add(jnp.where(shown > 0, scores, 0))
     old = jnp.concatenate([calibration.scales, jnp.full(missing, common)])
     return calibration._replace(
         scales=jnp.where(fresh, (sums + prior * common) / (counts + prior), old)
@@ -155,7 +160,7 @@ def standardize(
     Returns:
       `[B, h, w]`, not clamped.
     """
-    ring, _ = _rings(scores.shape, len(calibration.mean) - 1, extents)
+    ring, _ = _rings(scores, len(calibration.mean) - 1, extents)
     relative = scores / calibration.scales[owners]
     return (relative - calibration.mean[ring]) / calibration.spread[ring]
 
@@ -176,15 +181,14 @@ def rescale(calibration: Calibration, mean: jax.Array, spread: jax.Array) -> Cal
     )
 
 
-def _rings(
-    shape: tuple[int, int, int], rings: int, extents: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
+def _rings(scores: jax.Array, rings: int, extents: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Each cell's distance from the border, `rings` for all farther in, and 1.0, or 0.0 in padding.
 
-    Both are `[B, h, w]`.
+    Both are `[B, h, w]`, as the scores are, and the second is of their type.
     """
+    shape = scores.shape
     if extents is None:
         extents = jnp.ones((1, 2))
     distance = of_squares.border_distance(extents, shape[1:])
     ring = jnp.broadcast_to(jnp.clip(distance, 0, rings), shape)
-    return ring, jnp.broadcast_to(distance >= 0, shape).astype(jnp.float32)
+    return ring, jnp.broadcast_to(distance >= 0, shape).astype(scores.dtype)

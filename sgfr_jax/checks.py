@@ -41,6 +41,27 @@ def floating(**arrays: jax.Array) -> None:
             )
 
 
+def squarable(points: jax.Array, counts: jax.Array) -> jax.Array:
+    """Whether squared distances between the points that count neither vanish nor overflow, `[]`.
+
+    Args:
+      points: `[N, D]` in float32 at least.
+      counts: `[N]` bool, finite points.
+
+    Raises:
+      ValueError: if that is known, as outside `jax.jit`, and they do.
+    """
+    largest = jnp.max(jnp.where(counts[:, None], jnp.abs(points), 0), initial=0)
+    reach = float(jnp.finfo(points.dtype).max) ** (1 / 3)  # 7e12 in float32
+    fits = (largest == 0) | ((largest >= 1 / reach) & (largest <= reach))
+    if not isinstance(fits, jax.core.Tracer) and not fits:
+        raise ValueError(
+            f"the largest entry of the points is {float(largest):.3g}, whose squares"
+            f" {points.dtype} cannot hold: divide them by it, or let it lie within 1e-12 and 1e12"
+        )
+    return fits
+
+
 def support(target: jax.Array, support: jax.Array, valid: jax.Array) -> None:
     """Raises ValueError unless these are `[D]`, `[K, D]` and `[K]`, and features floating."""
     if target.ndim != 1 or support.shape[1:] != target.shape or valid.shape != support.shape[:1]:

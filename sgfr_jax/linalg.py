@@ -9,6 +9,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from sgfr_jax import frames
+
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -35,11 +37,25 @@ def max_or_nan(array: jax.Array, axis: int | tuple[int, ...] | None = None) -> j
     return jnp.where(jnp.any(jnp.isnan(array), axis=axis), jnp.nan, largest)
 
 
+def norm(vectors: jax.Array) -> jax.Array:
+    """The length of each vector of `[..., D]`, of any scale; its gradient is zero where it is."""
+    unit = frames.unit_of(vectors, -1)
+    squared = jnp.sum((vectors / unit) ** 2, axis=-1)
+    length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0 * squared)
+    return length * unit[..., 0]
+
+
+def nan_unless_finite(array: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """0, or NaN if an entry is not finite: to add to what it should have made NaN."""
+    return jnp.where(jnp.all(jnp.isfinite(array), axis=axis), 0, jnp.nan).astype(array.dtype)
+
+
 def squared_distances(targets: jax.Array, atoms: jax.Array) -> jax.Array:
     """Squared Euclidean distances `|z|^2 + |a|^2 - 2 z.a`, never negative.
 
-    The expansion makes the work one matrix product. Its absolute error is about `1e-6 |z|^2`: too
-    coarse for a residual, and neighbours whose squared distances differ by less may change places.
+    The expansion makes the work one matrix product, about the mean of the atoms as the origin. Its
+    absolute error is about `1e-6 |z|^2`, seen from there: too coarse for a residual, and neighbours
+    whose squared distances differ by less may change places.
 
     Args:
       targets: `[N, D]`.
@@ -48,25 +64,34 @@ def squared_distances(targets: jax.Array, atoms: jax.Array) -> jax.Array:
     Returns:
       `[N, M]`.
     """
+    origin, _ = frames.frame(*jax.lax.stop_gradient((atoms, jnp.ones(len(atoms)))))
+    targets, atoms = targets - origin[None], atoms - origin[None]
     products = jnp.matmul(targets, atoms.T, precision=HIGHEST)
     norms = jnp.sum(targets**2, axis=-1)[:, None] + jnp.sum(atoms**2, axis=-1)[None]
     return jnp.maximum(norms - 2 * products, 0)
 
 
 def nearest(
-    targets: jax.Array, atoms: jax.Array, weights: jax.Array, *, num_neighbors: int
+    targets: jax.Array,
+    atoms: jax.Array,
+    weights: jax.Array,
+    *,
+    num_neighbors: int,
+    frame: frames.Frame = frames.shared_frame,
 ) -> jax.Array:
     """The nearest atoms of every target, nearest first; padding comes last.
 
     Atoms are ranked by `z.a - |a|^2 / 2`, which orders as their distances do: what depends on the
     target alone is left out, and the passes over `[N, M]` that it would take. Accurate as
-    `squared_distances`.
+    `squared_distances`. An atom with NaN comes first, so that its codes are NaN too.
 
     Args:
       targets: `[N, D]`.
       atoms: `[M, D]`.
       weights: `[M]`; an atom of weight 0 is padding.
       num_neighbors: `K`, at most `M`.
+      frame: of atoms and weights the origin and unit that both are seen in; `frames.frame`
+        serves converters that do not know JAX's custom rules.
 
     Returns:
       `[N, K]` int32 indices of atoms.
@@ -75,17 +100,42 @@ def nearest(
       ValueError: if shapes do not fit or `num_neighbors` is not in `1..M`.
     """
     check_search(targets, atoms, weights, num_neighbors)
+    targets, atoms, half_norms = seen_in(targets, atoms, weights, frame)
     closeness = jnp.matmul(targets, atoms.T, precision=HIGHEST)
-    closeness = rank_padding_last(closeness - 0.5 * jnp.sum(atoms**2, axis=-1)[None], weights)
+    closeness = rank_padding_last(closeness - half_norms, weights)
     # Held together: where a caller slices the indices, XLA would move the slice into the search
     # and then sort all of `[N, M]`, nineteen times as slow on a CPU.
     indices = jax.lax.optimization_barrier(jax.lax.top_k(closeness, num_neighbors)[1])
     return indices.astype(jnp.int32)
 
 
+def seen_in(
+    targets: jax.Array,
+    atoms: jax.Array,
+    weights: jax.Array,
+    frame: frames.Frame = frames.shared_frame,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What a search ranks by, `z.a - |a|^2 / 2`, seen from the atoms' middle and in their unit.
+
+    A target much larger than that is divided by its own size, and its row of norms with it.
+
+    Returns:
+      Targets `[N, D]`, atoms `[M, D]` and `|a|^2 / 2`, `[N, M]`.
+    """
+    # Which atoms are near has no derivative.
+    targets, atoms = jax.lax.stop_gradient((targets, atoms))
+    origin, unit = frame(atoms, weights)
+    targets, atoms = (targets - origin[None]) / unit, (atoms - origin[None]) / unit
+    excess = jnp.maximum(frames.unit_of(targets, -1), 1)
+    return targets / excess, atoms, 0.5 * jnp.sum(atoms**2, axis=-1)[None] * (1 / excess)
+
+
 def rank_padding_last(closeness: jax.Array, weights: jax.Array) -> jax.Array:
-    """Closeness `[N, M]` to atoms of `weights [M]`: -inf to padding, even where it holds NaN."""
-    return jnp.where(weights[None] > 0, closeness, -jnp.inf)
+    """Closeness `[N, M]` to atoms of `weights [M]`, or `[N, M]`: NaN comes first, padding last."""
+    # An atom so far off that its square is infinite is farther than all but padding.
+    closeness = jnp.maximum(closeness, jnp.finfo(closeness.dtype).min)
+    closeness = jnp.where(jnp.isnan(closeness), jnp.inf, closeness)
+    return jnp.where(jnp.broadcast_to(weights > 0, closeness.shape), closeness, -jnp.inf)
 
 
 def nearest_distances(
@@ -109,7 +159,7 @@ def nearest_distances(
     def of_rows(rows: jax.Array):
         index = nearest(rows, atoms, weights, num_neighbors=1)[:, 0]
         # From differences: an atom is at distance zero from itself.
-        return index, jnp.linalg.norm(rows - atoms[index], axis=-1)
+        return index, norm(rows - atoms[index])
 
     atoms, num_points = jnp.asarray(atoms), len(points)
     num_rows = max(1, min(chunk_size, num_points))

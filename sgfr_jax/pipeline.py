@@ -102,9 +102,10 @@ def score_held_out(
 
     Args:
       bank: `M` atoms.
-      sources: `[M]` int32: the image that each atom comes from.
+      sources: `[M]` int32: the image that each atom comes from; -1 for one that is of no image.
       patches: `[B, P, D]`, image by image.
-      own: `[B]` int32: which image of `sources` each one is, or was made from.
+      own: `[B]` int32: which image of `sources` each one is, or was made from; a negative number
+        for one that gave no atom, which leaves none out.
       code: as of `score`.
       chunk_size: as of `score`.
 
@@ -124,7 +125,8 @@ def score_held_out(
 
     def of_image(image):
         targets, number = image
-        others = bank._replace(weights=jnp.where(sources == number, 0, bank.weights))
+        gave = (sources == number) & (number >= 0)
+        others = bank._replace(weights=jnp.where(gave, 0, bank.weights))
         return score_and_owner(others, targets, code=code, chunk_size=chunk_size)
 
     return jax.lax.map(of_image, (patches, own))

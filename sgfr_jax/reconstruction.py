@@ -61,5 +61,4 @@ def residual_norm(targets: jax.Array, atoms: jax.Array, code: types.Code) -> jax
     Returns:
       `[N]`; its gradient is zero where the residual is.
     """
-    squared = jnp.sum(residual(targets, atoms, code) ** 2, axis=-1)
-    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0 * squared)
+    return linalg.norm(residual(targets, atoms, code))

@@ -33,10 +33,10 @@ def reduced(
 ) -> jax.Array:
     """The nearest atoms out of `K + spare` that a bfloat16 product proposes.
 
-    The proposal's squared distances are off by up to about `2e-3 |z| |a|` (3e-4 as a rule), so an
-    atom is missed only if more than `spare` others are as near to within that. Six are enough for
-    patches of unit norm, of which the 17th nearest is 0.014 farther than the 10th; more are needed
-    where the features share a mean that is large against their differences.
+    The proposal's squared distances are off by up to about `2e-3 |z| |a|` (3e-4 as a rule), norms
+    taken from the mean of the atoms, so an atom is missed only if more than `spare` others are as
+    near to within that. Six are enough for patches of unit norm, of which the 17th nearest is 0.014
+    farther than the 10th.
 
     Args:
       targets: `[N, D]`.
@@ -98,24 +98,24 @@ def approximate(
 
 def _reduced_closeness(targets, atoms, weights) -> jax.Array:
     """What `linalg.nearest` ranks by, of factors in bfloat16 and sums in float32; `[N, M]`."""
-    offsets = -0.5 * jnp.sum(atoms**2, axis=-1)
+    targets, atoms, half_norms = linalg.seen_in(targets, atoms, weights)
     products = jnp.matmul(
         targets.astype(jnp.bfloat16),
         atoms.astype(jnp.bfloat16).T,
         preferred_element_type=jnp.float32,
     )
-    return linalg.rank_padding_last(products + offsets[None].astype(jnp.float32), weights)
+    return linalg.rank_padding_last(products - half_norms.astype(jnp.float32), weights)
 
 
 def _rank(targets, atoms, weights, proposed, num_neighbors) -> jax.Array:
     """The nearest of the proposed atoms `[N, P]`, from differences, which are accurate near 0."""
 
-    def rank_one(target, indices):
-        squared = jnp.sum((target[None] - atoms[indices]) ** 2, axis=-1)
-        return jnp.where(weights[indices] > 0, squared, jnp.inf)
+    def of_one(target, indices):
+        return -linalg.norm(target[None] - atoms[indices])
 
-    squared = jax.vmap(rank_one)(targets, proposed)
-    order = jax.lax.top_k(-squared, num_neighbors)[1]
+    closeness = jax.vmap(of_one)(targets, proposed)
+    closeness = linalg.rank_padding_last(closeness, weights[proposed])
+    order = jax.lax.top_k(closeness, num_neighbors)[1]
     return jnp.take_along_axis(proposed, order, axis=1).astype(jnp.int32)
 
 

@@ -9,6 +9,10 @@ clamped or rescaled, which would tie some of them and change AUROC.
 
 A null is a `Tally`: exact for images, and for the pixels of any number of maps rounded up to bins
 of equal relative width, so that its size is bounded.
+
+A score in float32 and the same one in float64 tie only after rounding: float32(0.7) is less than
+0.7. Scores of two precisions are therefore compared in the coarser one. Rounding both sides alike
+leaves a new nominal score exchangeable with the null, so that the p-values stay valid.
 """
 
 import math
@@ -27,7 +31,7 @@ _BINS = 1 << (32 - _SHIFT)
 class Tally(NamedTuple):
     """How often each score occurred."""
 
-    scores: np.ndarray  # [T] float32, ascending, distinct
+    scores: np.ndarray  # [T] floating, ascending, distinct
     counts: np.ndarray  # [T] int64, positive
 
 
@@ -44,10 +48,10 @@ class Threshold(NamedTuple):
 
 
 def tally(scores: np.ndarray) -> Tally:
-    """The tally of some scores, exact.
+    """The tally of some scores, exact and in their own precision.
 
     Args:
-      scores: any shape.
+      scores: any shape; integers are counted in float64.
 
     Raises:
       ValueError: if there are none, or some are not finite.
@@ -57,8 +61,9 @@ def tally(scores: np.ndarray) -> Tally:
 
 
 def together(one: Tally, other: Tally) -> Tally:
-    """The tally of the scores of two."""
-    scores, where = np.unique(np.concatenate([one.scores, other.scores]), return_inverse=True)
+    """The tally of the scores of two, in the coarser precision of both."""
+    both = np.concatenate(_in_one_precision(one.scores, other.scores))
+    scores, where = np.unique(both, return_inverse=True)
     counts = np.zeros(len(scores), np.int64)
     np.add.at(counts, where, np.concatenate([one.counts, other.counts]))
     return Tally(scores, counts)
@@ -79,7 +84,11 @@ def add_pixels(counted: np.ndarray, maps: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: if a pixel is not finite.
     """
-    counted += np.bincount(_bin(_checked(maps)), minlength=_BINS)
+    maps = _checked(maps)
+    rounded = maps.astype(np.float32)
+    # Up, as bins do: nearest would put some scores of higher precision below themselves.
+    rounded = np.where(rounded < maps, np.nextafter(rounded, np.float32(np.inf)), rounded)
+    counted += np.bincount(_bin(_checked(rounded)), minlength=_BINS)
     return counted
 
 
@@ -112,8 +121,9 @@ def p_values(null: Tally, scores: np.ndarray) -> np.ndarray:
     Returns:
       The same shape, float64 in `[1 / (n + 1), 1]`; NaN for NaN.
     """
+    of_null, scores = _in_one_precision(null.scores, np.asarray(scores))
     at_least = np.append(np.cumsum(null.counts[::-1])[::-1], 0)
-    above = at_least[np.searchsorted(null.scores, scores, "left")]
+    above = at_least[np.searchsorted(of_null, scores, "left")]
     return np.where(np.isnan(scores), np.nan, (1 + above) / (1 + at_least[0]))
 
 
@@ -174,21 +184,24 @@ def pixel_threshold(null: Tally, rate: float) -> float:
 def f1_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """The threshold of the best F1 on labelled scores, and that F1.
 
-    The middle between the lowest score that must be above and the highest that must not.
+    The middle between the lowest score that must be above and the highest that must not, as a
+    number of the scores' own precision: NumPy compares float32 scores with a Python number in
+    float32, where one between two neighbours would be rounded to either.
 
     Args:
-      scores: `[B]`.
+      scores: `[B]`; integers are taken for float64.
       labels: `[B]` bool; True is defective.
 
     Raises:
       ValueError: as of `metrics.rank`, such as where no label is True.
     """
-    scores = np.asarray(scores, np.float64)
+    scores = _floating(scores)
     best, lowest = metrics.f1_max(metrics.rank(scores, np.asarray(labels, bool)))
+    lowest = scores.dtype.type(lowest)
     below = scores[scores < lowest]
-    under = below.max() if below.size else np.nextafter(lowest, -np.inf)
-    middle = under + (lowest - under) / 2
-    return float(middle if middle < lowest else under), best
+    under = below.max() if below.size else np.nextafter(lowest, scores.dtype.type(-np.inf))
+    middle = under / 2 + lowest / 2  # their difference could overflow
+    return float(middle if under < middle < lowest else under), best
 
 
 def _largest(null: Tally, rank: int) -> float:
@@ -198,10 +211,24 @@ def _largest(null: Tally, rank: int) -> float:
 
 
 def _checked(scores: np.ndarray) -> np.ndarray:
-    scores = np.asarray(scores, np.float32).reshape(-1)
+    scores = _floating(scores).reshape(-1)
     if not scores.size or not np.isfinite(scores).all():
         raise ValueError("null scores must be finite, and there must be some")
     return scores
+
+
+def _floating(scores: np.ndarray) -> np.ndarray:
+    """The scores in their own precision if that is one of NumPy's, else in float64."""
+    scores = np.asarray(scores)
+    return scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
+
+
+def _in_one_precision(*arrays: np.ndarray) -> list[np.ndarray]:
+    """The arrays in the coarsest of their precisions; what is too large for it is infinite."""
+    arrays = [_floating(array) for array in arrays]
+    coarsest = min((array.dtype for array in arrays), key=lambda dtype: np.finfo(dtype).nmant)
+    with np.errstate(over="ignore"):
+        return [array.astype(coarsest) for array in arrays]
 
 
 def _bin(scores: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -221,3 +222,15 @@ def test_what_cannot_have_grown(shape, fresh, prior):
     scores, owners = np.ones(shape), np.zeros(shape, int)
     with pytest.raises(ValueError, match=r"fresh must be|prior=0\.0 must be"):
         calibration.extend(known, np.zeros(fresh, bool), scores, owners, prior=prior)
+
+
+def test_the_precision_is_that_of_the_scores(rng):
+    scores, owners = rng.random((2, 4, 4)), np.zeros((2, 4, 4), np.int32)
+    with jax.enable_x64(True):
+        for given, expected in ((jnp.float32, jnp.float32), (jnp.bfloat16, jnp.float32),
+                                (jnp.float64, jnp.float64)):  # fmt: skip
+            of_type = jnp.asarray(scores, given)
+            made = calibration.calibrate(of_type, owners, 3)
+            grown = calibration.extend(made, np.arange(5) > 2, of_type, owners)
+            read = calibration.standardize(made, of_type, owners)
+            assert {x.dtype for x in (*made, *grown, read)} == {jnp.dtype(expected)}

@@ -147,6 +147,14 @@ def test_held_out_images_do_not_see_the_atoms_they_gave(patches):
         assert (sources[owners[i]] != own).all()
 
 
+def test_atoms_of_no_image_are_left_out_for_none(bank, patches):
+    images = patches[:15].reshape(1, 15, NUM_FEATURES)
+    for source, own in ((-1, -1), (-1, 0), (-2, -2)):
+        sources = np.full(NUM_ATOMS, source, np.int32)
+        scores, _ = HELD_OUT(bank, sources, np.repeat(images, 2, axis=0), np.int32([own, own]))
+        np.testing.assert_allclose(scores[0], score(bank, images[0], CODE), rtol=1e-5)
+
+
 def test_an_image_that_gave_all_atoms_is_left_with_none(bank, patches):
     images = patches[:30].reshape(2, 15, NUM_FEATURES)
     scores, _ = HELD_OUT(bank, np.zeros(NUM_ATOMS, np.int32), images, np.int32([0, 1]))

@@ -47,6 +47,52 @@ def test_p_values_are_super_uniform(scores):
     assert (np.searchsorted(found, shares + 1e-12, "right") / len(scores) <= shares + 1e-12).all()
 
 
+@pytest.mark.parametrize("of_scores", [np.float32, np.float64])
+@pytest.mark.parametrize("of_null", [np.float32, np.float64])
+def test_scores_tie_with_a_null_of_another_precision(of_null, of_scores):
+    for value in (0.1, 0.7, -0.7, 1e-42, 1.7e9 + 0.3):
+        null = thresholds.tally(np.full(99, value, of_null))
+        assert null.scores.dtype == of_null
+        assert thresholds.p_values(null, of_scores(value)) == 1
+        above = np.nextafter(np.float32(value), np.float32(np.inf))
+        assert thresholds.p_values(null, of_scores(above)) == 0.01
+
+
+@pytest.mark.parametrize("of_null", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 1.7e9])
+def test_few_nominal_scores_are_called_rare_whatever_their_offset(rng, of_null, offset):
+    """As of timestamps: what float32 would tie stays apart in float64."""
+    ps = []
+    for _ in range(300):
+        drawn = offset + rng.integers(0, 12, 20) / 10.0
+        ps.append(thresholds.p_values(thresholds.tally(drawn[1:].astype(of_null)), drawn[0]))
+    assert np.mean(np.array(ps) <= 0.05) < 0.09  # three standard deviations above 0.05
+    if of_null is np.float64:
+        null = thresholds.tally(offset + np.arange(99.0) / 100)
+        assert thresholds.p_values(null, offset + 0.985) == 0.01
+
+
+def test_integers_are_scores_too():
+    null = thresholds.tally(np.array([2**24, 2**24 + 1, 3]))
+    np.testing.assert_array_equal(thresholds.p_values(null, [2**24 + 1, 4]), [0.5, 0.75])
+
+
+def test_tallies_of_two_precisions_tie_together():
+    null = thresholds.together(
+        thresholds.tally(np.float32([0.7, 0.1])), thresholds.tally(np.array([0.7, 0.2]))
+    )
+    np.testing.assert_array_equal(null.counts, [1, 1, 2])
+    assert thresholds.p_values(null, 0.7) == 3 / 5
+
+
+def test_pixels_of_float64_are_rounded_up_too():
+    """To the nearest float32 they could end a bin too low."""
+    top = 1 + 2.0**-10
+    maps = np.array([top, np.nextafter(top, 2), -top, np.nextafter(-top, 2)])
+    rounded = [float(counted(maps[i : i + 1]).scores[0]) for i in range(4)]
+    assert (rounded >= maps).all() and rounded[0] == top
+
+
 @pytest.mark.parametrize("num,rate", [(99, 0.01), (99, 0.05), (300, 0.01), (100, 0.29), (999, 0.1)])
 def test_thresholds_follow_the_beta_distribution(rng, num, rate):
     null = rng.normal(size=num).astype(np.float32)
@@ -146,6 +192,23 @@ def test_the_f1_threshold_is_the_best_of_all(scores, seed):
     f1 = [sklearn_metrics.f1_score(labels, scores > c, zero_division=0) for c in candidates]
     assert best == pytest.approx(max(f1))
     assert sklearn_metrics.f1_score(labels, scores > threshold) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("lowest", [1.0, 0.1, -0.1, -3e4, 0.0])
+def test_the_f1_threshold_is_between_scores_of_any_precision(dtype, lowest):
+    lowest = dtype(lowest)
+    under = np.nextafter(lowest, dtype(-np.inf))
+    for scores, labels in (
+        ([lowest, 3], [True, True]),
+        ([under, lowest, 3], [False, True, True]),
+        ([-6e4, lowest, 6e4], [False, True, True]),
+    ):
+        scores = np.array(scores, dtype)
+        threshold, best = thresholds.f1_threshold(scores, np.array(labels))
+        assert best == 1 and isinstance(threshold, float)
+        np.testing.assert_array_equal(scores > threshold, labels)
+        np.testing.assert_array_equal(scores.astype(float) > threshold, labels)
 
 
 def test_what_is_refused():

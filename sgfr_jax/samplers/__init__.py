@@ -4,6 +4,9 @@ A sampler is `sample(key, points [N, D], weights [N], num) -> Selection`. Points
 padding and never chosen, whatever they hold; nor are points that are not finite. Where there are
 fewer points than `num`, the slots left over are padding of weight 0 in turn, so that padded
 problems of one shape can be mapped over. Hyperparameters are keywords, to be bound.
+
+Selections hold squared distances, so the largest entry of the points must lie within 1e-12 and 1e12
+in float32. Others raise ValueError or, where `jax.jit` hides them, leave all slots to padding.
 """
 
 from sgfr_jax.samplers.eligibility import budget

@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
+from sgfr_jax import checks, linalg, types
 
 
 def check(points: jax.Array, weights: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
     """The points, in float32 at least, and which can be chosen: of positive weight, and finite.
+
+    None can if their squares vanish or overflow and that shows under `jax.jit` only.
 
     Args:
       points: `[N, D]`.
@@ -18,7 +20,8 @@ def check(points: jax.Array, weights: jax.Array, num: int) -> tuple[jax.Array, j
       `[N, D]` and `[N]` bool.
 
     Raises:
-      ValueError: if `num` is not between 1 and `N`, or shapes or dtypes do not fit.
+      ValueError: if `num` is not between 1 and `N`, or shapes or dtypes do not fit, or as
+        `checks.squarable`.
     """
     points, weights = jnp.asarray(points), jnp.asarray(weights)
     if points.ndim != 2 or weights.shape != points.shape[:1]:
@@ -33,7 +36,8 @@ def check(points: jax.Array, weights: jax.Array, num: int) -> tuple[jax.Array, j
             " ask for at least 1 and at most all of them"
         )
     points = linalg.at_least_float32(points)
-    return points, (weights > 0) & jnp.all(jnp.isfinite(points), axis=-1)
+    eligible = (weights > 0) & jnp.all(jnp.isfinite(points), axis=-1)
+    return points, eligible & checks.squarable(points, eligible)
 
 
 def budget(num_points: int, *, size: int | None = None, ratio: float | None = None) -> int:

@@ -5,8 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, frames, linalg, types
 from sgfr_jax.samplers import eligibility
+
+# Points that are compared with a block of choices at a time.
+_ROWS = 1 << 16
 
 
 def greedy_k_center(
@@ -54,7 +57,7 @@ def k_center_start(
     points, eligible = eligibility.check(points, weights, num)
     draws = jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0)
     first = jnp.argmax(draws).astype(jnp.int32)
-    distances = linalg.squared_distances(points, points[first][None])[:, 0]
+    distances = jnp.sum((points - points[first][None]) ** 2, axis=-1)
     distances = jnp.where(eligible, distances, -jnp.inf).at[first].set(-jnp.inf)
     filled = jnp.any(eligible)
     return types.Selection(
@@ -99,20 +102,25 @@ def k_center_advance(
     checks.positive("such as 128", block_size=block_size)
     points = linalg.at_least_float32(points)
     num_points, num_slots = points.shape[0], selection.indices.shape[0]
-    norms = jnp.sum(points**2, axis=-1)
+    # All that may be or was chosen, so that the origin is the same however far the search is.
+    eligible = selection.distances > -jnp.inf
+    chosen = jnp.where(jnp.arange(num_slots) < selection.count, selection.indices, num_points)
+    eligible = eligible.at[chosen].set(True, mode="drop")
+    origin, _ = frames.frame(points, eligible)
+    norms = jnp.sum((points - origin[None]) ** 2, axis=-1)
     upto = jnp.minimum(jnp.asarray(upto, jnp.int32), num_slots)
 
     def unfinished(state: types.Selection):
         return (state.count < upto) & (jnp.max(state.distances) > -jnp.inf)
 
     def advance(state: types.Selection):
-        indices, count = _look_ahead(state, points, norms, upto, min(pool_size, num_points))
+        indices, count = _look_ahead(state, points, origin, norms, upto, min(pool_size, num_points))
 
         def centres(slots):
-            return points[indices[slots]], norms[indices[slots]]
+            return points[indices[slots]] - origin[None], norms[indices[slots]]
 
         distances = learn(
-            state.distances, points, norms, centres,
+            state.distances, points, origin, norms, centres,
             start=state.count, count=count, block_size=min(block_size, num_slots),
         )  # fmt: skip
         # What was chosen, and what was never eligible, stays out.
@@ -124,7 +132,7 @@ def k_center_advance(
     return jax.lax.while_loop(unfinished, advance, selection)
 
 
-def _look_ahead(state, points, norms, upto, pool_size):
+def _look_ahead(state, points, origin, norms, upto, pool_size):
     """Goes on inside the pool of the farthest points for as long as that is sure to be right.
 
     Returns:
@@ -136,7 +144,7 @@ def _look_ahead(state, points, norms, upto, pool_size):
     pool = pool[:pool_size]
     # Points that are not eligible may hold anything; their distance keeps them out.
     places, count = traverse_pool(
-        points[pool], norms[pool], values[:pool_size], bound,
+        points[pool] - origin[None], norms[pool], values[:pool_size], bound,
         start=state.count, upto=upto, num_slots=state.indices.shape[0],
     )  # fmt: skip
     return jnp.where(fresh_slots(state, count), pool[places], state.indices), count
@@ -161,7 +169,7 @@ def traverse_pool(
     """Farthest-first traversal of a pool, for as long as its farthest is the farthest of all.
 
     Args:
-      candidates: `[P, D]`, the pool.
+      candidates: `[P, D]`, the pool, as seen from an origin near it.
       norms: `[P]`, squared.
       distances: `[P]`, squared, to all earlier choices; -inf of what may not be chosen.
       bound: the largest distance outside the pool.
@@ -195,6 +203,7 @@ def traverse_pool(
 def learn(
     distances: jax.Array,
     points: jax.Array,
+    origin: jax.Array,
     norms: jax.Array,
     centres: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
     *,
@@ -207,8 +216,9 @@ def learn(
     Args:
       distances: to the choices before `start`; -inf stays.
       points: `[N, D]`.
-      norms: `[N]`, squared.
-      centres: of slots `[b]` the choices `[b, D]` and their squared norms `[b]`.
+      origin: `[D]`, near the points (`frames.frame`).
+      norms: `[N]`, squared, from the origin.
+      centres: of slots `[b]` the choices `[b, D]` from the origin, and their squared norms `[b]`.
       start: the first slot.
       count: the slot after the last.
       block_size: how many choices one matrix product covers.
@@ -218,9 +228,23 @@ def learn(
         # The last block may begin early: seeing a choice twice changes nothing.
         slots = start + block * block_size + jnp.arange(block_size)
         chosen, chosen_norms = centres(jnp.minimum(slots, count - 1))
-        products = jnp.matmul(points, chosen.T, precision=linalg.HIGHEST)
-        nearest = jnp.min(chosen_norms[None] - 2 * products, axis=1)
-        return _lower(distances, jnp.maximum(norms + nearest, 0))
+
+        def some_rows(part, distances):
+            # The last part begins early, and lowers some distances twice.
+            first = jnp.minimum(part * num_rows, len(points) - num_rows)
+            rows, own, known = (
+                jax.lax.dynamic_slice_in_dim(x, first, num_rows) for x in (points, norms, distances)
+            )
+            products = jnp.matmul(rows - origin[None], chosen.T, precision=linalg.HIGHEST)
+            lowest = own + jnp.min(chosen_norms[None] - 2 * products, axis=1)
+            lowered = _lower(known, jnp.maximum(lowest, 0))
+            return jax.lax.dynamic_update_slice_in_dim(distances, lowered, first, axis=0)
+
+        return jax.lax.fori_loop(0, num_parts, some_rows, distances)
+
+    # A part at a time is seen from the origin: a copy of all points would double the memory.
+    num_rows = min(_ROWS, len(points))
+    num_parts = -(-len(points) // num_rows)
 
     num_blocks = (count - start + block_size - 1) // block_size
     return jax.lax.fori_loop(0, num_blocks, one_block, distances)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
-from sgfr_jax.samplers import eligibility
+from sgfr_jax import frames, linalg, types
+from sgfr_jax.samplers import eligibility, swaps
 
 Sample = Callable[[jax.Array, jax.Array, jax.Array, int], types.Selection]
 
@@ -34,7 +34,7 @@ def d2_sampling(key: jax.Array, points: jax.Array, weights: jax.Array, num: int)
       ValueError: if `num` is not between 1 and `N`, or shapes do not fit.
     """
     points, eligible = eligibility.check(points, weights, num)
-    points = jnp.where(eligible[:, None], points, 0)
+    points = _from_their_mean(points, eligible)
     norms = jnp.sum(points**2, axis=-1)
 
     def choose(slot, state):
@@ -64,34 +64,44 @@ def k_medoids(
     *,
     start: Sample = d2_sampling,
     num_iterations: int = 20,
+    num_candidates: int | None = None,
 ) -> types.Selection:
-    """Medoids by alternation (Park and Jun 2009) on the sum of squared Euclidean distances.
+    """Medoids of the least sum of squared distances: alternation, then FasterPAM's swaps.
 
-    Points join their nearest medoid; then every cluster's medoid becomes the point of the cluster
-    with the least sum of squared distances to the others, which is the point nearest to the mean:
-    `sum_x |x - m|^2 = sum_x |x - mean|^2 + n |m - mean|^2`. Neither step raises
-    `sum_n min_m |x_n - m|^2` (but for rounding); it ends when no medoid moves.
+    Alternation (Park and Jun 2009) is cheap: points join their nearest medoid; then every cluster's
+    medoid becomes the point of the cluster with the least sum of squared distances to the others,
+    which is the point nearest to the mean: `sum_x |x - m|^2 = sum_x |x - mean|^2 + n |m - mean|^2`.
+    It stops early where there are many features, whose medoids lie far from their means. Swaps of a
+    medoid for any other point (PAM's, by the rule of Schubert and Rousseeuw 2021: `samplers.swaps`)
+    then go on until none lowers the sum, or the candidates are used up. No step raises
+    `sum_n min_m |x_n - m|^2` (but for rounding).
 
     Args:
-      key: consumed by `start`.
+      key: consumed by `start` and the order of the candidates.
       points: `[N, D]`.
       weights: `[N]`; 0 for padding.
       num: `M`, how many to choose.
       start: the sampler of the first medoids.
       num_iterations: how many alternations, at most; each costs a product of all points with all
-        medoids. 0 returns the first medoids.
+        medoids. 0 leaves the first medoids to the swaps.
+      num_candidates: how many points are tried in swaps, at most, in blocks of 64 and again after
+        each swap; each costs a product with all points. By default 10,000 and ten for each slot,
+        which is enough for some thousands of points; 0 makes no swap.
 
     Returns:
       A complete `Selection` of `M` slots.
 
     Raises:
-      ValueError: if `num` is not between 1 and `N`, `num_iterations` is negative, or shapes do not
-        fit.
+      ValueError: if `num` is not between 1 and `N`, `num_iterations` or `num_candidates` is
+        negative, or shapes do not fit.
     """
     points, eligible = eligibility.check(points, weights, num)
     if num_iterations < 0:
         raise ValueError(f"num_iterations={num_iterations}; it must not be negative")
-    points = jnp.where(eligible[:, None], points, 0)
+    num_candidates = 10_000 + 10 * num if num_candidates is None else num_candidates
+    if num_candidates < 0:
+        raise ValueError(f"num_candidates={num_candidates}; it must not be negative")
+    points = _from_their_mean(points, eligible)
     first = start(key, points, eligible.astype(points.dtype), num)
     filled = first.weights > 0
 
@@ -113,10 +123,17 @@ def k_medoids(
 
     state = (0, first.indices, jnp.bool_(True))
     medoids = jax.lax.while_loop(moving, alternate, state)[1]
+    swap_key = jax.random.fold_in(key, num)  # `start` folds in the numbers of slots
+    medoids = swaps.swap(swap_key, points, eligible, medoids, filled, num_candidates)
     _, distances = _assign(points, medoids, filled)
     distances = jnp.where(eligible, distances, -jnp.inf)
     distances = distances.at[jnp.where(filled, medoids, len(points))].set(-jnp.inf, mode="drop")
     return eligibility.make_selection(medoids, filled, distances)
+
+
+def _from_their_mean(points, eligible):
+    """The points from an origin among them, where rounding is least; 0 for what is not eligible."""
+    return jnp.where(eligible[:, None], points - frames.frame(points, eligible)[0][None], 0)
 
 
 def _assign(points, medoids, filled):
@@ -127,10 +144,7 @@ def _assign(points, medoids, filled):
         distances = jnp.where(filled[None], linalg.squared_distances(rows, atoms), jnp.inf)
         return jnp.argmin(distances, axis=1).astype(jnp.int32), jnp.min(distances, axis=1)
 
-    num_rows = min(_ROWS, points.shape[0])
-    rows = jnp.pad(points, ((0, -points.shape[0] % num_rows), (0, 0)))
-    owner, distances = jax.lax.map(of_rows, rows.reshape(-1, num_rows, points.shape[1]))
-    return owner.reshape(-1)[: len(points)], distances.reshape(-1)[: len(points)]
+    return swaps.in_rows(of_rows, points, _ROWS)
 
 
 def _central_points(points, owner, num):

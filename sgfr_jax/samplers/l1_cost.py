@@ -37,7 +37,7 @@ def l1_cost(
       tolerance: the duality gap to stop at, relative to the cost.
 
     Returns:
-      `[N]`; NaN where the target is.
+      `[N]`; NaN where the target is, if an atom is, or where squares overflow or vanish.
 
     Raises:
       ValueError: if shapes do not fit, the bank is empty, numbers are not floating, or a
@@ -80,7 +80,10 @@ def _lasso_cost(target, atoms, valid, fidelity, support_size, tolerance):
     nothing = jnp.zeros(support_size, target.dtype)
     judged = _judge(target, target, nothing, atoms, valid, fidelity)
     state = (0, jnp.arange(support_size, dtype=jnp.int32), nothing, *judged)
-    return jax.lax.while_loop(unsolved, improve, state)[4]
+    *_, cost, gap = jax.lax.while_loop(unsolved, improve, state)
+    # A comparison with NaN is false, and so is the cost where squares have vanished.
+    vanished = (jnp.sum(target**2) == 0) & jnp.any(target != 0)
+    return jnp.where(jnp.isfinite(gap) & ~vanished, cost, jnp.nan)
 
 
 def _judge(target, residual, coefficients, atoms, valid, fidelity):

@@ -36,10 +36,11 @@ def self_representation(
       weights: `[N]`; 0 for padding.
       num: `M`, how many to choose.
       cost: `cost(targets [P, D], bank) -> [P]`, a coder's objective or residual; `l1_cost` with
-        its hyperparameters bound is the paper's. The search is exact if more atoms in the bank
-        never raise it: that holds of every objective minimised over all atoms (lasso, ridge with a
-        fixed penalty, non-negative least squares). With others (the residual over the `K` nearest,
-        OMP) a point's last cost may be too low by now, and a choice is then good, not the best.
+        its hyperparameters bound is the paper's. A point whose cost is NaN is never chosen. The
+        search is exact if more atoms in the bank never raise the cost: that holds of every
+        objective minimised over all atoms (lasso, ridge with a fixed penalty, non-negative least
+        squares). With others (the residual over the `K` nearest, OMP) a point's last cost may be
+        too low by now, and a choice is then good, not the best.
       pool_size: how many costs are computed at a time.
 
     Returns:
@@ -83,6 +84,7 @@ def self_representation_start(
     rows = jnp.pad(points, ((0, -points.shape[0] % num_rows), (0, 0)))
     rows = rows.reshape(-1, num_rows, points.shape[1])
     costs = jax.lax.map(lambda targets: cost(targets, one), rows).reshape(-1)[: points.shape[0]]
+    costs = jnp.where(jnp.isnan(costs), -jnp.inf, costs)
     return types.Selection(
         indices=jnp.zeros(num, jnp.int32).at[0].set(jnp.where(filled, first, 0)),
         weights=jnp.zeros(num, points.dtype).at[0].set(weight),
@@ -138,6 +140,8 @@ def self_representation_advance(
         rest = values[pool_size] if num_points > pool_size else -jnp.inf
         values, pool = values[:pool_size], pool[:pool_size]
         costs = cost(points[pool], types.make_bank(points, selection)).astype(bounds.dtype)
+        # No comparison with NaN is true, so that the search would go on for ever.
+        costs = jnp.where(jnp.isnan(costs), -jnp.inf, costs)
         # What is out, or was computed before, stays as it is, even where its cost is NaN.
         costs = jnp.where(values > -jnp.inf, jnp.minimum(values, costs), bounds[pool])
         bounds = bounds.at[pool].set(costs)

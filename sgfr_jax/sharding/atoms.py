@@ -79,10 +79,9 @@ def _gather_nearest(atoms, weights, targets, num_neighbors):
     found = min(num_neighbors, num_local)
     indices = linalg.nearest(targets, atoms, weights, num_neighbors=found)
     local = atoms[indices]
-    # What `linalg.nearest` ranks by, of the few it found.
-    closeness = jnp.einsum("nd,nkd->nk", targets, local, precision=linalg.HIGHEST)
-    closeness = closeness - 0.5 * jnp.sum(local**2, axis=-1)
-    closeness = jnp.where(weights[indices] > 0, closeness, -jnp.inf)
+    # From differences: each device's search saw its own atoms from their own mean.
+    closeness = -linalg.norm(targets[:, None] - local)
+    closeness = linalg.rank_padding_last(closeness, weights[indices])
 
     every = jax.lax.all_gather(closeness, ATOMS, axis=1, tiled=True)  # [n, parts found]
     chosen = jax.lax.optimization_barrier(jax.lax.top_k(every, num_neighbors)[1])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, frames, linalg, types
 from sgfr_jax.samplers import eligibility, k_center
 from sgfr_jax.sharding.mesh import DATA
 
@@ -20,9 +20,10 @@ class Traversal(NamedTuple):
     count: jax.Array  # [] int32
     farthest: jax.Array  # []: largest distance of all devices
     distances: jax.Array  # [N], split over the devices as the points are
+    origin: jax.Array  # [D]: near the points; distances are expanded about it
 
 
-_SPECS = Traversal(P(), P(), P(), P(), P(DATA))
+_SPECS = Traversal(P(), P(), P(), P(), P(DATA), P())
 
 
 def k_center_over_patches(
@@ -40,7 +41,7 @@ def k_center_over_patches(
     Exact, with its lookahead: every device offers its `pool_size` farthest points, and all run one
     traversal inside the pool of these for as long as its farthest is at least as far as anything
     left outside. So a round of choices costs one all-gather of `[pool_size, D + 2]` a device and
-    two all-reduced numbers, and the points themselves never move.
+    two all-reduced numbers, and the points themselves never move; their mean is all-reduced once.
 
     Args:
       key: consumed by the choice of the first point.
@@ -119,7 +120,7 @@ def k_center_advance_over_patches(
     upto = jnp.minimum(jnp.asarray(upto, jnp.int32), num)
 
     def of_part(state: Traversal, points: jax.Array, upto: jax.Array):
-        norms = jnp.sum(points**2, axis=-1)
+        norms = jnp.sum((points - state.origin[None]) ** 2, axis=-1)
 
         def unfinished(state: Traversal):
             return (state.count < upto) & (state.farthest > -jnp.inf)
@@ -147,15 +148,18 @@ def _start(points, eligible, draws, num) -> Traversal:
     best = jnp.argmax(values)
     first, filled = rows[best], jax.lax.pmax(jnp.max(draws), DATA) >= 0
     first = jnp.where(filled, first, 0)
-    distances = linalg.squared_distances(points, first[None])[:, 0]
+    distances = jnp.sum((points - first[None]) ** 2, axis=-1)
     distances = jnp.where(eligible, distances, -jnp.inf)
     distances = _take_out(distances, jnp.where(filled, indices[best], -1)[None])
+    unit = frames.power_of_two(jax.lax.pmax(frames.typical_size(points, eligible), DATA))
+    sums, total = jax.lax.psum(frames.weighed_sums(points, eligible, unit), DATA)
     return Traversal(
         atoms=jnp.zeros((num, points.shape[1]), points.dtype).at[0].set(first),
         indices=jnp.zeros(num, jnp.int32).at[0].set(jnp.where(filled, indices[best], 0)),
         count=filled.astype(jnp.int32),
         farthest=jax.lax.pmax(jnp.max(distances), DATA),
         distances=distances,
+        origin=frames.origin_of(sums, total, unit),
     )
 
 
@@ -178,8 +182,9 @@ def _look_ahead(state: Traversal, points, upto, pool_size) -> Traversal:
     """Goes on inside the pool for as long as that is sure to be right; alike on every device."""
     (values, rows, indices), bound = _offer(state.distances, points, pool_size)
     num = state.indices.shape[0]
+    seen = rows - state.origin[None]
     places, count = k_center.traverse_pool(
-        rows, jnp.sum(rows**2, axis=-1), values, bound, start=state.count, upto=upto, num_slots=num
+        seen, jnp.sum(seen**2, axis=-1), values, bound, start=state.count, upto=upto, num_slots=num
     )
     fresh = k_center.fresh_slots(state, count)
     return state._replace(
@@ -193,11 +198,11 @@ def _learn(state: Traversal, before: Traversal, points, norms, block_size) -> Tr
     """Lowers this device's distances to those from the choices made since `before`."""
 
     def centres(slots):
-        chosen = state.atoms[slots]
+        chosen = state.atoms[slots] - state.origin[None]
         return chosen, jnp.sum(chosen**2, axis=-1)
 
     distances = k_center.learn(
-        state.distances, points, norms, centres,
+        state.distances, points, state.origin, norms, centres,
         start=before.count, count=state.count, block_size=block_size,
     )  # fmt: skip
     fresh = k_center.fresh_slots(before, state.count)

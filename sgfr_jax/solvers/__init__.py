@@ -10,11 +10,13 @@ A code is a support (which atoms) and a penalty on its coefficients. A coder is
 
 A penalty of `local_code` is `solve(target [D], support [K, D], valid [K]) -> coefficients [K]`:
 `affine_ridge`, `ridge`, `nonnegative`, `elastic_net`, `lasso`, `nearest`. Penalties are relative to
-the size of the data they apply to, so no code depends on the unit of the features, as long as
-squared norms neither vanish nor overflow: norms from 1e-12 to 1e12 in float32.
+the size of the data they apply to, so no code depends on the unit of the features. Targets and
+atoms are divided by powers of two near their largest entries first, so that this holds for norms
+from 1e-30 to 1e30 in float32, where squares would vanish or overflow.
 
 What all share: padding atoms get coefficient 0; targets and atoms are floating, and computed in at
-least float32; a target with NaN has a residual of NaN, and changes no other (maps are made of all
+least float32; a target with NaN has a residual of NaN, and changes no other; of a bank with NaN in
+an atom all residuals are NaN (maps are made of all
 the patches of an image, and are NaN as a whole: `maps.anomaly_map`); gradients with respect
 to targets and atoms are those of the code on the support it chose, right wherever a small
 change leaves that choice as it is.

@@ -35,7 +35,8 @@ def minimize(
       start: `[K]`, a solution of the same problem on a part of the support, to go on from.
 
     Returns:
-      `[K]`; 0 for padding. Of dependent atoms some have coefficient 0.
+      `[K]`; 0 for padding. Of dependent atoms some have coefficient 0. All NaN if the target or the
+      support holds a number that is not finite.
     """
     start = jnp.zeros(support.shape[0], support.dtype) if start is None else start
     gram = restricted.penalized_gram(support, penalty)
@@ -44,8 +45,10 @@ def minimize(
     smooth = restricted.fit(
         target, support, found != 0, penalty=penalty, shift=l1 * jnp.sign(found), gram=gram
     )
+    # A comparison with NaN is false, so that the search ends where it began.
+    broken = linalg.nan_unless_finite(target) + linalg.nan_unless_finite(support)
     # The value of the search, which meets the conditions, and the derivatives of the solution.
-    return found + (smooth - jax.lax.stop_gradient(smooth))
+    return found + (smooth - jax.lax.stop_gradient(smooth)) + broken
 
 
 class _State(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg
+from sgfr_jax import checks, frames, linalg
 
 # The least ridge, in roundings of the trace.
 _LEAST_RIDGE = 4
@@ -45,6 +45,7 @@ def affine_ridge(
     checks.support(target, support, valid)
     checks.positive("such as 1e-3", ridge=ridge)
     differences = jnp.where(valid[:, None], target[None] - support, 0)
+    differences = differences / frames.unit_of(differences)
     gram = jnp.matmul(differences, differences.T, precision=linalg.HIGHEST)
     weights = linear_solve(_penalised(gram, valid, ridge), valid.astype(gram.dtype))
     total = jnp.sum(weights)
@@ -77,9 +78,10 @@ def ridge(
     checks.support(target, support, valid)
     checks.positive("such as 1e-3", ridge=ridge)
     support = jnp.where(valid[:, None], support, 0)
+    target, support, factor = frames.in_units(target, support)
     gram = jnp.matmul(support, support.T, precision=linalg.HIGHEST)
     correlation = jnp.matmul(support, target, precision=linalg.HIGHEST)
-    return linear_solve(_penalised(gram, valid, ridge), correlation)
+    return factor * linear_solve(_penalised(gram, valid, ridge), correlation)
 
 
 def _penalised(gram: jax.Array, valid: jax.Array, ridge: float) -> jax.Array:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg
+from sgfr_jax import checks, frames, linalg
 from sgfr_jax.solvers import active_set
 
 
@@ -22,7 +22,8 @@ def nonnegative(target: jax.Array, support: jax.Array, valid: jax.Array) -> jax.
     """
     checks.support(target, support, valid)
     support = jnp.where(valid[:, None], support, 0)
-    return active_set.minimize(target, support, penalty=0.0, l1=0.0, free=False)
+    target, support, factor = frames.in_units(target, support)
+    return factor * active_set.minimize(target, support, penalty=0.0, l1=0.0, free=False)
 
 
 def elastic_net(
@@ -46,9 +47,11 @@ def elastic_net(
     checks.positive("such as 0.1; without it this is `ridge`", l1=l1)
     checks.not_negative("such as 1e-3", l2=l2)
     support = jnp.where(valid[:, None], support, 0)
+    target, support, factor = frames.in_units(target, support)
     scale = jnp.sum(support**2) / jnp.maximum(jnp.sum(valid), 1)
     largest = jnp.max(jnp.abs(jnp.matmul(support, target, precision=linalg.HIGHEST)))
-    return active_set.minimize(target, support, penalty=l2 * scale, l1=l1 * largest, free=True)
+    found = active_set.minimize(target, support, penalty=l2 * scale, l1=l1 * largest, free=True)
+    return factor * found
 
 
 def lasso(target: jax.Array, support: jax.Array, valid: jax.Array, *, l1: float) -> jax.Array:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, frames, linalg, types
 
 
 def project(targets: jax.Array, bank: types.Bank, *, rank: int) -> types.Code:
@@ -52,10 +52,19 @@ def _nearest_subspace(targets: jax.Array, subspaces: jax.Array, used: jax.Array)
 
     Expanded, so that the work is one matrix product; accurate as `linalg.squared_distances`.
     """
-    means, bases = subspaces[:, 0], subspaces[:, 1:]
-    products = jnp.einsum("nd,srd->nsr", targets, subspaces, precision=linalg.HIGHEST)
+    # From the middle of the means, which affine subspaces of features that share one lie around.
+    origin, _ = frames.frame(subspaces[:, 0], jnp.any(used, axis=-1))
+    means, targets = subspaces[:, 0] - origin[None], targets - origin[None]
+    bases = subspaces[:, 1:]
+    # Each target in a unit of its own that is no less than that of the means; bases have none.
+    unit, own = frames.unit_of(means), frames.unit_of(targets, -1)
+    own = jnp.where(jnp.any(means != 0), jnp.maximum(own, unit), own)
+    targets, means, share = targets / own, means / unit, unit / own
+    rows = jnp.concatenate([means[:, None], bases], axis=1)
+    products = jnp.einsum("nd,srd->nsr", targets, rows, precision=linalg.HIGHEST)
     offsets = jnp.einsum("srd,sd->sr", bases, means, precision=linalg.HIGHEST)
     # Without |z|^2, which all subspaces share.
-    left = jnp.sum(means**2, axis=-1)[None] - 2 * products[..., 0]
-    left = left - jnp.sum((products[..., 1:] - offsets[None]) ** 2, axis=-1)
+    left = jnp.sum(means**2, axis=-1)[None] * share**2 - 2 * products[..., 0] * share
+    inside = products[..., 1:] - offsets[None] * share[..., None]
+    left = left - jnp.sum(inside**2, axis=-1)
     return jnp.argmin(jnp.where(jnp.any(used, axis=-1)[None], left, jnp.inf), 1).astype(jnp.int32)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, frames, linalg, types
 from sgfr_jax.solvers import restricted
 
 
@@ -36,7 +36,7 @@ def omp(
     targets, atoms = checks.targets_and_atoms(targets, bank)
     checks.number_of_atoms("sparsity", sparsity, bank)
     checks.not_negative("such as 1e-6", tolerance=tolerance)
-    norms = jnp.sqrt(jnp.sum(atoms**2, axis=-1, keepdims=True))
+    norms = linalg.norm(atoms)[:, None]
     eligible = (bank.weights > 0) & (norms[:, 0] > 0)
     directions = jnp.where(eligible[:, None], atoms / jnp.where(norms > 0, norms, 1), 0)
 
@@ -46,7 +46,19 @@ def omp(
     chosen = jax.vmap(choose)(jax.lax.stop_gradient(targets))
     filled = chosen < atoms.shape[0]
     indices = jnp.where(filled, chosen, 0)
-    return types.Code(indices, jax.vmap(restricted.fit)(targets, atoms[indices], filled))
+    coefficients = jax.vmap(_fit)(targets, atoms[indices], filled)
+    # No comparison chooses an atom with NaN, nor any for such a target.
+    broken = linalg.nan_unless_finite(checks.real_atoms(atoms, bank))
+    return types.Code(
+        indices, coefficients + linalg.nan_unless_finite(targets, -1)[:, None] + broken
+    )
+
+
+def _fit(target: jax.Array, support: jax.Array, filled: jax.Array) -> jax.Array:
+    """`restricted.fit` of any scale."""
+    support = jnp.where(filled[:, None], support, 0)
+    target, support, factor = frames.in_units(target, support)
+    return factor * restricted.fit(target, support, filled)
 
 
 def _choose(
@@ -58,7 +70,7 @@ def _choose(
     tolerance: float,
 ) -> jax.Array:
     """Indices `[K]` int32 of the chosen atoms; `M` in slots that are not filled."""
-    directions = jax.lax.stop_gradient(directions)
+    directions, target = jax.lax.stop_gradient(directions), target / frames.unit_of(target)
     num_atoms, num_features = directions.shape
     enough = tolerance * jnp.sqrt(jnp.sum(target**2))
     # Nearer than this to the span of the others an atom adds noise: the normal equations that

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, frames, linalg, types
 
 # What the Gram matrix is raised by to factorise, in roundings of its trace: those of a sum over
 # thousands of atoms that coincide add up to seventy on some processors.
@@ -35,6 +35,8 @@ def whole_bank_ridge(targets: jax.Array, bank: types.Bank, *, ridge: float) -> t
     targets, atoms = checks.targets_and_atoms(targets, bank)
     checks.positive("such as 1e-3", ridge=ridge)
     atoms = checks.real_atoms(atoms, bank)
+    own, unit = frames.unit_of(targets, -1), frames.unit_of(atoms)
+    targets, atoms = targets / own, atoms / unit
     scale = jnp.sum(atoms**2) / jnp.maximum(jnp.sum(bank.weights > 0), 1)
     # A bank of zeros has no scale of its own; any will do.
     penalty = ridge * jnp.where(scale > jnp.finfo(atoms.dtype).tiny / ridge, scale, 1)
@@ -55,7 +57,7 @@ def whole_bank_ridge(targets: jax.Array, bank: types.Bank, *, ridge: float) -> t
     right = jnp.matmul(left, before, precision=linalg.HIGHEST)
     right -= penalty * jnp.matmul(solution, whitening, precision=linalg.HIGHEST)
     more = jnp.matmul(solve(right), after.T, precision=linalg.HIGHEST)
-    return types.Code(None, coefficients + more)
+    return types.Code(None, (coefficients + more) * (own / unit))
 
 
 def _factorize(factor: jax.Array, penalty: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

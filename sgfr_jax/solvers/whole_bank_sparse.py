@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, frames, linalg, types
 from sgfr_jax.solvers import active_set
 
 
@@ -103,6 +103,10 @@ def elastic_net_solution(
     checks.positive("such as 64", max_atoms=max_atoms)
     checks.positive("such as 50", max_iterations=max_iterations)
     atoms = checks.real_atoms(atoms, bank)
+    # Comparisons with NaN are false, so that the search would end at zero coefficients.
+    broken = linalg.nan_unless_finite(targets, -1) + linalg.nan_unless_finite(atoms)
+    own, unit = frames.unit_of(targets, -1), frames.unit_of(atoms)
+    targets, atoms = targets / own, atoms / unit
     num_slots = min(max_atoms, atoms.shape[0])
     penalty = l2 * jnp.sum(atoms**2) / jnp.maximum(jnp.sum(bank.weights > 0), 1)
 
@@ -123,7 +127,10 @@ def elastic_net_solution(
         )
         return types.Code(indices, coefficients), found.gap, found.iterations
 
-    return ElasticNetSolution(*jax.vmap(solve)(targets))
+    code, gap, iterations = jax.vmap(solve)(targets)
+    coefficients = code.coefficients * (own / unit) + broken[:, None]
+    gap = gap * own[:, 0] ** 2 + broken
+    return ElasticNetSolution(code._replace(coefficients=coefficients), gap, iterations)
 
 
 class _State(NamedTuple):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
+from sgfr_jax import checks, linalg, types
 
 
 def check(points: jax.Array, weights: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]:
@@ -15,10 +15,12 @@ def check(points: jax.Array, weights: jax.Array, rank: int) -> tuple[jax.Array, 
       rank: `R`.
 
     Returns:
-      `[N, D]` and `[N]`, both zero where a point is padding or not finite.
+      `[N, D]` and `[N]`, both zero where a point is padding or not finite, and everywhere if
+      squares vanish or overflow and that shows under `jax.jit` only.
 
     Raises:
-      ValueError: if shapes or dtypes do not fit, or `rank` is not between 1 and `min(N, D)`.
+      ValueError: if shapes or dtypes do not fit, or `rank` is not between 1 and `min(N, D)`, or as
+        `checks.squarable`.
     """
     points, weights = jnp.asarray(points), jnp.asarray(weights)
     if points.ndim != 2 or weights.shape != points.shape[:1]:
@@ -34,6 +36,7 @@ def check(points: jax.Array, weights: jax.Array, rank: int) -> tuple[jax.Array, 
         )
     points = linalg.at_least_float32(points)
     counts = (weights > 0) & jnp.all(jnp.isfinite(points), axis=-1)
+    counts &= checks.squarable(points, counts)
     points = jnp.where(counts[:, None], points, 0)
     return points, jnp.where(counts, weights, 0).astype(points.dtype)
 

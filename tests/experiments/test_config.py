@@ -185,6 +185,18 @@ def test_subspaces_need_atoms_enough_and_solvers_subspaces_enough():
     check(subspaces="dictionary", num_neighbors=40)
 
 
+def test_bases_are_learned_from_patches_at_random_unless_a_sampler_is_named():
+    for name, num in (("pca", 16_384), ("k_subspaces", 16_384), ("sparse_clustering", 1_000)):
+        made = resolved(layers=FAST, subspaces=name)
+        assert (made.sampler, made.num_atoms(100_000)) == ("random", num)
+        assert made == config.resolve(made)
+        assert made.num_atoms(500) == min(num, 500, 100 if num == 1_000 else 500)
+        assert resolved(layers=FAST, subspaces=name, bank_size=70).num_atoms(100_000) == 70
+        old = resolved(layers=FAST, subspaces=name, sampler="k_center")
+        assert (old.sampler, old.num_atoms(100_000)) == ("k_center", 1_000)
+    assert resolved().sampler == resolved(subspaces="dictionary").sampler == "k_center"
+
+
 def test_a_tiny_ratio_still_makes_one_atom():
     assert config.Config(bank_ratio=1e-6).num_atoms(100) == 1
     assert config.Config(bank_ratio=0.01).num_atoms(194816) == 1948

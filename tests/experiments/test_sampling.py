@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import choices, loading, sampling
+from experiments import choices, config, loading, sampling
 from sgfr_jax import fit, greedy_k_center, uniform
 from tests.experiments.pretended import (
     SETTINGS,
@@ -75,3 +75,28 @@ def test_streaming_covers_every_patch_as_it_says(images, monkeypatch, tmp_path, 
         np.testing.assert_allclose(distances.min(axis=1).max(), radius, rtol=1e-3)
     else:
         assert "a bound" in notes[0]
+
+
+@pytest.mark.parametrize("learner", ["pca", "k_subspaces"])
+def test_few_outliers_do_not_turn_the_bases(rng, learner):
+    """K-center takes them first of all, and its bank is largely of them."""
+    true, foreign = np.split(np.linalg.qr(rng.normal(size=(24, 4)))[0].T, [3])
+    patches = rng.normal(size=(2000, 3)) @ true + 0.02 * rng.normal(size=(2000, 24))
+    patches[:40] = rng.choice([-1, 1], size=(40, 1)) * foreign + 0.1 * rng.normal(size=(40, 24))
+    patches /= np.linalg.norm(patches, axis=1, keepdims=True)
+
+    def found(**fields):
+        settings = config.resolve(
+            config.Config(
+                layers=("fast",), subspaces=learner, num_subspaces=1, subspace_rank=3, **fields
+            )
+        )
+        bank = sampling.make_bank(
+            settings, jax.random.key(0), jnp.float32(patches), np.ones(2000, np.float32),
+            settings.num_atoms(2000), lambda done: None,
+        )  # fmt: skip
+        bases = np.asarray(bank.atoms)[1:]  # after the mean
+        return np.sum((bases @ true.T) ** 2) / 3  # the mean squared cosine of principal angles
+
+    assert found() > 0.99
+    assert found(sampler="k_center") < 0.9

@@ -116,6 +116,19 @@ class TestEverySampler:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+def test_scales_are_right_or_refused_under_jit_too(name, points, ones):
+    """Of an extreme scale no point is chosen, which the count tells."""
+    if name == "self_representation":  # its cost is of unit norm
+        return
+    plain = JITTED[name](jax.random.key(1), points, ones, 12)
+    for scale in (1e-12, 1e12):
+        found = JITTED[name](jax.random.key(1), points * 2.0 ** np.round(np.log2(scale)), ones, 12)
+        np.testing.assert_array_equal(found.indices, plain.indices)
+    for scale in (1e-20, 1e19):
+        assert JITTED[name](jax.random.key(1), points * scale, ones, 12).count == 0
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_vmap_over_categories_equals_the_loop(name, rng):
     sample = SAMPLERS[name]
     points = rng.normal(size=(3, NUM_POINTS, NUM_FEATURES))
@@ -139,6 +152,12 @@ class TestWhatIsRefused:
     def test_shapes_that_do_not_fit(self, sample):
         with pytest.raises(ValueError, match=r"\(4, 2\) and \(3,\)"):
             sample(jax.random.key(0), jnp.ones((4, 2)), jnp.ones(3), 2)
+
+    @pytest.mark.parametrize("scale", [1e-20, 1e19])
+    def test_scales_whose_squares_float32_cannot_hold(self, sample, scale):
+        points = jnp.float32([[1, 2], [3, 4], [5, 6], [7, 8]]) * scale
+        with pytest.raises(ValueError, match="cannot hold: divide them by it"):
+            sample(jax.random.key(0), points, jnp.ones(4), 2)
 
     def test_integers(self, sample):
         with pytest.raises(ValueError, match="int32"):

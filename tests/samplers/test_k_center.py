@@ -1,6 +1,7 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from sgfr_jax import samplers
+from sgfr_jax.samplers import k_center
 
 SAMPLE = jax.jit(samplers.greedy_k_center, static_argnums=3)
 START = jax.jit(samplers.k_center_start, static_argnums=3)
@@ -65,3 +67,27 @@ def test_radius_is_at_most_twice_the_best_of_any_choice(seed, num):
     found = SAMPLE(jax.random.key(seed), points, np.ones(24), num)
     others = min(radius(points, rng.choice(24, num, replace=False)) for _ in range(50))
     assert radius(points, found.indices) <= 2 * others + 1e-5
+
+
+@pytest.mark.parametrize("ratio", [1, 100, 1000])
+def test_a_mean_that_features_share_changes_no_choice(ratio):
+    rng = np.random.default_rng(0)
+    points = np.float32(ratio * rng.choice([-1, 1], size=16) + rng.normal(size=(1000, 16)))
+    found = samplers.greedy_k_center(jax.random.key(0), jnp.asarray(points), jnp.ones(1000), 60)
+    chosen = plain_traversal(points.astype(np.float64), int(found.indices[0]), 60)
+    np.testing.assert_array_equal(found.indices, chosen)
+    told = np.sqrt(np.max(found.distances))
+    assert told == pytest.approx(radius(points, chosen), rel=1e-5)
+    steps = samplers.k_center_start(jax.random.key(0), jnp.asarray(points), jnp.ones(1000), 60)
+    for upto in (7, 30, 60):
+        steps = samplers.k_center_advance(steps, jnp.asarray(points), upto)
+    np.testing.assert_array_equal(steps.indices, chosen)
+
+
+def test_parts_of_the_points_are_read_one_after_the_other(rng, monkeypatch):
+    points = jnp.float32(rng.normal(size=(103, 5)))
+    whole = samplers.greedy_k_center(jax.random.key(1), points, jnp.ones(103), 40)
+    monkeypatch.setattr(k_center, "_ROWS", 10)
+    parts = samplers.greedy_k_center(jax.random.key(1), points, jnp.ones(103), 40)
+    np.testing.assert_array_equal(parts.indices, whole.indices)
+    np.testing.assert_allclose(parts.distances, whole.distances, rtol=1e-5)

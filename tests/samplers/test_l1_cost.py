@@ -120,3 +120,21 @@ def test_what_is_refused():
         samplers.l1_cost(np.ones((2, 3), np.int32), bank)
     with pytest.raises(ValueError, match="support_size=0"):
         samplers.l1_cost(np.ones((2, 3)), bank, support_size=0)
+
+
+def test_nothing_hides_that_a_cost_cannot_be_told(rng):
+    targets, atoms = unit(rng.normal(size=(3, 6))), unit(rng.normal(size=(9, 6)))
+    cost = jax.jit(samplers.l1_cost)
+    plain = cost(np.float32(targets), bank_of(atoms))
+    spoiled = atoms.copy()
+    spoiled[4, 1] = np.nan
+    assert np.isnan(cost(np.float32(targets), bank_of(spoiled))).all()
+    padding = bank_of(spoiled, np.arange(9) != 4)
+    assert np.isfinite(cost(np.float32(targets), padding)).all()
+    targets[1, 2] = np.nan
+    found = cost(np.float32(targets), bank_of(atoms))
+    np.testing.assert_array_equal(np.isnan(found), [False, True, False])
+    np.testing.assert_allclose(found[::2], plain[::2], rtol=1e-5)
+    for scale in (1e-20, 1e-30, 1e30):
+        found = cost(np.float32(targets * scale), bank_of(atoms * scale))
+        assert np.isnan(found).all()

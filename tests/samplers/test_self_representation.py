@@ -120,3 +120,16 @@ def test_an_empty_pool_is_refused(points):
             partial(samplers.self_representation, num=3, pool_size=0),
             jax.random.key(0), np.float32(points), ONES,
         )  # fmt: skip
+
+
+def test_a_cost_of_nan_does_not_go_on_for_ever(rng):
+    points = jnp.float32(rng.normal(size=(20, 3)))
+
+    def cost(targets, bank):
+        far = jnp.linalg.norm(targets, axis=1) + jnp.sum(bank.weights)
+        return jnp.where(targets[:, 0] > 0, jnp.nan, -far)
+
+    sample = jax.jit(partial(samplers.self_representation, cost=cost), static_argnums=3)
+    found = sample(jax.random.key(0), points, jnp.ones(20), 20)
+    chosen = np.asarray(found.indices)[1 : int(found.count)]
+    assert len(chosen) and (np.asarray(points)[chosen, 0] <= 0).all()

@@ -42,7 +42,7 @@ def test_k_center_gathers_its_pool_and_never_the_patches(found, pool):
     assert set(counted) == {"all-gather", "all-reduce"}
     # 8 devices' pools of `[pool, 12]`; 3008 x 12 = 36,096 would be the patches.
     assert max(counted["all-gather"]) == 8 * pool * 12
-    assert max(counted["all-reduce"]) == 1
+    assert sorted(counted["all-reduce"])[-2:] == [1, 12]  # once the mean of the patches
 
 
 def test_k_center_leaves_slots_empty_where_points_are_too_few(found):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgfr_jax import pipeline, reconstruction, types
+from sgfr_jax import pipeline, reconstruction, solvers, types
 from tests.solvers.cases import CASES, JITTED, PROGRAMS, D, M, N, bank_of, dense, draw, run
 
 every_coder = pytest.mark.parametrize("name", CASES)
@@ -100,7 +100,7 @@ class TestEveryCoder:
         norms, scaled_norms = (np.linalg.norm(x, axis=1) for x in (plain, scaled / scale))
         np.testing.assert_allclose(scaled_norms, norms, rtol=5e-3, atol=1e-3)
 
-    @pytest.mark.parametrize("scale", [1e-12, 1e12])
+    @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-12, 1e12, 1e19, 1e30])
     def test_nor_is_an_extreme_unit_too_much(self, rng, name, scale):
         plain, scaled = (
             left_of(name, *draw(np.random.default_rng(1), name, s)) for s in (1, scale)
@@ -165,6 +165,36 @@ class TestEveryCoder:
         others = np.arange(N) != 1
         np.testing.assert_allclose(left[others], expected[others], rtol=1e-5)
 
+    def test_nan_in_an_atom_reaches_every_target(self, rng, name):
+        """Else the bank would score as if it were empty, or the atom were not there."""
+        targets, atoms = draw(rng, name)
+        for number in (4, M - 1):
+            spoiled = atoms.copy()
+            spoiled[number, 2] = np.nan
+            bank = bank_of(spoiled)
+            left = pipeline.score(bank, jnp.float32(targets), code=JITTED[name])
+            assert np.isnan(left).all()
+            padding = bank._replace(weights=bank.weights.at[number].set(0))
+            left = pipeline.score(padding, jnp.float32(targets), code=JITTED[name])
+            assert np.isfinite(left).all()
+
+    def test_a_target_of_another_scale_is_coded_too(self, rng, name):
+        targets, atoms = draw(rng, name)
+
+        def score(targets):
+            found = pipeline.score(bank_of(atoms), jnp.float32(targets), code=JITTED[name])
+            return np.asarray(found)
+
+        plain, others = score(targets), np.arange(N) != 1
+        for scale in (1e-20, 1e19):
+            mixed = targets.copy()
+            mixed[1] *= scale
+            found = score(mixed)
+            np.testing.assert_allclose(found[others], plain[others], rtol=1e-4, atol=1e-6)
+            # A code shrinks its target or, if affine, goes from the atom nearest to it.
+            nearest = np.linalg.norm(atoms, axis=1).min()
+            assert 0 < found[1] <= 1.001 * (np.linalg.norm(mixed[1]) + 2 * nearest)
+
     def test_gradients_agree_with_finite_differences(self, rng, name):
         arguments = draw_two(rng, name)
         directions = [rng.normal(size=argument.shape) for argument in arguments]
@@ -223,3 +253,27 @@ class TestEveryCoder:
         bank = types.Bank(np.ones((M, D), kinds["atoms"]), np.ones(M), np.arange(M))
         with pytest.raises(ValueError, match=rf"{which} .* are int32.*astype"):
             jax.eval_shape(CASES[name].code, np.ones((N, D), kinds["targets"]), bank)
+
+
+PENALTIES = {
+    "affine_ridge": partial(solvers.affine_ridge, ridge=1e-3),
+    "ridge": partial(solvers.ridge, ridge=1e-3),
+    "nonnegative": solvers.nonnegative,
+    "elastic_net": partial(solvers.elastic_net, l1=0.05, l2=1e-2),
+    "lasso": partial(solvers.lasso, l1=0.05),
+}
+
+
+@pytest.mark.parametrize("solve", PENALTIES.values(), ids=PENALTIES)
+def test_penalties_have_no_unit_and_do_not_look_past_nan(rng, solve):
+    target, support, valid = jnp.float32(rng.normal(size=6)), rng.normal(size=(4, 6)), jnp.ones(4)
+    solve = jax.jit(solve)
+    support = jnp.float32(support).at[3].set(jnp.nan)
+    valid = valid.at[3].set(0) > 0  # padding may hold NaN
+    plain = solve(target, support, valid)
+    assert np.isfinite(plain).all()
+    for scale in (1e-30, 1e-20, 1e19, 1e30):
+        scaled = solve(target * scale, support * scale, valid)
+        np.testing.assert_allclose(scaled, plain, rtol=1e-4, atol=1e-6)
+    assert np.isnan(solve(target, support.at[1, 2].set(jnp.nan), valid)[:3]).all()
+    assert np.isnan(solve(target.at[2].set(jnp.nan), support, valid)[:3]).all()
