@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments import geometries, processes, progress
 from experiments.config import AUTO, Config, strides
-from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, batches, images
+from sgfr_jax.datasets import Category, DatasetError, Encoded, Example, batches, decoding, images
 from sgfr_jax.datasets.contents import content_hash, notes_on_copies
 from sgfr_jax.datasets.geometry import Geometry, Window, windows
 from sgfr_jax.datasets.types import FULL_RANGE
@@ -255,7 +255,7 @@ def view_hashes(
 
 def _shapes(examples: Sequence[Example]) -> list[tuple[int, int]]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(images.shape_of, (example.image for example in examples)))
+        return list(pool.map(decoding.shape_of, (example.image for example in examples)))
 
 
 def _with_windows(category: Checked, config: Config) -> Checked:

@@ -15,7 +15,7 @@ import numpy as np
 from experiments import choices, written
 from experiments.assembly import Whole
 from experiments.choices import ConfigError
-from sgfr_jax.datasets import DatasetError, Example, formats, images, left_out, listing
+from sgfr_jax.datasets import DatasetError, Example, decoding, formats, images, left_out, listing
 from sgfr_jax.datasets.outputs import RECORD, photographs
 from sgfr_jax.datasets.paths import named
 from sgfr_jax.datasets.types import FULL_RANGE
@@ -193,7 +193,7 @@ def _batches(
 
 def _num_pixels(source: Source) -> int:
     """As the file's header says; 0 if it cannot be read, which reading will explain."""
-    return math.prod(images.header_shape(source.path) or (0,))
+    return math.prod(decoding.header_shape(source.path) or (0,))
 
 
 def _plain(path: Path) -> Path:

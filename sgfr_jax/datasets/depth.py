@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sgfr_jax.datasets import images
+from sgfr_jax.datasets import decoding
 from sgfr_jax.datasets.deep_colour import low_bytes
 from sgfr_jax.datasets.formats import open_image
 from sgfr_jax.datasets.types import FULL_RANGE, Category, DatasetError, Encoded, Example
@@ -73,7 +73,7 @@ def note_on(sources: Sequence[Path | Encoded | np.ndarray], white: int) -> list[
 def largest_value(source: Path | Encoded | np.ndarray) -> int | None:
     """The largest value of a 16-bit image; None for others and for what cannot be read."""
     try:
-        pixels = images.stored_pixels(source)
+        pixels = decoding.stored_pixels(source)
     except DatasetError:  # which reading it for its own sake will say
         return None
     return int(pixels.max()) if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2 else None

@@ -10,7 +10,7 @@ from PIL import EpsImagePlugin, Image
 
 import experiments
 import sgfr_jax
-from sgfr_jax.datasets import checking, formats, images
+from sgfr_jax.datasets import checking, decoding, formats, images
 from sgfr_jax.datasets.types import Category, DatasetError, Encoded, Example
 
 # What `gs` would be started on.
@@ -57,7 +57,7 @@ def test_what_pillow_could_open_besides_is_refused(tmp_path, monkeypatch, conten
         with pytest.raises(DatasetError, match=r"x\.png' is not an image, or of an unknown format"):
             images.read_native(Example("x", image, 1, "", mask))
     with pytest.raises(DatasetError, match="unknown format"):
-        images.shape_of(path)
+        decoding.shape_of(path)
     with pytest.raises(DatasetError, match="'x' cannot be read"):
         images.read_image(Encoded("x", lambda: content), 8)
     (problem,) = checking.survey([Category("c", (Example("x", path, 0, "", None),), ())]).problems

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from sgfr_jax.datasets import images
+from sgfr_jax.datasets import decoding, images
 from sgfr_jax.datasets.geometry import Window
 from sgfr_jax.datasets.types import DatasetError, Encoded, Example
 
@@ -240,7 +240,7 @@ def test_orientation_of_what_is_not_square(tmp_path, scale, compression, orienta
         expected = expected[:, ::-1]
     found = images.read_native(Example("x", path, 0, "good", None)).image
     np.testing.assert_array_equal(found, expected)
-    assert images.shape_of(path) == found.shape == ((8, 5) if turned else (5, 8))
+    assert decoding.shape_of(path) == found.shape == ((8, 5) if turned else (5, 8))
 
 
 def test_inks_and_white_zeros_that_tifffile_reads(tmp_path):
@@ -535,8 +535,8 @@ def test_the_shape_is_that_of_the_pixels(tmp_path, name):
         Image.fromarray(GREY).save(path, exif=exif)
     else:
         FILES[name][0](path)
-    assert images.shape_of(path) == images.read_native(_example(path, label=0)).image.shape[:2]
+    assert decoding.shape_of(path) == images.read_native(_example(path, label=0)).image.shape[:2]
     data = path.read_bytes()
     if path.suffix in (".png", ".jpg"):
-        assert images.shape_of(Encoded("x", lambda: data)) == images.shape_of(path)
-    assert images.shape_of(GREY) == (20, 30)
+        assert decoding.shape_of(Encoded("x", lambda: data)) == decoding.shape_of(path)
+    assert decoding.shape_of(GREY) == (20, 30)

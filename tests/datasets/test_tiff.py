@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sgfr_jax.datasets import images, tiff
+from sgfr_jax.datasets import decoding, images, tiff
 from sgfr_jax.datasets.types import DatasetError, Encoded, Example
 
 _LONG, _SHORT = 4, 3
@@ -111,11 +111,11 @@ def test_the_size_is_known_without_decoding(tmp_path, orientation):
     pixels = np.random.default_rng(0).random((20, 30))
     tag = [(274, "H", 1, orientation, False)]
     tifffile.imwrite(tmp_path / "x.tif", pixels, extratags=tag)
-    assert images.header_shape(tmp_path / "x.tif") == read(tmp_path / "x.tif").shape
+    assert decoding.header_shape(tmp_path / "x.tif") == read(tmp_path / "x.tif").shape
     write(tmp_path / "y.tif", width=5_000, height=4_000, bits=64, kind=_FLOAT)
-    assert images.header_shape(tmp_path / "y.tif") == (4_000, 5_000)
+    assert decoding.header_shape(tmp_path / "y.tif") == (4_000, 5_000)
     (tmp_path / "z.tif").write_bytes(b"II*\0")
-    assert images.header_shape(tmp_path / "z.tif") is None
+    assert decoding.header_shape(tmp_path / "z.tif") is None
 
 
 def test_no_limit_where_pillow_has_none(tmp_path, monkeypatch):
