@@ -152,8 +152,8 @@ def _read_whole(example: Example, min_side: int) -> Loaded:
     if mask.shape != pixels.shape[:2]:
         (height, width), (mask_height, mask_width) = pixels.shape[:2], mask.shape
         raise DatasetError(
-            f"the mask {decoding.describe(example.mask)} has {mask_width} x {mask_height} pixels and"
-            f" its image {decoding.describe(example.image)} has {width} x {height} (after the"
+            f"the mask {decoding.describe(example.mask)} has {mask_width} x {mask_height} pixels"
+            f" and its image {decoding.describe(example.image)} has {width} x {height} (after the"
             " rotation that EXIF data may ask for); they must agree."
         )
     return Loaded(pixels, mask)
