@@ -7,15 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgfr_jax import samplers, solvers
+from sgfr_jax import linalg, samplers, solvers
 
 CODE = partial(solvers.local_code, num_neighbors=3, solve=partial(solvers.affine_ridge, ridge=1e-3))
+
+
+def distance(targets, bank):
+    """A cost that compiles in no time; the paper's has a test of its own."""
+    distances = linalg.squared_distances(targets, bank.atoms)
+    return jnp.min(jnp.where(bank.weights[None] > 0, distances, jnp.inf), axis=1)
+
+
 SAMPLERS = {
     "uniform": samplers.uniform,
     "k_center": samplers.greedy_k_center,
     "d2": samplers.d2_sampling,
     "k_medoids": partial(samplers.k_medoids, num_iterations=4),
-    "self_representation": partial(samplers.self_representation, pool_size=8),
+    "self_representation": partial(samplers.self_representation, cost=distance, pool_size=8),
     "support_frequency": partial(samplers.support_frequency, code=CODE, chunk_size=16),
 }
 JITTED = {name: jax.jit(sample, static_argnums=3) for name, sample in SAMPLERS.items()}
@@ -115,6 +123,19 @@ class TestEverySampler:
         np.testing.assert_array_equal(runs[0].indices, runs[1].indices)
 
 
+def assert_mapped_equals_the_loop(rng, mapped, single, num):
+    points = rng.normal(size=(3, NUM_POINTS, NUM_FEATURES))
+    points = np.float32(points / np.linalg.norm(points, axis=2, keepdims=True))
+    weights = np.ones((3, NUM_POINTS), np.float32)
+    weights[1, 30:], weights[2, 10:] = 0, 0
+    keys = jax.random.split(jax.random.key(0), 3)
+    of_all = jax.device_get(mapped(keys, points, weights))
+    for i in range(3):
+        found = single(keys[i], points[i], weights[i], num)
+        np.testing.assert_array_equal(of_all.indices[i], found.indices)
+        np.testing.assert_array_equal(of_all.weights[i], found.weights)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_scales_are_right_or_refused_under_jit_too(name, points, ones):
     """Of an extreme scale no point is chosen, which the count tells."""
@@ -130,16 +151,45 @@ def test_scales_are_right_or_refused_under_jit_too(name, points, ones):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_vmap_over_categories_equals_the_loop(name, rng):
-    sample = SAMPLERS[name]
-    points = rng.normal(size=(3, NUM_POINTS, NUM_FEATURES))
-    points = jnp.float32(points / np.linalg.norm(points, axis=2, keepdims=True))
-    weights = jnp.ones((3, NUM_POINTS)).at[1, 30:].set(0).at[2, 10:].set(0)
-    keys = jax.random.split(jax.random.key(0), 3)
-    mapped = jax.jit(jax.vmap(lambda *category: sample(*category, 12)))(keys, points, weights)
-    for i in range(3):
-        single = JITTED[name](keys[i], points[i], weights[i], 12)
-        np.testing.assert_array_equal(mapped.indices[i], single.indices)
-        np.testing.assert_array_equal(mapped.weights[i], single.weights)
+    mapped = jax.jit(jax.vmap(lambda *category: SAMPLERS[name](*category, 12)))
+    assert_mapped_equals_the_loop(rng, mapped, JITTED[name], 12)
+
+
+class TestSelfRepresentationAtThePapersCost:
+    """The same, by few programs: they take long to compile."""
+
+    SAMPLE = staticmethod(
+        jax.jit(partial(samplers.self_representation, pool_size=8), static_argnums=3)
+    )
+
+    def test_all_that_are_eligible_are_chosen_once_each(self, points, ones):
+        key, same = jax.random.key(0), jnp.full((NUM_POINTS, NUM_FEATURES), 0.5)
+        for these in (points, same, 0 * same):
+            found = self.SAMPLE(key, these, ones, NUM_POINTS)
+            assert sorted(chosen(found)) == list(range(NUM_POINTS))
+        spoilt = points.at[4, 1].set(jnp.nan).at[7].set(jnp.inf)
+        found = self.SAMPLE(key, spoilt, ones, NUM_POINTS)
+        assert sorted(chosen(found)) == sorted(set(range(NUM_POINTS)) - {4, 7})
+        assert self.SAMPLE(key, points, 0 * ones, NUM_POINTS).count == 0
+
+    def test_padding_is_never_chosen_and_may_hold_anything(self, points, ones):
+        key, weights = jax.random.key(2), ones.at[25:].set(0)
+        expected = self.SAMPLE(key, points, weights, NUM_POINTS)
+        assert sorted(chosen(expected)) == list(range(25))
+        np.testing.assert_array_equal(expected.weights, [1] * 25 + [0] * 15)
+        for junk in (jnp.nan, jnp.inf, 1e30):
+            found = self.SAMPLE(key, points.at[25:].set(junk), weights, NUM_POINTS)
+            np.testing.assert_array_equal(found.indices, expected.indices)
+
+    def test_integers_of_64_bits_do_no_harm(self, points, ones):
+        with jax.enable_x64(True):
+            found = self.SAMPLE(jax.random.key(1), points, ones, NUM_POINTS)
+        assert len(set(chosen(found))) == NUM_POINTS and found.indices.dtype == jnp.int32
+
+    def test_vmap_over_categories_equals_the_loop(self, rng):
+        sample = partial(samplers.self_representation, pool_size=8)
+        mapped = jax.jit(jax.vmap(lambda *category: sample(*category, NUM_POINTS)))
+        assert_mapped_equals_the_loop(rng, mapped, self.SAMPLE, NUM_POINTS)
 
 
 @pytest.mark.parametrize("sample", SAMPLERS.values(), ids=SAMPLERS)
@@ -168,7 +218,10 @@ class TestWhatIsRefused:
     "start,advance",
     [
         (samplers.k_center_start, samplers.k_center_advance),
-        (samplers.self_representation_start, samplers.self_representation_advance),
+        (
+            partial(samplers.self_representation_start, cost=distance),
+            partial(samplers.self_representation_advance, cost=distance),
+        ),
     ],
 )
 def test_a_search_goes_on_over_its_own_points_only(start, advance):

@@ -10,14 +10,13 @@ import pytest
 from sgfr_jax import solvers, subspaces
 
 OMP = partial(solvers.omp, sparsity=2)
-ELASTIC_NET = partial(solvers.elastic_net_code, l1=0.05, l2=0.5)
 SEVERAL = {"num_subspaces": 3, "rank": 2, "num_restarts": 2}
 LEARNERS = {
     "pca": partial(subspaces.pca, rank=2),
     "affine_pca": partial(subspaces.pca, rank=2, affine=True),
     "k_subspaces": partial(subspaces.k_subspaces, **SEVERAL),
     "affine_k_subspaces": partial(subspaces.k_subspaces, affine=True, **SEVERAL),
-    "sparse_clustering": partial(subspaces.sparse_clustering, code=ELASTIC_NET, **SEVERAL),
+    "sparse_clustering": partial(subspaces.sparse_clustering, code=OMP, **SEVERAL),
     "dictionary": partial(subspaces.dictionary, num_atoms=5, code=OMP, num_steps=5, batch_size=8),
 }
 JITTED = {name: jax.jit(learn) for name, learn in LEARNERS.items()}
