@@ -50,9 +50,11 @@ from experiments import (
     sampling,
     stream_maps,
     synthetic,
+    usage,
 )
 from sgfr_jax.datasets import Category, Example, synthesis
 from sgfr_jax.datasets import images as images_of
+from sgfr_jax.datasets.geometry import to_size
 
 FILE = Path(__file__).with_suffix(".json")
 # How far a number may lie from the kept one, relative to the largest magnitude of its stage (one
@@ -136,7 +138,7 @@ class Bench:
             cache_bytes=10**9,
         )  # fmt: skip
         with _small():
-            (record,) = run.run(config.resolve(settings), resources)
+            (record,) = run.run(config.resolve(usage.cleared(settings)), resources)
         maps = workdir / "maps" / "part"
         found = [np.load(maps / f"{image['file']}.npy") for image in record.images]
         return Run(record, workdir / "models" / "part", found)
@@ -266,8 +268,10 @@ def exported(bench: Bench, name: str) -> list[assembly.Whole]:
 
 
 def _loaded(bench: Bench) -> Numbers:
-    """A saved model, on photographs of other sizes."""
-    return _wholes(predicted(bench, "one_bank", bench.shapes))
+    """A saved model, on photographs of other sizes, with maps of their sizes."""
+    found = predicted(bench, "one_bank", bench.shapes)
+    maps = [to_size(one.anomaly_map, one.image.shape[:2]) for one in found]
+    return _wholes([o._replace(anomaly_map=m) for o, m in zip(found, maps, strict=True)])
 
 
 def _grown(bench: Bench) -> Numbers:
