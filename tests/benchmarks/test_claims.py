@@ -14,6 +14,7 @@ from benchmarks import claims_judging as judging
 from sgfr_jax import datasets, types
 
 
+@pytest.mark.slow
 def test_small_trial(capsys, tmp_path):
     path = tmp_path / "claims.json"
     argv = ["--small", "--claims=1,6", "--seeds=1", f"--cache_dir={tmp_path}", f"--json={path}"]

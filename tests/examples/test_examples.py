@@ -25,6 +25,7 @@ def run(capsys):
     return run_script
 
 
+@pytest.mark.slow
 def test_own_features(run):
     found, lines = run("own_features.py")
     assert found["nominal"].shape == (60, 14, 14, 81)
@@ -34,6 +35,7 @@ def test_own_features(run):
     assert all(np.array(ten) > np.array(nearest))
 
 
+@pytest.mark.slow
 def test_own_solver(run, rng):
     found, _ = run("own_solver.py")
     by_name = {name: result.pixel_ap for name, result in found["results"].items()}

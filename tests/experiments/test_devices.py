@@ -116,15 +116,18 @@ def assert_same(found: Ran, expected: Ran):
         assert len(common) >= 0.9 * len(np.unique(expected.model[name])), name
 
 
+@pytest.mark.slow
 def test_one_device_exchanges_nothing(one):
     assert one.programs == {}
 
 
+@pytest.mark.slow
 def test_eight_devices_find_what_one_finds(one, eight):
     assert_same(eight, one)
     np.testing.assert_array_equal(eight.model["[0].indices"], one.model["[0].indices"])
 
 
+@pytest.mark.slow
 def test_a_run_gathers_pools_and_never_the_patches(eight):
     # Embedding, scoring and maps exchange nothing.
     assert set(eight.programs) == {"start_over_patches", "advance_over_patches"}

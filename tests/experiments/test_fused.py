@@ -191,6 +191,7 @@ def test_no_test_image_is_looked_at(detector, data, fitted):
     jax.tree.map(np.testing.assert_array_equal, fitted.states, blind.states)
 
 
+@pytest.mark.slow
 def test_one_training_image_is_enough(detector, unsparing, data):
     one = loading.Split(data.train.examples[:1], data.train.hashes[:1], None)
     alone = detector.fit(data._replace(train=one))

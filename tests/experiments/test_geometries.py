@@ -49,10 +49,10 @@ def go(settings, workdir, **resources):
     "fields",
     [
         {"geometry": "pad"},
-        {"geometry": "crop", "crop": 0.9},
+        pytest.param({"geometry": "crop", "crop": 0.9}, marks=pytest.mark.slow),
         {"geometry": "tile"},
         {"geometry": "tile", "tile": 60, "eval_size": "native"},
-        {"geometry": "tile", "sampler": "k_center_stream"},
+        pytest.param({"geometry": "tile", "sampler": "k_center_stream"}, marks=pytest.mark.slow),
         {"geometry": "pad", "subspaces": "dictionary", "solver": "ridge"},
         {"geometry": "square+tile", "tile": 60},
         {"geometry": "pad+tile", "eval_size": "native", "subspaces": "pca", "solver": "project"},

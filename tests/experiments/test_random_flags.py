@@ -40,7 +40,8 @@ NAMES = {
 OF_A_RUN = [
     name
     for name in (flag.name for flag in flags.FLAGS.flags_by_module_dict()[options.__name__])
-    if name in NAMES or flags.FLAGS[name].flag_type() in ("int", "float")
+    # Where `experiments.sweep` is imported too, `--grid` is its own.
+    if name != "grid" and (name in NAMES or flags.FLAGS[name].flag_type() in ("int", "float"))
 ]
 OF_PREDICT = ("threshold", "false_alarm_rate", "pixel_threshold", "pixel_false_alarm_rate",
               "explain_top", "batch_size")  # fmt: skip

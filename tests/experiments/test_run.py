@@ -411,7 +411,9 @@ def test_control_c_is_answered_and_the_same_command_goes_on(folder, tmp_path):
     assert "mean" in again.stdout
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.15, 0.5])
+@pytest.mark.parametrize(
+    "delay", [*(pytest.param(d, marks=pytest.mark.slow) for d in (0, 0.5)), 0.15]
+)
 def test_control_c_in_the_middle_leaves_nothing_half_done(tmp_path, delay):
     # Long enough to embed that the signal comes while a compiled program runs.
     arguments = command(f"--workdir={tmp_path / 'out'}", f"--cache_dir={tmp_path / 'cache'}")

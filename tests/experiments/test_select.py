@@ -201,6 +201,7 @@ def test_what_is_ahead_by_less_than_the_least_gain_does_not_win(criteria, least_
     assert select.compare(np.array(criteria), least_gain).winner == winner
 
 
+@pytest.mark.slow
 def test_plans_of_streams_are_compared(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "SIZES", (0.2,))
     monkeypatch.setattr(synthetic, "SIZES", (0.2,))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import choices, config, run, streams, synthetic
+from experiments import choices, config, run, streams, synthetic, usage
 
 # One category and one level; every solver's program is compiled, so small ones.
 TINY = config.Config(
@@ -27,7 +27,7 @@ def go(folder, tmp_path, embeddings):
         resources = run.Resources(
             tmp_path / "out", batch_size=6, num_figures=0, cache_dir=embeddings, cache_bytes=10**8
         )
-        (record,) = run.run(config.resolve(settings), resources)
+        (record,) = run.run(config.resolve(usage.cleared(settings)), resources)
         return record
 
     return run_with

@@ -51,6 +51,7 @@ LOOKING = {  # the last with streams, whose programs take long to compile
         "geometry": "pad+tile", "tile": 60, "layers": ("block2@1", "block4@1"), "solver": "nearest",
     },
 }  # fmt: skip
+QUICK = ("tile", "square+tile")
 ONE_BANK_EACH = [name for name, fields in LOOKING.items() if "layers" not in fields]
 MTD = Path(__file__).parents[3] / "shared" / "data" / "mtd"
 
@@ -186,7 +187,10 @@ class Grown(NamedTuple):
     params=[
         "one_bank",
         pytest.param("automatic", marks=pytest.mark.slow),
-        *ONE_BANK_EACH,
+        *(
+            name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+            for name in ONE_BANK_EACH
+        ),
         pytest.param("streams", marks=pytest.mark.slow),
     ],
 )
