@@ -174,7 +174,7 @@ class TestEveryCoder:
             bank = bank_of(spoiled)
             left = pipeline.score(bank, jnp.float32(targets), code=JITTED[name])
             assert np.isnan(left).all()
-            padding = bank._replace(weights=bank.weights.at[number].set(0))
+            padding = bank_of(spoiled, np.float32(np.arange(M) != number))
             left = pipeline.score(padding, jnp.float32(targets), code=JITTED[name])
             assert np.isfinite(left).all()
 
