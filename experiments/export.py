@@ -97,6 +97,12 @@ def _export(
     from experiments import artefacts, models, predictor
     from sgfr_jax import saving
 
+    named = output.suffix.removeprefix(".")
+    if named in FORMATS and named != form:
+        raise ConfigError(
+            f"--output={output} is named as {named}, and {form} would be written: add"
+            f" --format={named}, or name another file"
+        )
     language = artefacts.FORMATS[form]
     if check and form == "stablehlo":
         _check_runnable(platforms)

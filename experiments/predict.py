@@ -220,6 +220,7 @@ def _decide(model) -> tuple[Any, dict[str, Any]]:
     else:
         image = _given_threshold(model)
         described = {"score": image, "given": THRESHOLD.value}
+        print(f"threshold {image:.6g} (--threshold={THRESHOLD.value})", file=sys.stderr)
     pixel = PIXEL_THRESHOLD.value
     if pixel is None:
         pixel = thresholds.pixel_threshold(model.nulls.pixels, PIXEL_FALSE_ALARM_RATE.value)

@@ -203,10 +203,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(summary.to_markdown(table.rows, options.metric))
     for note in table.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(
-        f"Written to {out}: table.csv, table.md, table.tex"
-        + ("" if options.no_plots else ", plots")
-    )
+    plotted = "" if options.no_plots else "; no plots, as nothing varies that they show"
+    if any(out.glob("*.png")):
+        plotted = ", plots"
+    print(f"Written to {out}: table.csv, table.md, table.tex{plotted}")
 
 
 if __name__ == "__main__":

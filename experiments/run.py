@@ -107,7 +107,7 @@ def _run(
     if output is not None:
         workdirs.check(
             found, output, num_figures=resources.num_figures, save_maps=resources.save_maps,
-            reviewed=bool(resources.num_review),
+            save_model=resources.save_model, reviewed=bool(resources.num_review),
         )  # fmt: skip
     _check_listed(found, settings, num_memories, resources.batch_size, model_paths.values())
     detector, embedders = make_detector(settings, resources)
@@ -424,8 +424,9 @@ def report(finished: Sequence[records.Record], workdir: Path) -> None:
     for record in finished:
         for note in record.notes:
             print(f"{record.category}: {note}")
-    written = "results.json, results.csv, scores.csv, config.json, figures/, review/"
-    print(f"Written to {workdir}: {written}")
+    places = ("figures", "review", "maps", "models")
+    made = [*records.FILES, *(f"{name}/" for name in places if (workdir / name).is_dir())]
+    print(f"Written to {workdir}: {', '.join(made)}")
     shown = commands.as_typed(f"python -m experiments.report --workdir={workdir}")
     print(f"To look at it: {shown}")
 

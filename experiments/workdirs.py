@@ -1,11 +1,12 @@
 """What a run writes into its work directory, known before any work is done."""
 
 import itertools
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments import category as one_category
-from experiments import gallery, records, review, written
+from experiments import filenames, gallery, records, review, written
 from sgfr_jax.datasets import Category
 
 # Directories that are a run's own.
@@ -18,6 +19,7 @@ def check(
     *,
     num_figures: int,
     save_maps: bool,
+    save_model: bool,
     reviewed: bool,
 ) -> None:
     """Checks that a run can write all of its files, and says which results it replaces.
@@ -27,6 +29,7 @@ def check(
       output: the work directory.
       num_figures: of the most and of the least certain images, per kind.
       save_maps: whether anomaly maps are written.
+      save_model: whether models are.
       reviewed: whether pictures for a report's page are.
 
     Raises:
@@ -34,14 +37,23 @@ def check(
     """
     check_inputs(found, output.directory, PLACES)
     output.check(records.FILES)
+    replaced = list(records.FILES)
     for c in found:
+        of_category = filenames.shortened(c.name)
+        replaced += [f"maps/{of_category}", f"figures/{of_category}", review_name(c.name)]
         names = gallery.names((example.kind for example in c.test), num_figures)
         output.check(one_category.figure_name(output, c.name, name) for name in names)
         if reviewed:
             output.check([review_name(c.name)])
         if save_maps:
             output.check(one_category.map_name(output, c.name, example) for example in c.test)
-    output.announce(*records.FILES)
+    output.announce(*replaced)
+    kept = ["report/report.html"]
+    if not save_model:
+        kept += [f"models/{filenames.shortened(c.name)}/model.json" for c in found]
+    for path in map(output.directory.joinpath, kept):
+        if path.is_file():
+            print(f"note: {path.parent} is of an earlier call, and stays as it is", file=sys.stderr)
 
 
 def check_inputs(found: Sequence[Category], workdir: Path, places: Iterable[str]) -> None:

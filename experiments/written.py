@@ -183,7 +183,7 @@ class Output:
         if earlier := self.earlier(*places):
             print(
                 f"note: {self._described} has {len(earlier)} files of an earlier call, which this"
-                " one replaces: another directory would keep them",
+                " one replaces or removes: another directory would keep them",
                 file=sys.stderr,
             )
 

@@ -167,6 +167,7 @@ def test_a_file_that_does_not_agree_is_not_written(place, tmp_path, monkeypatch)
         (["--model=one_bank", "--platforms=tpu"], "add cpu, or --no_check"),
         (["--model=one_bank", "--format=onnx", "--platforms=cpu"], "--platforms is for"),
         (["--model=one_bank", "--output=one_bank"], "is a directory: name a file"),
+        (["--model=one_bank", "--output=a.onnx"], "is named as onnx, and stablehlo would be writ"),
         (["--model=one_bank", "--output=0.png/x"], "0.png"),
         (["--model=one_bank", "--weights=0.png"], "other weights"),
     ],

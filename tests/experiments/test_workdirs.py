@@ -69,7 +69,7 @@ def test_nothing_is_removed_that_the_run_did_not_write(cap, tmp_path, pretended,
     assert "replaces" not in capsys.readouterr().err
     go(cap, work)  # its own map is of an earlier run now
     assert files(work) == sorted([*WHOLE, *mine, FIGURE])
-    assert "has 4 files of an earlier call, which this one" in capsys.readouterr().err
+    assert "has 7 files of an earlier call, which this one" in capsys.readouterr().err
     assert all((work / name).read_text() == "weeks of work" for name in mine)
 
 
@@ -136,3 +136,14 @@ def test_names_that_are_too_long(folder, cap, tmp_path):
     named = outputs.read(work)
     assert {*files(work), outputs.RECORD} == {*named, outputs.RECORD}
     assert all(entry.sha256 for entry in named.values())
+
+
+def test_what_of_an_earlier_run_stays_is_said(cap, tmp_path, pretended, capsys):
+    work = tmp_path / "work"
+    for name in ("models/cap/model.json", "report/report.html"):
+        (work / name).parent.mkdir(parents=True)
+        (work / name).write_text("of an earlier call")
+    go(cap, work)
+    said = capsys.readouterr().err
+    for name in ("models/cap", "report"):
+        assert f"note: {work / name} is of an earlier call, and stays as it is" in said
