@@ -17,6 +17,9 @@ BLOCK = 128
 _CHUNK = 8192
 # As `experiments.sampling.STREAM_PATCHES`.
 _STREAM_PATCHES = 1 << 16
+# Operations on each entry of points that are put in a frame (`sgfr_jax.frames`), and of supports
+# that are put in units of their own.
+_FRAME, _UNITS = 15, 10
 
 
 class Cost(NamedTuple):
@@ -134,14 +137,16 @@ def k_center_program(
 ) -> Cost:
     """What the compiled program of `k_center` has, in which the body of each loop stands once.
 
-    Beside a round of one choice and one product: the first choice, offered by every device, and
-    the distances to it.
+    Beside a round of one choice and one product: the points in their frame, the first choice,
+    offered by every device, and the distances to it.
     """
     own = points / devices
     round_ = k_center(
         points, features, 1, rounds=1 - 1 / block, devices=devices, pool=pool, block=block
     )  # fmt: skip
-    first = offers(features, devices, 1)._replace(flops=4 * own * features)
+    first = offers(features, devices, 1)._replace(flops=(4 + _FRAME) * own * features)
+    if devices > 1:  # the frame's origin and sizes
+        first = first.plus(Cost(reduced=_FLOAT * (features + 3), collectives=2))
     return round_._replace(gathered=0, reduced=0).plus(offers(features, devices, pool)).plus(first)
 
 
@@ -169,7 +174,10 @@ def code(targets: float, features: int, atoms: int, neighbors: int) -> Cost:
     bank = atoms * features / _CHUNK
     # The closeness to all atoms is written and read; the support read, written and read.
     traffic = _FLOAT * (features + bank + 2 * atoms + 3 * neighbors * features)
-    return Cost(search + solve + residual, traffic).times(targets)
+    # Supports are put in units of their own; the bank, once for a chunk, in a frame.
+    units = _UNITS * neighbors * features
+    frames = Cost(_FRAME * atoms * features).times(max(1, targets / _CHUNK))
+    return Cost(search + units + solve + residual, traffic).times(targets).plus(frames)
 
 
 def code_over_atoms(
@@ -187,7 +195,7 @@ def code_over_atoms(
     own = code(targets, features, atoms / parts, neighbors)
     # Closeness to the atoms that each part found, and the sum in which all but one are zeros.
     return own._replace(
-        flops=own.flops + 5 * neighbors * features * targets,
+        flops=own.flops + 11 * neighbors * features * targets,
         gathered=_FLOAT * targets * parts * neighbors,
         reduced=_FLOAT * targets * neighbors * features,
         collectives=2,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 _NAME = "xla_gpu_enable_triton_gemm"
 # XLA ends the process at a flag that it does not know: only versions that are known to know it.
-_KNOWN_TO = ((0, 10), (0, 12))
+_KNOWN_TO = ((0, 10), (0, 13))
 _DEVICES = "dev/nvidia*", "dev/dxg"  # as Linux and Windows' subsystem for it show them
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from experiments.choices import ConfigError
 from experiments.filenames import shortened
 from sgfr_jax import locks
 
+# What a lock file holds: nothing, or what a process that was killed has left.
+_HOLDER = re.compile(r"(process [0-9]+ on \S*\n)?")
 # A link in the place of a lock file would lead to a file of someone else's.
 _LOCKING = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
@@ -25,11 +28,12 @@ def locked(path: Path, described: str) -> Iterator[None]:
       described: what is locked, for the message, such as `--output_dir=predictions`.
 
     Raises:
-      ConfigError: if another process holds it, which is named.
+      ConfigError: if another process holds it, which is named, or a file of someone else's lies
+        in its place.
       OSError: if the file cannot be made.
     """
     while True:
-        file = os.fdopen(os.open(path, _LOCKING, 0o666), "r+")
+        file = os.fdopen(os.open(path, _LOCKING, 0o666), "r+", errors="replace")
         if not locks.take(file):
             with file:
                 holder = file.read().strip() or "another process"
@@ -37,6 +41,10 @@ def locked(path: Path, described: str) -> Iterator[None]:
                 f"{described} is in use by {holder}: wait for its end, or name another"
             )
         if _is_at(file.fileno(), path):
+            if not _HOLDER.fullmatch(file.read()):
+                file.close()
+                raise ConfigError(f"{described}: '{path}' is in the way: move it")
+            file.seek(0)
             break
         file.close()  # its holder has just removed it: what was locked is not what lies there
     try:

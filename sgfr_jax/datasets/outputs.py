@@ -102,5 +102,5 @@ def _recorded(directory: Path) -> dict[str, Entry] | bool:
 def _parsed(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

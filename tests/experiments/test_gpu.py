@@ -51,9 +51,9 @@ def test_without_a_gpu_nothing_is_set(device, monkeypatch, tmp_path):
 
 
 def test_versions_that_may_not_know_the_flag(device, monkeypatch):
-    known = {"0.10.0", "0.11.2", "0.11.3.dev20261120"}
-    assert {v for v in (*known, "0.9.2", "0.12.0", "1.0") if gpu.known(v)} == known
-    monkeypatch.setattr(gpu.metadata, "version", lambda name: "0.12.0")
+    known = {"0.10.0", "0.11.2", "0.11.3.dev20261120", "0.12.0.1"}
+    assert {v for v in (*known, "0.9.2", "0.13.0", "1.0") if gpu.known(v)} == known
+    monkeypatch.setattr(gpu.metadata, "version", lambda name: "0.13.0")
     assert flags() is None
 
 

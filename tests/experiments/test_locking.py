@@ -35,6 +35,25 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("content", [b"weeks of work", b"\xff\x00", b"process 1 on a\nand more"])
+def test_a_file_of_someone_else_s_is_in_the_way(tmp_path, content):
+    (tmp_path / "lock").write_bytes(content)
+    with (
+        pytest.raises(ConfigError, match=r"^it: '.*lock' is in the way: move it$"),
+        locking.locked(tmp_path / "lock", "it"),
+    ):
+        pass
+    assert (tmp_path / "lock").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["", "process 99999 on somewhere\n"])
+def test_a_lock_that_a_killed_process_left_is_taken(tmp_path, content):
+    (tmp_path / "lock").write_text(content)
+    with locking.locked(tmp_path / "lock", "it"):
+        assert (tmp_path / "lock").read_text().startswith("process ")
+    assert not (tmp_path / "lock").exists()
+
+
 def test_beside(tmp_path):
     path = locking.beside(tmp_path / "new" / ("m" * 255))
     with locking.locked(path, "it"):
