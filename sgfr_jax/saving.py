@@ -123,14 +123,16 @@ def _leave_to(path: Path, old: Path) -> None:
 
 
 def check_place(path: str | os.PathLike) -> None:
-    """Raises SavingError where `save` would: at anything but a model, an empty directory, nothing.
+    """Raises SavingError where `save` would: at all but a model, an empty directory and nothing.
 
     Worth asking before the work that is to be saved. A damaged model, or one of another version, is
     a model.
     """
     path = Path(path)
+    if path.is_symlink():  # to replace what it leads to would move files of another directory
+        raise SavingError(f"'{path}' is a link: name the directory that it leads to, or another")
     _settle(path.absolute())
-    if not os.path.lexists(path) or _is_model(path):
+    if not path.exists() or _is_model(path):
         return
     if not path.is_dir() or any(path.iterdir()):
         raise SavingError(f"'{path}' is in the way: there is something that is no model")

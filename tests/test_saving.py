@@ -90,6 +90,18 @@ def test_what_does_not_say_what_it_consists_of_is_kept_beside(saved, rng):
     assert saving.load(path).description == {"category": "nut"}
 
 
+def test_what_a_link_leads_to_is_left_alone(saved, rng):
+    path, _ = saved
+    (path / "notes.txt").write_text("mine")
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    link = path.with_name("current")
+    link.symlink_to(path)
+    with pytest.raises(saving.SavingError, match=r"current' is a link: name the directory"):
+        saving.save(link, make_state(rng, 1), {"category": "nut"})
+    assert link.is_symlink() and saving.load(link).description["category"] == "cap"
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+
+
 def test_what_is_no_model_is_not_overwritten(rng, tmp_path):
     (tmp_path / "photographs").mkdir()
     (tmp_path / "photographs" / "mine.png").write_bytes(b"dear to me")
@@ -98,7 +110,8 @@ def test_what_is_no_model_is_not_overwritten(rng, tmp_path):
     (tmp_path / "keras").mkdir()
     (tmp_path / "keras" / "model.json").write_text('{"format": "layers-model"}')
     for name in ("photographs", "file", "link", "keras"):
-        with pytest.raises(saving.SavingError, match="is in the way"):
+        why = "is a link: name the directory" if name == "link" else "is in the way"
+        with pytest.raises(saving.SavingError, match=why):
             saving.save(tmp_path / name, make_state(rng), {})
     assert (tmp_path / "photographs" / "mine.png").read_bytes() == b"dear to me"
     (tmp_path / "empty").mkdir()
