@@ -152,6 +152,7 @@ def test_load_and_digest_take_addresses(client, tmp_path):
     assert backbone.digest == backbones.weights_digest("resnet18", path)
 
 
+@pytest.mark.slow
 def test_the_real_client_offline(tmp_path):
     pytest.importorskip("huggingface_hub", reason="the extra [hub] is not installed")
     cached = tmp_path / "hub" / "models--owner--name"

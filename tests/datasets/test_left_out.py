@@ -90,6 +90,7 @@ def test_heic_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
             datasets.read_image(tmp_path / name, 16)
 
 
+@pytest.mark.slow
 def test_heic_with_its_extra_is_read(tmp_path):
     pillow_heif = pytest.importorskip("pillow_heif")
     pixels = np.zeros((64, 96, 3), np.uint8)

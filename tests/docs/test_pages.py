@@ -111,6 +111,7 @@ def extension():
     sys.path.remove(str(DOCS / "_extensions"))
 
 
+@pytest.mark.slow
 def test_field_comments(extension):
     source = '''
     class Made(NamedTuple):
@@ -129,12 +130,14 @@ def test_field_comments(extension):
     }
 
 
+@pytest.mark.slow
 def test_code_after_a_colon_is_marked(extension):
     lines = ["A tour:", "", "    x = 1", "", "Args:", "  x: one", "", "Said:: ", "", "  kept"]
     marked = extension("docstrings").mark_code(lines)
     assert marked == ["A tour::", *lines[1:]]
 
 
+@pytest.mark.slow
 def test_what_is_returned_has_no_type_in_front(extension):
     lines = [
         "Args:",
@@ -151,6 +154,7 @@ def test_what_is_returned_has_no_type_in_front(extension):
     assert ":returns: A `Bank` of atoms: that of row" in shown and ":rtype:" not in shown
 
 
+@pytest.mark.slow
 def test_formulas_become_mathml(extension):
     errors = pytest.importorskip("sphinx.errors")
     found = extension("mathml").to_mathml(r"\frac{w}{\mathbf 1^\top w}", "inline")
