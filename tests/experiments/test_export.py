@@ -88,7 +88,9 @@ def from_the_model(model_dir, paths):
     return list(models.make_scorer(models.load(model_dir), 4)(pixels))
 
 
-@pytest.mark.parametrize("form", ["stablehlo", pytest.param("onnx", marks=[ONNX, pytest.mark.slow])])
+@pytest.mark.parametrize(
+    "form", ["stablehlo", pytest.param("onnx", marks=[ONNX, pytest.mark.slow])]
+)
 @pytest.mark.parametrize("name", ["one_bank", pytest.param("automatic", marks=pytest.mark.slow)])
 def test_a_process_with_the_file_alone_finds_the_same(name, form, place, tmp_path, capsys):
     output = tmp_path / "new" / f"{name}.{form}"
