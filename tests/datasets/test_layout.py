@@ -282,6 +282,13 @@ def test_a_name_that_is_not_text_is_refused(mvtec_dir):
         _load("mvtec", mvtec_dir)
 
 
+def test_links_to_nothing_that_a_pattern_matches_are_refused(tmp_path):
+    _write(tmp_path, ["a/0.png"])
+    (tmp_path / "a" / "1.png").symlink_to("gone.png")
+    with pytest.raises(DatasetError, match=r"1\.png' is a link to a file that does not exist"):
+        datasets.load("folder", tmp_path, train_glob="a/*")
+
+
 def test_a_directory_out_of_reach_is_named(mvtec_dir, monkeypatch):
     def walk(directory, onerror):
         onerror(PermissionError(13, "Permission denied", str(directory)))
