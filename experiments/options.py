@@ -301,6 +301,18 @@ def cluster_from_flags() -> processes.Cluster | None:
     return processes.find(given, DISTRIBUTED.value)
 
 
+def workdir_from_flags(default: str) -> str:
+    """Where results go: what `--workdir` says, else the default.
+
+    Raises:
+      ConfigError: if the flag is empty.
+    """
+    if WORKDIR.value is None:
+        return default
+    choices.check_named("workdir", WORKDIR.value)
+    return WORKDIR.value
+
+
 def named_by_flags() -> config.Config:
     """The configuration that the flags ask for, before anything is filled in."""
     names = [name.strip() for name in CATEGORY.value.split(",") if name.strip()]

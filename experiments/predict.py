@@ -104,9 +104,9 @@ def predict() -> int:
 
     choices.check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
+    output_dir = choices.path("output_dir", OUTPUT_DIR.value)
     model = models.load(choices.path("model", MODEL.value), options.WEIGHTS.value)
     memory.check_batch(model.config, options.BATCH_SIZE.value)
-    output_dir = choices.path("output_dir", OUTPUT_DIR.value)
     named = prediction.find(IMAGES.value, predictions.drawn(output_dir))
     sources, faulty = prediction.parted(named)
     not_read = prediction.not_read(IMAGES.value)
