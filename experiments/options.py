@@ -33,8 +33,8 @@ TRAIN_GLOB = flags.DEFINE_string(
 )
 TEST_GLOB = flags.DEFINE_string(
     "test_glob", None,
-    "With folder: test images; those in a directory called good, nominal, normal or ok are"
-    " nominal.",
+    "With folder: test images; those in a directory called good, nominal, normal, ok, pass or"
+    " passed are nominal.",
 )  # fmt: skip
 MASK_GLOB = flags.DEFINE_string("mask_glob", None, "With folder: their masks, paired by stem.")
 MANIFEST = flags.DEFINE_string(
