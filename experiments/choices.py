@@ -234,14 +234,21 @@ def path(flag: str, text: str) -> Path:
     """The path that a flag names, with the home directory in place of `~`.
 
     Raises:
-      ConfigError: if nothing says where that is.
+      ConfigError: if nothing says where that is, or the flag names nothing.
     """
+    check_named(flag, text)
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ConfigError(
             f"--{flag}={text}: the home directory is not known: give the path without ~"
         ) from error
+
+
+def check_named(flag: str, text: str) -> None:
+    """Raises ConfigError if a flag for a path is empty, which would be the current directory."""
+    if not text:
+        raise ConfigError(f"--{flag}= is empty: name a path, such as . for the current directory")
 
 
 def check_known(flag: str, what: str, name: str, known: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from experiments import (
     assembly,
+    choices,
     detectors,
     devices,
     loading,
@@ -207,13 +208,13 @@ def load(path: str | os.PathLike, weights: str | None = None) -> Model:
       SavingError: if it is no model of this version, or is damaged, or the weights are others.
       WeightsError: if the weights cannot be read.
     """
+    if weights is not None and not hub.is_address(weights):
+        weights = str(choices.path("weights", weights))
     arrays, description = saving.load(path)
     try:
         checked_json.check(_Described, description)
         config, about = _config(description["config"]), _about(description)
         if weights is not None:
-            if not hub.is_address(weights):
-                weights = os.path.expanduser(weights)
             config = dataclasses.replace(config, weights=weights)
         seen = layout(config)
     except (KeyError, ValueError) as error:

@@ -33,8 +33,8 @@ TRAIN_GLOB = flags.DEFINE_string(
 )
 TEST_GLOB = flags.DEFINE_string(
     "test_glob", None,
-    "With folder: test images; those in a directory called good, nominal, normal or ok are"
-    " nominal.",
+    "With folder: test images; those in a directory called good, nominal, normal, ok, pass or"
+    " passed are nominal.",
 )  # fmt: skip
 MASK_GLOB = flags.DEFINE_string("mask_glob", None, "With folder: their masks, paired by stem.")
 MANIFEST = flags.DEFINE_string(
@@ -299,6 +299,18 @@ def cluster_from_flags() -> processes.Cluster | None:
     """The processes that the flags, or the environment, say run together; None: this one alone."""
     given = processes.Cluster(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
     return processes.find(given, DISTRIBUTED.value)
+
+
+def workdir_from_flags(default: str) -> str:
+    """Where results go: what `--workdir` says, else the default.
+
+    Raises:
+      ConfigError: if the flag is empty.
+    """
+    if WORKDIR.value is None:
+        return default
+    choices.check_named("workdir", WORKDIR.value)
+    return WORKDIR.value
 
 
 def named_by_flags() -> config.Config:

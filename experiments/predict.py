@@ -104,10 +104,11 @@ def predict() -> int:
 
     choices.check_known("maps", "format", MAPS.value, predictions.MAPS)
     run.resources_from_flags(Path())  # keeps compiled programs
+    output_dir = choices.path("output_dir", OUTPUT_DIR.value)
     model = models.load(choices.path("model", MODEL.value), options.WEIGHTS.value)
     memory.check_batch(model.config, options.BATCH_SIZE.value)
-    output_dir = choices.path("output_dir", OUTPUT_DIR.value)
-    sources = prediction.find(IMAGES.value, predictions.drawn(output_dir))
+    named = prediction.find(IMAGES.value, predictions.drawn(output_dir))
+    sources, faulty = prediction.parted(named)
     not_read = prediction.not_read(IMAGES.value)
     unlike = depth.note_on([source.path for source in sources], model.about.white)
     for note in (*left_out.notes(not_read), *unlike):
@@ -128,7 +129,9 @@ def predict() -> int:
             models.make_scorer(model, detector=detector), sources,
             batch_size=batch_size, min_side=min_side, white=model.about.white,
         )  # fmt: skip
-        scored, unread = [], prediction.unread(not_read)
+        for one in faulty:
+            print(terminal.one_line(f"skipped: {one.problem}"), file=sys.stderr)
+        scored, unread = [], [*faulty, *prediction.unread(not_read)]
         for one in unread:
             writer.add(one)
         try:

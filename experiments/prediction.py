@@ -4,7 +4,7 @@ import codecs
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,7 @@ class Unread(NamedTuple):
 def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
     """The images that `--images` names, sorted; those of a list in its order. Each counts once.
 
+    All that is called an image is among them, `parted` tells what cannot be one.
     What commands of ours have written, such as maps and overlays, is passed over with a note, but
     where it is the one image named.
 
@@ -66,12 +67,10 @@ def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
       ConfigError: if there is no image, or one lies where results go.
     """
     path = choices.path("images", text)
-    if path.is_dir():
-        found = listing.pictures(path)
-    elif path.is_file():
-        found = [path] if listing.is_image(path) else _listed(path)
-    elif _WILD & set(text):
-        found = _matched(path)
+    if path.is_file():
+        found = [path] if listing.is_called_image(path) else _listed(path)
+    elif path.is_dir() or _WILD & set(text):
+        found = _below(path, listing.is_called_image)
     else:
         raise ConfigError(
             f"--images={text}: there is no such file or directory; give a directory, an image, a"
@@ -83,6 +82,7 @@ def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
         but = f" but {passed} that an earlier call wrote" if passed else ""
         raise ConfigError(
             f"--images={text} names no image{but}; the suffixes {', '.join(formats.SUFFIXES)} count"
+            + "".join(f"; {note}" for note in left_out.notes(not_read(text)))
         )
     if passed:
         print(
@@ -106,19 +106,29 @@ def not_read(text: str) -> list[Path]:
       text: as of `find`; an image, or what is in a list, is never left out.
     """
     path = Path(text).expanduser()
-    if path.is_dir():
-        found = listing.other_files(path)
-    elif path.is_file():
-        found = []
-    else:
-        found = _matched(path, listing.is_other)
+    found = [] if path.is_file() else _below(path, listing.is_other)
     return [path for path in photographs(found) if path.name != RECORD]
+
+
+def parted(sources: Iterable[Source]) -> tuple[list[Source], list[Unread]]:
+    """The images without those that cannot be opened, such as links to nothing; and these."""
+    sound, faulty = [], []
+    for source in sources:
+        problem = listing.fault(source.path)
+        if problem is None:
+            sound.append(source)
+        else:
+            faulty.append(Unread(source, problem))
+    return sound, faulty
 
 
 def unread(paths: Sequence[Path]) -> list[Unread]:
     """Those of `not_read` that are images of a kind that is not read: nobody has looked at them."""
     return [
-        Unread(Source(path, str(path)), f"'{path}' may be an image, but its suffix is not read")
+        Unread(
+            Source(path, str(path)),
+            listing.fault(path) or f"'{path}' may be an image, but its suffix is not read",
+        )
         for path in paths
         if left_out.is_image_like(path)
     ]
@@ -209,12 +219,21 @@ def _plain(path: Path) -> Path:
     return plain
 
 
-def _matched(pattern: Path, wanted: Callable[[Path], bool] = listing.is_image) -> list[Path]:
-    """The files that a pattern matches, sorted; by default the images among them."""
+def _below(path: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """What lies in a directory, or a pattern matches, and is wanted; sorted."""
+    if path.is_dir():
+        return sorted(filter(wanted, listing.files(path)))
+    return _matched(path, wanted)
+
+
+def _matched(pattern: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     fixed = next(i for i, part in enumerate(pattern.parts) if _WILD & set(part))
-    root, rest = Path(*pattern.parts[:fixed]), str(Path(*pattern.parts[fixed:]))
+    *above, name = pattern.parts[fixed:]
+    if not _WILD & set(name):  # which `glob` looks up, and passes over links to nothing
+        name = f"[{name[0]}]{name[1:]}"
+    root, rest = Path(*pattern.parts[:fixed]), str(Path(*above, name))
     try:
-        return sorted(path for path in root.glob(rest) if wanted(path))
+        return sorted(filter(wanted, root.glob(rest)))
     except ValueError as error:  # such as 'a**'
         raise ConfigError(f"--images={pattern} is not a pattern: {error}") from error
 

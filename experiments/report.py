@@ -179,6 +179,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise choices.ConfigError(
                     f"--metric: {names.unknown_name('metric', name, Metrics._fields)}"
                 )
+        for flag, text in (*(("workdir", name) for name in options.workdir), ("out", options.out)):
+            if text is not None:
+                choices.check_named(flag, text)
         workdirs = [epath.Path(name).expanduser() for name in options.workdir]
         out = epath.Path(options.out).expanduser() if options.out else workdirs[0] / "report"
         alone = len(workdirs) == 1 and _of_run(workdirs[0])

@@ -308,7 +308,7 @@ def load_data(
     """The categories of a configuration's data set, listed and not yet read."""
     found = datasets.load(
         settings.dataset,
-        settings.data_dir or None,
+        settings.data_dir,
         categories=settings.categories,
         split=settings.split,
         split_seed=settings.split_seed,
@@ -466,7 +466,9 @@ def main(argv: Sequence[str]) -> None:
     """Runs, and turns every foreseen mistake into one line and an exit status."""
     start(argv)
     with exit_on_mistakes():
-        workdir = choices.path("workdir", options.WORKDIR.value or f"runs/{options.DATASET.value}")
+        workdir = choices.path(
+            "workdir", options.workdir_from_flags(f"runs/{options.DATASET.value}")
+        )
         settings = options.config_from_flags()
         if options.CHECK_DATA.value:
             sys.exit(0 if check_data(settings, accept_license=options.ACCEPT_LICENSE.value) else 1)

@@ -387,7 +387,7 @@ def main(argv: Sequence[str]) -> None:
     from experiments import workdirs  # late: `--help` and a mistyped flag need not wait for it
 
     with run.exit_on_mistakes():
-        where = options.WORKDIR.value or f"runs/select_{options.DATASET.value}"
+        where = options.workdir_from_flags(f"runs/select_{options.DATASET.value}")
         workdir = choices.path("workdir", where)
         if options.cluster_from_flags() is not None:
             raise choices.ConfigError(

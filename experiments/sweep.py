@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
         base = dataclasses.replace(options.named_by_flags(), grid=None)
         points = grids.points(GRID.value, base, _given())
         worker = tasks.parse_slice(SLICE.value)
-        where = options.WORKDIR.value or f"runs/{GRID.value}_{options.DATASET.value}"
+        where = options.workdir_from_flags(f"runs/{GRID.value}_{options.DATASET.value}")
         workdir = epath.Path(where).expanduser()
         resources = run.resources_from_flags(choices.path("workdir", where))
         failed = campaign.run_missing(

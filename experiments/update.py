@@ -21,7 +21,17 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments import choices, commands, csv_cells, locking, model_flags, options, run, written
+from experiments import (
+    choices,
+    commands,
+    csv_cells,
+    locking,
+    model_flags,
+    options,
+    run,
+    terminal,
+    written,
+)
 from experiments.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
@@ -75,13 +85,16 @@ def _update(output: Path) -> None:
     model = models.load(choices.path("model", model_flags.MODEL.value), options.WEIGHTS.value)
     growth.check(model)
     images = f"--images={model_flags.IMAGES.value}"
-    sources = prediction.find(model_flags.IMAGES.value)
+    sources, faulty = prediction.parted(prediction.find(model_flags.IMAGES.value))
+    if not sources:
+        raise ConfigError(f"{images} names no image that can be read: {faulty[0].problem}")
     written.refuse_inside([output], [source.path for source in sources], images, "--output")
     white = model.about.white
     unlike = depth.note_on([source.path for source in sources], white)
     not_read = prediction.not_read(model_flags.IMAGES.value)
-    for note in (*left_out.notes(not_read), *unlike):
-        print(f"note: {note}", file=sys.stderr)
+    skipped = (f"skipped: {one.problem}" for one in faulty)
+    for note in (*skipped, *left_out.notes(not_read), *unlike):
+        print(terminal.one_line(f"note: {note}"), file=sys.stderr)
     examples = tuple(
         Example(s.name, s.path.absolute(), 0, "good", None, white=white) for s in sources
     )

@@ -108,7 +108,9 @@ def load(
         )
     globs = {"train_glob": train_glob, "test_glob": test_glob, "mask_glob": mask_glob}
     _check_routes(name, globs, manifest, prepared_dir, accept_license)
-    data_dir, prepared_dir, manifest = map(_expanded, (data_dir, prepared_dir, manifest))
+    data_dir = _expanded("data_dir", data_dir)
+    prepared_dir = _expanded("prepared_dir", prepared_dir)
+    manifest = _expanded("manifest", manifest)
     if manifest is not None:
         found = list_manifest(manifest, data_dir, categories=categories)
     elif train_glob is not None:
@@ -131,7 +133,9 @@ def load(
     return tuple(map(depth.with_white, found))
 
 
-def _expanded(path: Path | str | None) -> Path | None:
+def _expanded(flag: str, path: Path | str | None) -> Path | None:
+    if path == "":
+        raise DatasetError(f"--{flag}= is empty: name a path, such as . for the current directory.")
     try:
         return None if path is None else Path(path).expanduser()
     except RuntimeError as error:

@@ -13,9 +13,10 @@ from sgfr_jax.datasets.types import Category, DatasetError
 LAYOUT = """\
 Put your images like this (or the same within DIR/<category>/ for several products):
   DIR/train/good/*                    nominal images to learn from
-  DIR/test/good/*                     optional: nominal images to test (or ok, normal, nominal)
+  DIR/test/good/*                     optional: nominal images to test
   DIR/test/<kind>/*                   optional: defective images to test, of any kinds
   DIR/ground_truth/<kind>/*_mask.png  optional: masks, not zero where the defect is
+Instead of good: ok, normal, nominal, pass or passed.
 Images that lie otherwise: --train_glob, --test_glob and --mask_glob, or --manifest."""
 
 

@@ -27,9 +27,9 @@ def list_globs(
     """Returns one category, named like the data directory, of the images that patterns match.
 
     `*` and `?` match within a name, `**` any directories. A test image is nominal where one of the
-    directories from the first wildcard on (or, without any, its own) is called good, nominal,
-    normal or ok; else the last that a wildcard matches is the kind of defect. Masks pair by stem
-    and by the directories from the first wildcard on: `masks/crack/7_mask.png` belongs to
+    directories from the first wildcard on (or, without any, its own) is called one of
+    `layout.NOMINAL`; else the last that a wildcard matches is the kind of defect. Masks pair by
+    stem and by the directories from the first wildcard on: `masks/crack/7_mask.png` belongs to
     `test/crack/7.png` for `masks/*/*.png` and `test/*/*.png`. What is a mask is no image.
 
     Args:

@@ -16,8 +16,8 @@ from sgfr_jax.datasets.masks import mask_threshold
 from sgfr_jax.datasets.types import Category, Example
 
 GOOD = "good"
-# What the directories of nominal test images are called, in any case.
-NOMINAL_DIRECTORIES = (GOOD, "nominal", "normal", "ok")
+# What nominal images are called, by their directory or in a manifest, in any case.
+NOMINAL = (GOOD, "ok", "normal", "nominal", "pass", "passed")
 
 
 class Layout(NamedTuple):
@@ -54,9 +54,9 @@ def list_category(
 
     Args:
       name: the category's name.
-      directory: holds `train/good` (or images in `train` itself), and perhaps `test/<kind>` and
-        `ground_truth/<kind>`. Directories within these are searched too. The kinds of
-        `NOMINAL_DIRECTORIES` are no defects.
+      directory: holds `train/good` (or another of `NOMINAL`, or images in `train` itself), and
+        perhaps `test/<kind>` and `ground_truth/<kind>`. Directories within these are searched too.
+        The kinds of `NOMINAL` are no defects.
       root: the data directory.
       masks_required: whether a defective test image without a mask is a problem.
       problems: a sentence is appended for everything that is wrong; the result is then of no use.
@@ -83,8 +83,8 @@ def list_category(
 
 
 def is_nominal(directory: str) -> bool:
-    """Whether test images in a directory of that name are nominal."""
-    return directory.lower() in NOMINAL_DIRECTORIES
+    """Whether images in a directory of that name are nominal."""
+    return directory.lower() in NOMINAL
 
 
 def _examples_of_kind(images_root, masks_root, root, masks_required, problems):
@@ -119,6 +119,9 @@ def _is_category(directory: Path, layout: Layout) -> bool:
 
 def _nominal(directory: Path, root: Path, good_name: str, problems: list[str]) -> list[Example]:
     good = directory / good_name
+    called_otherwise = [path for path in subdirectories(directory) if is_nominal(path.name)]
+    if not good.is_dir() and len(called_otherwise) == 1:
+        (good,) = called_otherwise
     # Whoever has only nominal images may put them into `train` itself.
     source = good if good.is_dir() or subdirectories(directory) else directory
     images = image_files(source)

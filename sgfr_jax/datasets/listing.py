@@ -97,18 +97,21 @@ def pictures(directory: Path, *, recursive: bool = True) -> list[Path]:
     A file counts by its suffix, in any case. Hidden files and directories (`.DS_Store`, `._x.png`)
     do not count. Links to directories are followed, into each directory once.
     """
-    return sorted(path for path in _files(directory, recursive) if is_image(path))
+    return sorted(filter(is_image, files(directory, recursive=recursive)))
 
 
 def other_files(directory: Path) -> list[Path]:
     """Returns the visible files under `directory` that are no image by their suffix, sorted."""
-    return sorted(path for path in _files(directory, recursive=True) if is_other(path))
+    return sorted(filter(is_other, files(directory)))
 
 
-def _files(directory: Path, recursive: bool) -> Iterator[Path]:
-    """Yields the files under `directory`, of each visible directory once, links or not."""
+def files(directory: Path, *, recursive: bool = True) -> Iterator[Path]:
+    """Yields all but directories under `directory`, of each visible directory once, links or not.
+
+    Links to nothing and special files are among them, and hidden files.
+    """
     seen = set()
-    for parent, children, files in os.walk(directory, onerror=_refuse, followlinks=True):
+    for parent, children, names in os.walk(directory, onerror=_refuse, followlinks=True):
         seen.add(os.path.realpath(parent))
         children[:] = [
             child
@@ -117,36 +120,58 @@ def _files(directory: Path, recursive: bool) -> Iterator[Path]:
             and not child.startswith(".")
             and os.path.realpath(os.path.join(parent, child)) not in seen
         ]
-        for file in files:
-            yield Path(parent, file)
+        for name in names:
+            yield Path(parent, name)
 
 
 def is_image(path: Path) -> bool:
-    """Whether `path` is a visible file with an image's suffix; a name that is no text raises."""
-    if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+    """Whether `path` is a visible file with an image's suffix.
+
+    Raises:
+      DatasetError: if it has such a name, and is a link to nothing or the name is not UTF-8.
+    """
+    if not is_called_image(path) or not (os.path.isfile(path) or os.path.islink(path)):
         return False
-    _check_name(path)
+    problem = fault(path)
+    if problem is not None:
+        raise DatasetError(f"{problem}.")
     return True
 
 
+def is_called_image(path: Path) -> bool:
+    """Whether `path` is visible, has an image's suffix and is no directory; see `fault`."""
+    visible = not path.name.startswith(".")
+    return visible and path.suffix.lower() in SUFFIXES and not os.path.isdir(path)
+
+
+def fault(path: Path) -> str | None:
+    """Returns why what lies at `path` is no file that can be read and named, or None.
+
+    Nothing is said of directories, and of a path where nothing lies.
+    """
+    shown = os.fsencode(path).decode(errors="backslashreplace")
+    if shown != str(path):
+        return f"the file name '{shown}' is not UTF-8; rename it"
+    if os.path.isfile(path) or os.path.isdir(path):
+        return None
+    if os.path.exists(path):  # to open a pipe would wait for whoever writes into it
+        return f"'{shown}' is a pipe, a socket or a device, not a file"
+    if os.path.islink(path):
+        return f"'{shown}' is a link to a file that does not exist or cannot be reached"
+    return None
+
+
 def is_other(path: Path) -> bool:
-    """Whether `path` is a visible file without an image's suffix."""
-    return not (path.name.startswith(".") or path.suffix.lower() in SUFFIXES) and path.is_file()
+    """Whether `path` is a visible file, or a link to nothing, without an image's suffix."""
+    if path.name.startswith(".") or path.suffix.lower() in SUFFIXES:
+        return False
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
 def _refuse(error: OSError) -> None:
     """Raises for a directory that cannot be listed; one that is not there is an empty one."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise DatasetError(f"the directory '{error.filename}' cannot be read: {error.strerror}.")
-
-
-def _check_name(path: Path) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise DatasetError(
-            f"the file name {os.fsencode(path)!r} is not UTF-8; rename it."
-        ) from None
 
 
 def duplicate_stems(images: Iterable[Path]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sgfr_jax.datasets import rows
 from sgfr_jax.datasets.formats import SUFFIXES
-from sgfr_jax.datasets.layout import GOOD, is_nominal, name_of
+from sgfr_jax.datasets.layout import GOOD, NOMINAL, name_of
 from sgfr_jax.datasets.listing import real
 from sgfr_jax.datasets.masks import mask_threshold
 from sgfr_jax.datasets.paths import within
@@ -25,7 +25,7 @@ commas, semicolons or tabs:
 
 _REQUIRED, _OPTIONAL = ("path", "split"), ("label", "mask", "category", "kind")
 # 0.0 and 1.0 are what pandas makes of a column of integers with a gap.
-_NOMINAL = ("good", "ok", "normal", "nominal", "pass", "passed", "0", "0.0")
+_NOMINAL = (*NOMINAL, "0", "0.0")
 _DEFECTIVE = (
     "bad", "ng", "nok", "ko", "fail", "failed", "defect", "defective", "anomaly", "anomalous",
     "1", "1.0",
@@ -90,7 +90,7 @@ def _example(row, root, said_by, problems):
     elif label and split != "test":
         problems.append(f"{said_by} is defective, but {split} images must all be good.")
     kind = fields["kind"] or ("defect" if label else GOOD)
-    if kind.lower() in _NOMINAL or is_nominal(kind):
+    if kind.lower() in _NOMINAL:
         kind = GOOD
     if label is not None and (kind == GOOD) != (label == 0):
         problems.append(f"{said_by} has the kind '{kind}', which contradicts its label.")

@@ -36,6 +36,11 @@ def _has_public_test(data_dir: Path) -> bool:
     return any((d / "test_public").is_dir() for d in (data_dir, *subdirectories(data_dir)))
 
 
+def _has_defects_of_btad(data_dir: Path) -> bool:
+    within = (data_dir, *subdirectories(data_dir))
+    return any((d / part / "ko").is_dir() for d in within for part in ("test", "ground_truth"))
+
+
 def refuse_other(data_dir: Path, *, dataset: str, layout: str) -> None:
     """Raises if `data_dir` holds another data set than `dataset`, or one a level further down.
 
@@ -55,6 +60,8 @@ def refuse_other(data_dir: Path, *, dataset: str, layout: str) -> None:
         return
     if dataset == "folder" and found == "mvtec2" and not _has_public_test(data_dir):
         return  # anyone's own images, with validation and without a test
+    if dataset == "folder" and found == "btad" and not _has_defects_of_btad(data_dir):
+        return  # anyone's own images, of which the nominal ones are called `ok`
     if found != dataset and {found, dataset} != {"mvtec", "folder"}:
         raise DatasetError(
             f"'{data_dir}' (--data_dir) looks like data set '{found}', not '{dataset}'; use "

@@ -94,7 +94,9 @@ def test_lossy_masks_have_a_higher_threshold(tmp_path):
     assert [e.mask_threshold for e in category.test] == [128, 1]
 
 
-@pytest.mark.parametrize("name", ["ok", "normal", "nominal", "Good", "OK", "bad/ok"])
+@pytest.mark.parametrize(
+    "name", ["ok", "normal", "nominal", "pass", "Passed", "Good", "OK", "bad/ok"]
+)
 def test_nominal_directories_are_those_of_patterns(tmp_path, name):
     _write(tmp_path, ["train/good/0.png", f"test/{name}/1.png", "test/bad/2.png"])
     _write(tmp_path, [f"ground_truth/{name}/1.png"])
@@ -105,6 +107,26 @@ def test_nominal_directories_are_those_of_patterns(tmp_path, name):
         rows = [(e.name, e.label, e.kind) for e in category.test]
         assert set(rows) == {("test/bad/2.png", 1, "bad"), (f"test/{name}/1.png", 0, "good")}
     assert sum(e.mask is not None for e in of_directories.test) == 1
+
+
+@pytest.mark.parametrize("name", ["ok", "OK", "normal", "nominal", "pass", "passed", "Good"])
+def test_nominal_training_images_are_called_as_those_of_tests(tmp_path, name):
+    _write(tmp_path, [f"train/{name}/0.png", f"test/{name}/1.png", "test/NG/2.png"])
+    (found,) = _load("folder", tmp_path)
+    assert [e.name for e in found.train] == [f"train/{name}/0.png"]
+    assert sorted((e.label, e.kind) for e in found.test) == [(0, "good"), (1, "NG")]
+
+
+def test_two_directories_of_nominal_training_images_are_refused(tmp_path):
+    _write(tmp_path, ["train/normal/0.png", "train/pass/1.png"])
+    with pytest.raises(DatasetError, match=r"0\.png' .*belong in '.*train/good'"):
+        _load("folder", tmp_path)
+
+
+def test_defects_called_as_those_of_btad_are_no_folder(tmp_path):
+    _write(tmp_path, ["train/ok/0.png", "test/ko/1.png"])
+    with pytest.raises(DatasetError, match="looks like data set 'btad'"):
+        _load("folder", tmp_path)
 
 
 def test_nominal_images_alone(tmp_path):
@@ -280,6 +302,13 @@ def test_a_name_that_is_not_text_is_refused(mvtec_dir):
         pytest.skip("this file system takes UTF-8 names only")
     with pytest.raises(DatasetError, match=r"xff.*is not UTF-8"):
         _load("mvtec", mvtec_dir)
+
+
+def test_links_to_nothing_that_a_pattern_matches_are_refused(tmp_path):
+    _write(tmp_path, ["a/0.png"])
+    (tmp_path / "a" / "1.png").symlink_to("gone.png")
+    with pytest.raises(DatasetError, match=r"1\.png' is a link to a file that does not exist"):
+        datasets.load("folder", tmp_path, train_glob="a/*")
 
 
 def test_a_directory_out_of_reach_is_named(mvtec_dir, monkeypatch):

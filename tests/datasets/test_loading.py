@@ -97,6 +97,9 @@ def test_a_directory_too_high_is_mended(tmp_path, name):
         ("folder", {"manifest": "a.csv", "test_glob": "*"}, "both say which images"),
         ("folder", {"test_glob": "*"}, "--test_glob needs --train_glob"),
         ("folder", {"prepared_dir": "p"}, "--prepared_dir is for btad, mtd, mvtec"),
+        ("folder", {"data_dir": ""}, "--data_dir= is empty"),
+        ("folder", {"manifest": ""}, "--manifest= is empty"),
+        ("mtd", {"prepared_dir": ""}, "--prepared_dir= is empty"),
         ("demo", {"accept_license": True}, "--accept_license is for btad, mtd, mvtec"),
     ],
 )

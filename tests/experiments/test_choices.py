@@ -1,11 +1,25 @@
 import dataclasses
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from experiments import choices, config
+from experiments import (
+    choices,
+    config,
+    export,
+    interruption,
+    predict,
+    report,
+    run,
+    select,
+    sweep,
+    update,
+)
 from sgfr_jax import pipeline, samplers, solvers, types
 
 CONFIG = config.Config(num_neighbors=3, sparsity=3, num_subspaces=3, subspace_rank=2)
@@ -106,3 +120,41 @@ def test_a_dictionary_serves_the_runs_solver_better_than_patches_do():
     score = score_by(choices.make_coder("ridge", settings))
     patches = types.Bank(points[:8], jnp.ones(8), jnp.arange(8))
     assert jnp.mean(score(learned, points)) < 0.95 * jnp.mean(score(patches, points))
+
+
+@pytest.mark.parametrize(
+    "main, flag, values",
+    [
+        (predict.main, "output_dir", {"model": "m", "images": "i"}),
+        (predict.main, "weights", {"model": "m", "images": "i"}),
+        (update.main, "report", {"model": "m", "images": "i", "output": "o"}),
+        (run.main, "workdir", {"dataset": "demo"}),
+        (run.main, "data_dir", {"dataset": "folder", "workdir": "w"}),
+        (select.main, "workdir", {"dataset": "demo"}),
+        (sweep.main, "workdir", {"dataset": "demo", "grid": "seeds"}),
+    ],
+)
+def test_an_empty_path_is_refused_before_anything_is_written(
+    main, flag, values, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["run"])
+    given = {"cache_dir": "", **values, flag: ""}
+    with flagsaver.flagsaver(**given), pytest.raises(SystemExit, match=f"--{flag}= is empty"):
+        main(["run"])
+    assert set(os.listdir(tmp_path)) <= {"w"}
+
+
+@pytest.mark.parametrize(
+    "main, arguments, flag",
+    [
+        (report.main, ["--workdir", ""], "workdir"),
+        (report.main, ["--workdir", "w", "--out", ""], "out"),
+        (export.main, ["--model", "m", "--output", ""], "output"),
+    ],
+)
+def test_an_empty_path_of_other_commands_is_refused(main, arguments, flag, monkeypatch):
+    monkeypatch.setattr(interruption, "exit_at_once", lambda *args: None)
+    with pytest.raises(SystemExit, match=f"--{flag}= is empty"):
+        main(arguments)

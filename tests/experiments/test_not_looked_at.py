@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import config, interruption, models, predict, run
+from experiments import config, interruption, models, predict, prediction, run
 from experiments import update as updating
 from experiments.choices import ConfigError
 from tests.experiments import made_models
@@ -111,6 +112,48 @@ def test_a_prediction_counts_images_that_it_does_not_read(model, tmp_path, named
     assert "2.cr2" in summary["skipped"][0]
 
 
+@pytest.mark.parametrize("named", ["new", "new/*", "n*/[0-9].png", "list.txt"])
+def test_a_prediction_counts_what_is_called_an_image_and_is_none(model, tmp_path, named, capsys):
+    images = photographs(tmp_path / "new")
+    (images / "2.png").symlink_to(tmp_path / "gone.png")
+    (images / "4.png").mkdir()
+    os.mkfifo(images / "3.png")
+    (tmp_path / "list.txt").write_text("".join(f"new/{i}.png\n" for i in range(4)))
+    assert go(model, tmp_path / named, tmp_path / "out") == predict.SKIPPED
+    assert "0 of 2 images are anomalous, 2 skipped" in capsys.readouterr().out
+    skipped = json.loads((tmp_path / "out" / "predictions.json").read_text())["skipped"]
+    assert skipped[0].startswith(f"'{images / '2.png'}' is a link to a file that does not exist")
+    assert skipped[1].startswith(f"'{images / '3.png'}' is a pipe")
+
+
+def test_links_to_nothing_are_found_by_a_pattern_that_ends_in_their_name(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").symlink_to("gone.png")
+    (found,) = prediction.find(f"{tmp_path}/*/x.png")
+    assert found.path == tmp_path / "a" / "x.png"
+    (tmp_path / "a" / "y.cr2").symlink_to("gone.cr2")
+    (unread,) = prediction.unread(prediction.not_read(str(tmp_path)))
+    assert "y.cr2' is a link to a file that does not exist" in unread.problem
+
+
+def test_one_name_that_is_not_text_leaves_the_others(model, tmp_path, capsys):
+    images = photographs(tmp_path / "new")
+    try:
+        shutil.copy(os.fsencode(images / "1.png"), os.fsencode(images) + b"/\xff.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert go(model, images, tmp_path / "out") == predict.SKIPPED
+    said = capsys.readouterr()
+    assert "0 of 2 images are anomalous, 1 skipped" in said.out
+    assert "\\xff.png' is not UTF-8" in said.err
+
+
+def test_where_there_is_no_image_what_is_not_read_is_named(tmp_path):
+    (tmp_path / "a.cr2").write_bytes(b"not for us")
+    with pytest.raises(ConfigError, match=r"names no image.*not read: \.cr2 \(1\)"):
+        prediction.find(str(tmp_path))
+
+
 def test_files_that_are_no_images_do_not_fail_a_prediction(model, tmp_path, capsys):
     images = photographs(tmp_path / "new", "notes.txt")
     assert go(model, images, tmp_path / "out") == 0
@@ -124,10 +167,15 @@ def test_an_update_names_what_it_does_not_read(model, tmp_path, capsys, monkeypa
 
     monkeypatch.setattr("experiments.growth.grow", stop)
     images = photographs(tmp_path / "new", "2.arw")
+    (images / "3.png").symlink_to("gone.png")
+    os.mkfifo(images / "4.png")
     values = {
         "model": str(model), "images": str(images), "output": str(tmp_path / "grown"),
         "cache_dir": "",
     }  # fmt: skip
     with flagsaver.flagsaver(**values), pytest.raises(SystemExit, match="that was enough"):
         updating.main(["update"])
-    assert "suffixes that are not read: .arw (1)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "suffixes that are not read: .arw (1)" in said
+    assert f"note: skipped: '{images / '3.png'}' is a link to a file that does not exist" in said
+    assert f"note: skipped: '{images / '4.png'}' is a pipe" in said
