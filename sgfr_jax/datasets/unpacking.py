@@ -6,6 +6,7 @@ files and directories: no link is ever made that a later member could lead throu
 """
 
 import lzma
+import os
 import shutil
 import stat
 import tarfile
@@ -27,6 +28,9 @@ _ARCHIVE_ERRORS = (
     zlib.error,
     NotImplementedError,  # a compression that zipfile does not know
 )
+# No data set is so deep; `mkdir` goes up by recursion, to a depth that the archive would choose.
+_MOST_PARTS = 100
+_SHOWN = 200  # characters of a member's name
 
 
 class _Member(NamedTuple):
@@ -52,8 +56,10 @@ def unpack(path: Path, target: Path) -> None:
             _write(member, staging, path)
         staging.rename(target)
     except _ARCHIVE_ERRORS as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise DatasetError(
-            f"'{path}' cannot be unpacked ({error}); it is damaged, cut off, or no archive."
+            f"'{path}' cannot be unpacked ({_printable(why)}); it is damaged, cut off, or no"
+            " archive."
         ) from error
     except OSError as error:
         raise DatasetError(f"'{path}' cannot be unpacked to '{target}': {error}.") from error
@@ -81,6 +87,10 @@ def _write(member: _Member, staging: Path, archive: Path) -> None:
     fault = member.fault
     if member.name.startswith("/") or ".." in parts or "\\" in member.name or _has_drive(parts):
         fault = "would come to lie outside"
+    elif not _is_a_file_name(member.name):
+        fault = "has a name that no file can have"
+    elif len(parts) > _MOST_PARTS:
+        fault = f"lies more than {_MOST_PARTS} directories deep"
     if fault is None:
         place = staging.joinpath(*parts)
         try:
@@ -92,9 +102,21 @@ def _write(member: _Member, staging: Path, archive: Path) -> None:
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             fault = "is in the place of another"
     if fault is not None:
-        raise DatasetError(
-            f"'{archive}' is not safe to unpack: its member '{member.name}' {fault}."
-        )
+        name = _printable(member.name)
+        name = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+        raise DatasetError(f"'{archive}' is not safe to unpack: its member '{name}' {fault}.")
+
+
+def _is_a_file_name(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half of a character
+        return False
+
+
+def _printable(text: str) -> str:
+    """The text with line breaks and other characters that are not printed as Python writes them."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _has_drive(parts: list[str]) -> bool:

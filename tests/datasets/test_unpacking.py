@@ -104,6 +104,38 @@ def test_a_tar_may_not_leave_its_directory(tmp_path, members):
     _refused(path, tmp_path)
 
 
+def _pax(path):
+    member = _member("placeholder")
+    member.pax_headers = {"path": path}
+    return member
+
+
+@pytest.mark.parametrize(
+    "member, said",
+    [
+        (_pax("a\0b"), r"'a\\x00b' has a name that no file can have\.$"),
+        (_member("/".join("d" * 101)), r"d/\.\.\.' lies more than 100 directories deep\.$"),
+        (_member("/".join("d" * 2000)), r"d/\.\.\.' lies more than 100 directories deep\.$"),
+        (_member("a\n\x1b[2J", _SYM, "b"), r"'a\\n\\x1b\[2J' is a link\.$"),
+    ],
+    ids=["NUL", "deep", "very deep", "control characters"],
+)
+def test_names_that_no_file_should_have(tmp_path, member, said):
+    path = tmp_path / "here" / "a.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as file:
+        file.addfile(member)
+    _refused(path, tmp_path, match=said)
+
+
+def test_what_is_no_archive_is_said_in_one_line(tmp_path):
+    path = tmp_path / "here" / "a.tar"
+    path.parent.mkdir()
+    path.write_bytes(b"<html>404</html>" * 100)
+    said = r"cannot be unpacked \(file could not be opened successfully\); it is damaged"
+    _refused(path, tmp_path, match=said)
+
+
 def test_a_way_out_by_links_too_long_to_resolve(tmp_path):
     """CVE-2025-4517: tarfile gives up resolving at 4096 bytes, the system does not."""
     path = tmp_path / "here" / "a.tar"
