@@ -55,7 +55,8 @@ def of_run(workdir: Path) -> dict[str, Any]:
             scored = records.scores(workdir, results)
     except Damaged as error:
         raise ConfigError(
-            f"{workdir / file} is damaged ({error}): run experiments.run again"
+            f"{workdir / file} is damaged ({error}): move it away, or delete it, and run"
+            " experiments.run again"
         ) from error
     except FileNotFoundError:
         results = None

@@ -110,6 +110,7 @@ def test_a_run_that_has_no_page(tmp_path):
     for content in ("{", "{}", "[]"):
         (tmp_path / "results.json").write_text(content)
         with pytest.raises(
-            SystemExit, match=r"results\.json is damaged \(.*run experiments.run again$"
+            SystemExit,
+            match=r"results\.json is damaged \(.*: move it away, or delete it, and run ex",
         ):
             report.main([f"--workdir={tmp_path}"])
