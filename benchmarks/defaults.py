@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.least_gain >= 0:
         parser.error(f"--least_gain={options.least_gain}: it must not be negative")
     workdir = options.workdir.expanduser()
-    with run.exit_on_mistakes():
+    with run.exit_on_mistakes(f"--workdir={workdir}"):
         for name in names:
             data_dir = options.mtd if name == "mtd" else None
             # The faster of the looks of `--geometry=auto`; what is chosen holds for both.

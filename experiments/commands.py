@@ -27,6 +27,20 @@ def as_typed(text: str) -> str:
     return _IN_CHECKOUT.sub(r"sgfr-\1", text)
 
 
+def told(error: Exception, into: object) -> str:
+    """What a command that ends with an error says of it.
+
+    Args:
+      error: that the user can mend.
+      into: the flag that names where the command writes, with its value. It is named where the
+        system's error names no file, as on a full disk.
+    """
+    if type(error) is OSError and error.filename is None:  # no kind that has to do with networks
+        why = error.strerror or str(error)
+        return f"error: {why}; results go to {into}: make room there, or name another"
+    return f"error: {as_typed(str(error))}"
+
+
 def launch(main: Callable[[Sequence[str]], None], module: str = "__main__") -> None:
     """Runs `main` with the flags of the command line, and ends the process.
 

@@ -79,7 +79,7 @@ def export(
     for path in (output, description_path):
         _check_place(path)
         written.check_file(path, f"--output: {path}", lambda _: _is_exported(output))
-    with locking.locked(locking.beside(output), f"--output={output}"):
+    with locking.held(output, f"--output={output}"):
         return _export(model_dir, output, description_path, form, platforms, weights, check)
 
 
@@ -141,11 +141,16 @@ def _export(
 
 
 def _check_place(path: Path) -> None:
-    """Raises OSError where no file can be written, which is worth knowing before long work."""
+    """Raises ConfigError where no file can be written, which is worth knowing before long work."""
     if path.is_dir():
         raise ConfigError(f"--output={path} is a directory: name a file")
     directory = path.absolute().parent
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--output={path}: '{directory}' cannot be made ({error.strerror}): name another file"
+        ) from error
     if not os.access(directory, os.W_OK):
         raise ConfigError(f"--output={path}: files cannot be written in {directory}")
 
@@ -233,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     logging.getLogger("jax").setLevel(logging.WARNING)
     interruption.exit_at_once(lambda: None, "nothing was written")
-    with run.exit_on_mistakes():
+    with run.exit_on_mistakes(f"--output={options.output}"):
         choices.check_known("format", "format", options.format, FORMATS)
         description = export(
             choices.path("model", options.model), choices.path("output", options.output),

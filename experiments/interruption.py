@@ -5,6 +5,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from experiments import locking
+
 RESUMED = "the same command goes on after the last finished category"
 # What says so, by the signal: schedulers, containers and `timeout` send the second.
 _SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -28,6 +30,7 @@ def exit_at_once(clean_up: Callable[[], None], what_next: str = RESUMED) -> None
             signal.signal(other, signal.SIG_IGN)
         try:
             clean_up()
+            locking.let_go()
             os.write(sys.stderr.fileno(), f"\n{_SAID[number]}: {what_next}\n".encode())
         finally:
             os._exit(128 + number)

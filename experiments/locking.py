@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from experiments.choices import ConfigError
 from experiments.filenames import shortened
@@ -15,6 +16,25 @@ from sgfr_jax import locks
 _HOLDER = re.compile(r"(process [0-9]+ on \S*\n)?")
 # A link in the place of a lock file would lead to a file of someone else's.
 _LOCKING = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+# The lock files that this process holds, as the answer to a signal lets nothing unwind.
+_held: dict[Path, tuple[int, TextIO]] = {}
+
+
+@contextlib.contextmanager
+def held(path: Path, described: str) -> Iterator[None]:
+    """Holds the place of a file or directory that is replaced as a whole; its parent is made.
+
+    Raises:
+      ConfigError: as of `locked`, or if no lock file can be made beside it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(beside(path), described))
+        except OSError as error:
+            raise ConfigError(
+                f"{described} cannot be written ({error.strerror}): name another"
+            ) from error
+        yield
 
 
 @contextlib.contextmanager
@@ -48,6 +68,7 @@ def locked(path: Path, described: str) -> Iterator[None]:
             break
         file.close()  # its holder has just removed it: what was locked is not what lies there
     try:
+        _held[path] = os.getpid(), file
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -55,6 +76,16 @@ def locked(path: Path, described: str) -> Iterator[None]:
     finally:
         with file, contextlib.suppress(OSError):
             path.unlink()
+        _held.pop(path, None)
+
+
+def let_go() -> None:
+    """Removes the lock files that this process holds; for its last moment."""
+    for path, (process, file) in list(_held.items()):
+        with contextlib.suppress(OSError, ValueError):  # the file may be closed by now
+            # A child that was forked has the parent's.
+            if process == os.getpid() and _is_at(file.fileno(), path):
+                path.unlink()
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

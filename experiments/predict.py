@@ -268,8 +268,8 @@ def _conclude(writer, num_sources: int) -> int:
 
 def main(argv: Sequence[str]) -> None:
     """Predicts, and turns every foreseen mistake into one line and an exit status."""
-    run.start(argv)
-    with run.exit_on_mistakes():
+    run.start(argv, "nothing was scored yet")
+    with run.exit_on_mistakes(f"--output_dir={OUTPUT_DIR.value}"):
         status = predict()
     sys.exit(status)
 

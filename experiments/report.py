@@ -173,6 +173,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     interruption.exit_at_once(lambda: None, "the same command makes what is missing")
+    workdirs = [epath.Path(name).expanduser() for name in options.workdir]
+    out = epath.Path(options.out).expanduser() if options.out else workdirs[0] / "report"
     try:
         for name in options.metric:
             if name not in Metrics._fields:
@@ -182,8 +184,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         for flag, text in (*(("workdir", name) for name in options.workdir), ("out", options.out)):
             if text is not None:
                 choices.check_named(flag, text)
-        workdirs = [epath.Path(name).expanduser() for name in options.workdir]
-        out = epath.Path(options.out).expanduser() if options.out else workdirs[0] / "report"
         alone = len(workdirs) == 1 and _of_run(workdirs[0])
         if alone and options.metric is not METRICS:
             raise choices.ConfigError(
@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             draw=not options.no_plots,
         )  # fmt: skip
     except (choices.ConfigError, OSError) as error:
-        sys.exit(f"error: {commands.as_typed(str(error))}")
+        sys.exit(commands.told(error, f"--out={out}"))
     print(summary.to_markdown(table.rows, options.metric))
     for note in table.notes:
         print(f"note: {note}", file=sys.stderr)

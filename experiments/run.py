@@ -376,14 +376,19 @@ def make_detector(settings: config.Config, resources: Resources):
     return fused.make_detector(settings, views), [view[0] for view in views]
 
 
-def start(argv: Sequence[str]) -> None:
-    """What every command begins with: no stray arguments, a quiet log, an end without a mess."""
+def start(argv: Sequence[str], what_next: str = interruption.RESUMED) -> None:
+    """What every command begins with: no stray arguments, a quiet log, an end without a mess.
+
+    Args:
+      argv: what is left of the command line.
+      what_next: as of `interruption.exit_at_once`.
+    """
     terminal.make_plain()
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments: {' '.join(argv[1:])}; flags start with --")
     # JAX tells at this level of every platform that it tried in vain.
     logging.getLogger("jax").setLevel(logging.WARNING)
-    interruption.exit_at_once(_clean_up)
+    interruption.exit_at_once(_clean_up, what_next)
 
 
 def resources_from_flags(workdir: Path) -> Resources:
@@ -448,8 +453,12 @@ def _is_of_memory(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def exit_on_mistakes() -> Iterator[None]:
-    """Turns every foreseen mistake into one line and an exit status, of all processes."""
+def exit_on_mistakes(into: str) -> Iterator[None]:
+    """Turns every foreseen mistake into one line and an exit status, of all processes.
+
+    Args:
+      into: as of `commands.told`.
+    """
     try:
         with processes.ending_together(foreseen):
             yield
@@ -459,16 +468,15 @@ def exit_on_mistakes() -> Iterator[None]:
         if _is_of_memory(error):
             why = (str(error).splitlines() or ["without a word"])[0]
             sys.exit(f"error: memory has run out ({why}): lower --batch_size or --image_size")
-        sys.exit(f"error: {commands.as_typed(str(error))}")
+        sys.exit(commands.told(error, into))
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs, and turns every foreseen mistake into one line and an exit status."""
     start(argv)
-    with exit_on_mistakes():
-        workdir = choices.path(
-            "workdir", options.workdir_from_flags(f"runs/{options.DATASET.value}")
-        )
+    default = f"runs/{options.DATASET.value}"
+    with exit_on_mistakes(f"--workdir={options.WORKDIR.value or default}"):
+        workdir = choices.path("workdir", options.workdir_from_flags(default))
         settings = options.config_from_flags()
         if options.CHECK_DATA.value:
             sys.exit(0 if check_data(settings, accept_license=options.ACCEPT_LICENSE.value) else 1)

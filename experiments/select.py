@@ -383,11 +383,12 @@ def _given() -> set[str]:
 
 def main(argv: Sequence[str]) -> None:
     """Selects, and turns every foreseen mistake into one line and an exit status."""
-    run.start(argv)
+    run.start(argv, "the same command goes on after the last finished candidate")
     from experiments import workdirs  # late: `--help` and a mistyped flag need not wait for it
 
-    with run.exit_on_mistakes():
-        where = options.workdir_from_flags(f"runs/select_{options.DATASET.value}")
+    default = f"runs/select_{options.DATASET.value}"
+    with run.exit_on_mistakes(f"--workdir={options.WORKDIR.value or default}"):
+        where = options.workdir_from_flags(default)
         workdir = choices.path("workdir", where)
         if options.cluster_from_flags() is not None:
             raise choices.ConfigError(

@@ -82,14 +82,15 @@ def _given() -> set[str]:
 
 def main(argv: Sequence[str]) -> None:
     """Sweeps, and turns every foreseen mistake into one line and an exit status."""
-    run.start(argv)
-    with run.exit_on_mistakes():
+    run.start(argv, "the same command goes on after the last finished point")
+    default = f"runs/{GRID.value}_{options.DATASET.value}"
+    with run.exit_on_mistakes(f"--workdir={options.WORKDIR.value or default}"):
         if GRID.value is None:
             raise choices.ConfigError(f"--grid is missing; known: {', '.join(grids.GRIDS)}")
         base = dataclasses.replace(options.named_by_flags(), grid=None)
         points = grids.points(GRID.value, base, _given())
         worker = tasks.parse_slice(SLICE.value)
-        where = options.workdir_from_flags(f"runs/{GRID.value}_{options.DATASET.value}")
+        where = options.workdir_from_flags(default)
         workdir = epath.Path(where).expanduser()
         resources = run.resources_from_flags(choices.path("workdir", where))
         failed = campaign.run_missing(

@@ -70,7 +70,7 @@ def update() -> None:
     output = choices.path("output", OUTPUT.value)
     saving.check_place(output)
     # Of two at once into one model, what the one learned would be lost.
-    with locking.locked(locking.beside(output), f"--output={output}"):
+    with locking.held(output, f"--output={output}"):
         _update(output)
 
 
@@ -165,8 +165,8 @@ def _is_report(path: Path) -> bool:
 
 def main(argv: Sequence[str]) -> None:
     """Updates, and turns every foreseen mistake into one line and an exit status."""
-    run.start(argv)
-    with run.exit_on_mistakes():
+    run.start(argv, "the same command begins anew")
+    with run.exit_on_mistakes(f"--output={OUTPUT.value}"):
         update()
 
 

@@ -1,6 +1,7 @@
 """What commands call themselves, and how they start and end."""
 
 import configparser
+import errno
 import importlib
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from absl import app, flags
 
-from experiments import commands, report, run
+from experiments import commands, interruption, report, run
 
 ROOT = Path(__file__).parents[2]
 WITH_ABSL = [name for name in commands.NAMES if name not in ("export", "report")]
@@ -105,3 +106,40 @@ def test_mistakes_name_commands_as_they_were_typed(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/sgfr-report"])
     with pytest.raises(SystemExit, match="run sgfr-sweep with it first"):
         report.main([f"--workdir={tmp_path}"])
+
+
+_FULL = "No space left on device"
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (OSError(errno.ENOSPC, _FULL), f"{_FULL}; results go to --workdir=w: make room"),
+        (OSError("9 requested and 3 written"), "9 requested and 3 written; results go to --work"),
+        (OSError(errno.ENOSPC, _FULL, "w/a"), rf"\[Errno \d+\] {_FULL}: 'w/a'$"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), r"\[Errno \d+\] Broken pipe$"),
+    ],
+)
+def test_errors_of_the_system_say_where(error, said):
+    with pytest.raises(SystemExit, match=f"^error: {said}"), run.exit_on_mistakes("--workdir=w"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("predict", "nothing was scored yet"),
+        ("run", "goes on after the last finished category"),
+        ("select", "goes on after the last finished candidate"),
+        ("sweep", "goes on after the last finished point"),
+        ("update", "the same command begins anew"),
+    ],
+)
+def test_an_interrupted_command_says_what_comes_next(monkeypatch, name, said):
+    asked = []
+    monkeypatch.setattr(
+        interruption, "exit_at_once", lambda _, what_next: sys.exit(asked.append(what_next))
+    )
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"experiments.{name}").main([name])
+    assert said in asked[0]

@@ -21,7 +21,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def parsed(monkeypatch):
-    monkeypatch.setattr(interruption, "exit_at_once", lambda clean_up: None)
+    monkeypatch.setattr(interruption, "exit_at_once", lambda *args: None)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["run"])
 

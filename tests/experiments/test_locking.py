@@ -64,3 +64,21 @@ def test_beside(tmp_path):
         ):
             pass
     assert not path.exists()
+
+
+@pytest.mark.parametrize("place", ["file/model", "file/deep/model", "link"])
+def test_where_no_lock_file_can_be_made_the_flag_is_named(tmp_path, place):
+    (tmp_path / "file").touch()
+    locking.beside(tmp_path / "link").symlink_to("file")
+    said = rf"^--output={place} cannot be written \(.*\): name another$"
+    with (
+        pytest.raises(ConfigError, match=said),
+        locking.held(tmp_path / place, f"--output={place}"),
+    ):
+        pass
+
+
+def test_errors_of_what_is_done_with_the_lock_are_left(tmp_path):
+    with pytest.raises(OSError, match="of its own"), locking.held(tmp_path / "model", "it"):
+        raise OSError("of its own")
+    assert list(tmp_path.iterdir()) == []

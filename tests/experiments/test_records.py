@@ -1,5 +1,7 @@
 import csv
+import errno
 import json
+from pathlib import Path
 
 import pytest
 
@@ -169,3 +171,12 @@ def test_what_a_run_has_left_is_found(tmp_path):
         assert (found.category, found.results) == (expected.category, expected.results)
         assert (found.baselines, found.notes) == (expected.baselines, expected.notes)
         assert found.config["seed"] == 3 and found.environment == {"jax": "1"}
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")  # so does the system: no name
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/table.csv'$"):
+        records.write_text(tmp_path / "table.csv", "a,b")

@@ -261,7 +261,7 @@ class TestCommandLine:
 
     @pytest.fixture(autouse=True)
     def parsed(self, monkeypatch):
-        monkeypatch.setattr(interruption, "exit_at_once", lambda clean_up: None)
+        monkeypatch.setattr(interruption, "exit_at_once", lambda *args: None)
         if not flags.FLAGS.is_parsed():
             flags.FLAGS(["run"])
 
