@@ -230,7 +230,7 @@ def _decide(model) -> tuple[Any, dict[str, Any]]:
     about = {
         "model": str(choices.path("model", MODEL.value).absolute()),
         "category": model.about.category,
-        "null": model.about.notes[-1],
+        "null": model.about.notes[-1] if model.about.notes else "",
         "thresholds": {"image": described, "pixel": pixel},
     }
     return predictions.Decisions(image, pixel), about

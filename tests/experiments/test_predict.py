@@ -32,6 +32,7 @@ from experiments import (
 from sgfr_jax import thresholds
 from sgfr_jax.datasets.geometry import to_size
 from tests.datasets import trees
+from tests.experiments import made_models
 from tests.experiments.conftest import SMALL, texture, write_folder
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +126,13 @@ def test_everything_it_promises(place, model, test_images, tmp_path):
     for annotation in coco["annotations"]:
         assert annotation["score"] > summary["thresholds"]["pixel"]
         assert max(annotation["segmentation"][0]) <= 72
+
+
+def test_a_model_without_notes_has_a_decision():
+    made = made_models.make(config.resolve(SMALL))
+    assert made.about.notes == ()
+    with flagsaver.flagsaver(model="m"):
+        assert predict._decide(made)[1]["null"] == ""
 
 
 def test_what_is_said_of_too_few_images(model, test_images, tmp_path, capsys):
