@@ -97,9 +97,9 @@ class Output:
         self.directory, self._described, self._by = directory, described, by
         path = directory / outputs.RECORD
         entries = outputs.read(directory)
+        self._entries = entries or {}
         if entries is None and os.path.lexists(path):
             raise self._in_the_way(outputs.RECORD)
-        self._entries = entries or {}
         self._names: dict[str, Names] = {}
         self._verified: set[str] = set()
         self._open: dict[str, Entry | None] = {}  # and what they were before
@@ -265,6 +265,12 @@ class Output:
         self._file = open(path, "a")  # noqa: SIM115 (closed in `close`)
 
     def _in_the_way(self, name: str) -> ConfigError:
+        entry, path = self._entries.get(name), self.directory / name
+        if entry is not None and entry.by == self._by and path.is_file() and not path.is_symlink():
+            return ConfigError(
+                f"{self._described}: '{name}' is in the way, for it was changed since this command"
+                " wrote it: move it away, or delete it, and run again"
+            )
         return ConfigError(
             f"{self._described}: '{name}' is in the way, for no record there says that this command"
             " wrote it as it is: move it, or name another directory"

@@ -571,7 +571,7 @@ class TestWriter:
         with (tmp_path / "scores.csv").open("a") as file:
             file.write("my remarks\n")
         before = files(tmp_path)
-        with pytest.raises(config.ConfigError, match="in the way, for no record there says"):
+        with pytest.raises(config.ConfigError, match="in the way, for it was changed since"):
             write(tmp_path, "b.png")
         assert files(tmp_path) == before
 

@@ -56,6 +56,21 @@ def test_what_is_removed_is_ours_and_unchanged(tmp_path):
     assert (tmp_path / "maps" / "mine.png").read_text() == "mine"
 
 
+def test_what_was_changed_since_is_said_to_be(tmp_path):
+    """`report` advises the same of damaged results: without the file the command runs again."""
+    put(tmp_path, "results.json", "maps/a.png")
+    (tmp_path / "results.json").write_text("edit")  # as long as ours
+    (tmp_path / "other.json").write_text("mine")
+    said = r"'results\.json' is in the way, for it was changed since .*: move it away, or delete it"
+    with opened(tmp_path) as output:
+        with pytest.raises(ConfigError, match=f"{said}, and run again$"):
+            output.claim("results.json")
+        with pytest.raises(ConfigError, match=r"for no record there says that this command wrote"):
+            output.claim("other.json")
+        (tmp_path / "results.json").unlink()
+        output.claim("results.json")
+
+
 @pytest.mark.parametrize("name", ["../photo.png", "{}/photo.png", "link/photo.png"])
 def test_a_record_cannot_name_what_lies_elsewhere(tmp_path, name):
     (tmp_path / "photo.png").write_text("mine")
