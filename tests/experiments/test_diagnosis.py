@@ -171,7 +171,8 @@ def test_padding_is_not_drawn_where_there_is_more_and_never_counts(rng):
         ("omp", "implicit", EVERYTHING - {"conditioning"}),
         ("whole_bank_ridge", "implicit", EVERYTHING - {"conditioning"}),
         ("ridge", "dictionary", EVERYTHING - {"covering_radius"}),
-        ("omp", "pca", {"atoms_used", "effective_atoms", "self_representation_error"}),
+        pytest.param("omp", "pca", {"atoms_used", "effective_atoms", "self_representation_error"},
+                     marks=pytest.mark.slow),
         *[
             (solver, "k_subspaces",
              {"atoms_used", "effective_atoms", "self_representation_error",

@@ -11,6 +11,9 @@ from experiments import models
 from sgfr_jax.datasets.geometry import to_size
 from tests.experiments import golden
 
+# Slow, but on every Python that CI runs.
+pytestmark = [pytest.mark.slow, pytest.mark.main_path]
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):

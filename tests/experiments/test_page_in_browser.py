@@ -27,6 +27,9 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
+pytestmark = pytest.mark.slow  # and needs Chromium
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A work directory with two categories, one of which has a hostile file, and its images."""

@@ -30,6 +30,18 @@ JITTED = {name: jax.jit(sample, static_argnums=3) for name, sample in SAMPLERS.i
 NUM_POINTS, NUM_FEATURES = 40, 3
 
 
+# Their programs take longest to compile.
+COSTLY = ("k_medoids", "support_frequency", "self_representation")
+
+
+def rows(samplers):
+    """A parameter for each sampler; costly ones run with the slow tests."""
+    return [
+        pytest.param(sample, id=name, marks=[pytest.mark.slow] if name in COSTLY else [])
+        for name, sample in samplers.items()
+    ]
+
+
 @pytest.fixture
 def points(rng):
     points = rng.normal(size=(NUM_POINTS, NUM_FEATURES))
@@ -45,7 +57,7 @@ def chosen(found):
     return np.asarray(found.indices)[: int(found.count)].tolist()
 
 
-@pytest.mark.parametrize("sample", JITTED.values(), ids=JITTED)
+@pytest.mark.parametrize("sample", rows(JITTED))
 class TestEverySampler:
     def test_choices_differ(self, sample, points, ones):
         found = sample(jax.random.key(1), points, ones, 12)
@@ -136,7 +148,7 @@ def assert_mapped_equals_the_loop(rng, mapped, single, num):
         np.testing.assert_array_equal(of_all.weights[i], found.weights)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", rows(dict(zip(SAMPLERS, SAMPLERS, strict=True))))
 def test_scales_are_right_or_refused_under_jit_too(name, points, ones):
     """Of an extreme scale no point is chosen, which the count tells."""
     if name == "self_representation":  # its cost is of unit norm
@@ -149,7 +161,7 @@ def test_scales_are_right_or_refused_under_jit_too(name, points, ones):
         assert JITTED[name](jax.random.key(1), points * scale, ones, 12).count == 0
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", rows(dict(zip(SAMPLERS, SAMPLERS, strict=True))))
 def test_vmap_over_categories_equals_the_loop(name, rng):
     mapped = jax.jit(jax.vmap(lambda *category: SAMPLERS[name](*category, 12)))
     assert_mapped_equals_the_loop(rng, mapped, JITTED[name], 12)
@@ -192,7 +204,7 @@ class TestSelfRepresentationAtThePapersCost:
         assert_mapped_equals_the_loop(rng, mapped, self.SAMPLE, NUM_POINTS)
 
 
-@pytest.mark.parametrize("sample", SAMPLERS.values(), ids=SAMPLERS)
+@pytest.mark.parametrize("sample", rows(SAMPLERS))
 class TestWhatIsRefused:
     @pytest.mark.parametrize("num", [0, 5])
     def test_impossible_number(self, sample, num):

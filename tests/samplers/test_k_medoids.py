@@ -67,6 +67,7 @@ def test_swaps_keep_to_the_points_that_count(rng):
     assert objective(kept, plain_pam(kept, own)) == pytest.approx(objective(kept, own), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_medoids_that_swaps_take_away_are_sought_again(rng, monkeypatch):
     """With two known to each point, nearly every swap makes some look at all."""
     points = jnp.float32(rng.normal(size=(80, 16)))
@@ -76,13 +77,13 @@ def test_medoids_that_swaps_take_away_are_sought_again(rng, monkeypatch):
     np.testing.assert_array_equal(found.indices, again.indices)
 
 
-@pytest.mark.parametrize("num_iterations", [0, 1, 50])
+@pytest.mark.parametrize("num_iterations", [1, 50])
 def test_agrees_with_trying_every_member(rng, num_iterations):
     points, key = rng.normal(size=(150, 4)), jax.random.key(1)
     sample = partial(
         samplers.k_medoids, start=samplers.uniform, num_iterations=num_iterations, num_candidates=0
     )
-    found = sample(key, jnp.float32(points), jnp.ones(150), 8)
+    found = jax.jit(sample, static_argnums=3)(key, jnp.float32(points), jnp.ones(150), 8)
     start = samplers.uniform(key, jnp.float32(points), jnp.ones(150), 8).indices
     np.testing.assert_array_equal(found.indices, plain_alternation(points, start, num_iterations))
 
@@ -91,7 +92,7 @@ def test_no_alternation_raises_the_objective(rng):
     points = rng.normal(size=(200, 6))
     keys = jax.random.split(jax.random.key(0), 4)
     values = []
-    for steps in (0, 1, 2, 3, 6):
+    for steps in (0, 2, 6):
         sample = partial(
             samplers.k_medoids, start=samplers.uniform, num_iterations=steps, num_candidates=0
         )

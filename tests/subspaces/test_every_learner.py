@@ -21,7 +21,11 @@ LEARNERS = {
 }
 JITTED = {name: jax.jit(learn) for name, learn in LEARNERS.items()}
 NUM_POINTS, NUM_FEATURES = 24, 6
-every_learner = pytest.mark.parametrize("name", LEARNERS)
+SLOW = pytest.mark.slow  # whose programs take longest to compile
+every_learner = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=SLOW) if name == "sparse_clustering" else name for name in LEARNERS],
+)
 
 
 def learn(name, points, weights, seed=0):
