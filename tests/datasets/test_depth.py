@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from sgfr_jax import datasets
-from sgfr_jax.datasets import checking, depth, images
+from sgfr_jax.datasets import checking, decoding, depth, images
 from sgfr_jax.datasets.types import FULL_RANGE, Example
 from tests.datasets import trees
 
@@ -122,7 +122,7 @@ def test_images_that_a_model_would_see_dark_are_said(tmp_path):
 
 def test_8_bits_are_not_decoded(tmp_path, monkeypatch):
     trees.mvtec(tmp_path)
-    monkeypatch.setattr(images, "stored_pixels", lambda source: pytest.fail(f"{source} decoded"))
+    monkeypatch.setattr(decoding, "stored_pixels", lambda source: pytest.fail(f"{source} decoded"))
     (found,) = datasets.load("mvtec", tmp_path)
     assert found.train[0].white == FULL_RANGE and found.notes == ()
 

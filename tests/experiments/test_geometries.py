@@ -109,6 +109,7 @@ def test_images_say_how_they_are_looked_at(shapes, kinds):
     assert geometries.of_images(given, ()) == [geometry.Geometry("tile", tile=50)]
 
 
+@pytest.mark.slow
 def test_by_default_photographs_that_differ_have_two_looks(photographs, folder, tmp_path):
     fields = {"layers": STREAMS, "solver": "nearest"}
     named = settled(photographs, **fields)
@@ -136,7 +137,9 @@ def test_several_levels_through_tiles(photographs, tmp_path, monkeypatch):
     assert [one.score for one in found] == [image["score"] for image in first.images]
 
 
-@pytest.mark.parametrize("layers", [("block2", "block4"), STREAMS])
+@pytest.mark.parametrize(
+    "layers", [("block2", "block4"), pytest.param(STREAMS, marks=pytest.mark.slow)]
+)
 def test_of_several_looks_each_is_what_it_is_alone(photographs, tmp_path, layers, monkeypatch):
     monkeypatch.setattr(synthetic, "SIZES", (0.2,))
     monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)

@@ -85,11 +85,11 @@ def test_few_outliers_do_not_turn_the_bases(rng, learner):
     patches[:40] = rng.choice([-1, 1], size=(40, 1)) * foreign + 0.1 * rng.normal(size=(40, 24))
     patches /= np.linalg.norm(patches, axis=1, keepdims=True)
 
+    one = {"num_subspaces": 1} if learner in choices.CLUSTERING_LEARNERS else {}
+
     def found(**fields):
         settings = config.resolve(
-            config.Config(
-                layers=("fast",), subspaces=learner, num_subspaces=1, subspace_rank=3, **fields
-            )
+            config.Config(layers=("fast",), subspaces=learner, subspace_rank=3, **one | fields)
         )
         bank = sampling.make_bank(
             settings, jax.random.key(0), jnp.float32(patches), np.ones(2000, np.float32),
