@@ -116,8 +116,8 @@ SAMPLER = flags.DEFINE_string(
     f"What chooses the bank: {', '.join(choices.SAMPLERS)}, or {choices.STREAMING}, which sees the"
     " patches block by block and needs no more memory for more images. support_frequency counts in"
     " codes of --solver if that is local or omp (which takes long), else in those of affine_ridge."
-    f" By default k_center, or random with --subspaces={', '.join(choices.SUBSPACE_LEARNERS)}: of"
-    " patches at random bases are those of most patches, of k_center's those of the rarest.",
+    f" By default k_center, or random with --subspaces={', '.join(choices.SUBSPACE_LEARNERS)}:"
+    " random patches give bases of what most patches show, k_center's of what few show.",
 )  # fmt: skip
 BANK_RATIO = flags.DEFINE_float(
     "bank_ratio",

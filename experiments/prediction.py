@@ -54,9 +54,9 @@ class Unread(NamedTuple):
 def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
     """The images that `--images` names, sorted; those of a list in its order. Each counts once.
 
-    All that is called an image is among them, `parted` tells what cannot be one.
-    What commands of ours have written, such as maps and overlays, is passed over with a note, but
-    where it is the one image named.
+    Every file with an image's suffix is among them; `parted` takes out the files that cannot be
+    opened. Files that our commands have written, such as maps and overlays, are passed over with a
+    note, unless one of them is the only file named.
 
     Args:
       text: an image; a directory, of which all images count; a pattern with `*`, `?`, `[]` and

@@ -64,7 +64,7 @@ def _digest(name: str) -> str:
 
 @functools.cache
 def _where() -> str:
-    """Names the processes that a number is one of: a host's, or those of a container on it."""
+    """Names the space in which a process number is unique: a host, or a container on it."""
     try:
         space = os.stat("/proc/self/ns/pid").st_ino
     except OSError:  # not Linux

@@ -2,16 +2,16 @@
 
 Grey, RGB, palette, 1-bit and CMYK images are converted; an image's alpha channel is dropped, as is
 the custom of the field, so what a transparent pixel hides is seen; in a mask what is transparent is
-no defect. 16-bit images are scaled by their full range (value / 257), or by that of as many of
-their bits as a category uses (`depth`), and never stretched to the values that occur, which would
-hide a difference in brightness between two images. Floating-point images must lie in [0, 1]. 32-bit
+no defect. 16-bit images are scaled by their full range (value / 257), or by the range of the bits
+that a category uses (`depth`). They are never stretched to the values that occur, which would hide
+a difference in brightness between two images. Floating-point images must lie in [0, 1]. 32-bit
 integers have no agreed range and are refused. EXIF orientation is applied, also to masks. An
 animation or a file of many pages is refused, as only its first would be seen (a phone's MPO file, a
 JPEG with previews behind it, is read).
 
 A file of more than twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million pixels unless the caller
-changed it), or of more bytes than so many pixels take as RGBA, is refused before it is decoded, as
-several of them in flight would fill the memory.
+changed it), or of more bytes than that number of RGBA pixels, is refused before it is decoded:
+several such files in flight would fill the memory.
 """
 
 import io

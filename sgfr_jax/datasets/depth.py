@@ -1,4 +1,4 @@
-"""How many of their 16 bits images use: those of a camera of 10, 12 or 14 bits look black else.
+"""How many of their 16 bits images use: read by all 16, a 12-bit camera's images look black.
 
 The depth is one of a few that cameras have, found over a category's training images and the same
 for all of its images: pictures are never stretched to the values that occur in them.
