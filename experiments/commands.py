@@ -4,10 +4,12 @@ The same commands are typed in two ways: `python -m experiments.run` in a checko
 a wheel is installed. Help and messages name them in the way in which this one was typed.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags
 
@@ -41,6 +43,21 @@ def told(error: Exception, into: object) -> str:
     return f"error: {as_typed(str(error))}"
 
 
+class Parser(argparse.ArgumentParser):
+    """Reads the flags of a command that has none of absl's; a mistake is one line, as of absl's."""
+
+    def __init__(self, module: str, documented: str):
+        """Of a command by its module, with the module's docstring as help."""
+        super().__init__(
+            prog=as_typed(f"python -m {module}"), description=as_typed(documented),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with status 1."""
+        self.exit(1, f"error: {message}; --help lists all flags\n")
+
+
 def launch(main: Callable[[Sequence[str]], None], module: str = "__main__") -> None:
     """Runs `main` with the flags of the command line, and ends the process.
 
@@ -72,7 +89,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         left = flags.FLAGS(argv)
     except flags.Error as error:
-        sys.exit(f"error: {str(error).rstrip('.')}; --help lists all flags")
+        why = " ".join(str(error).split()).rstrip(".")  # absl's may have several lines
+        sys.exit(f"error: {why}; --help lists all flags")
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
         values = flag.value if isinstance(flag.value, list) else [flag.value]

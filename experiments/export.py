@@ -221,11 +221,7 @@ def _compare(model: Any, predict: Callable, sizes: Sequence[int]) -> dict[str, A
 def main(argv: Sequence[str] | None = None) -> None:
     """Exports, and turns every foreseen mistake into one line and an exit status."""
     terminal.make_plain()
-    parser = argparse.ArgumentParser(
-        prog=commands.as_typed("python -m experiments.export"),
-        description=commands.as_typed(__doc__),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.Parser("experiments.export", __doc__)
     parser.add_argument("--model", required=True, help="the directory of a saved model")
     parser.add_argument("--output", required=True, help="the file to write")
     parser.add_argument("--format", default="stablehlo", help=f"{' or '.join(FORMATS)}")

@@ -15,7 +15,6 @@ opens from disk. Of a run it shows the metrics, the scores with a threshold to m
 the worst misses and false alarms first, and curves; of sweeps the tables and plots.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -156,11 +155,7 @@ def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Reports, and turns every foreseen mistake into one line and an exit status."""
     terminal.make_plain()
-    parser = argparse.ArgumentParser(
-        prog=commands.as_typed("python -m experiments.report"),
-        description=commands.as_typed(__doc__),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.Parser("experiments.report", __doc__)
     parser.add_argument("--workdir", nargs="+", action="extend", required=True,
                         help="work directories of sweeps, or that of one run")  # fmt: skip
     parser.add_argument("--out", help="where to write; by default report below the first of them")

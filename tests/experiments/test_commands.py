@@ -143,3 +143,15 @@ def test_an_interrupted_command_says_what_comes_next(monkeypatch, name, said):
     with pytest.raises(SystemExit):
         importlib.import_module(f"experiments.{name}").main([name])
     assert said in asked[0]
+
+
+@pytest.mark.parametrize("name", commands.NAMES)
+def test_an_unknown_flag_is_one_line(scripts, monkeypatch, capsys, name):
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/sgfr-{name}", "--unheard_of=1"])
+    module, _, function = scripts[f"sgfr-{name}"].partition(":")
+    with pytest.raises(SystemExit) as stopped:
+        getattr(importlib.import_module(module), function)()
+    said = capsys.readouterr().err or f"{stopped.value.code}\n"
+    assert stopped.value.code == 1 or stopped.value.code == said.rstrip("\n")
+    assert said.startswith("error: ") and said.endswith("; --help lists all flags\n")
+    assert said.count("\n") == 1
