@@ -85,6 +85,7 @@ def test_own_network(run):
     assert (rates.mean(axis=0) > 0.65).all()
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     pyplot = pytest.importorskip("matplotlib.pyplot")

@@ -100,6 +100,7 @@ def test_patches_are_coded_without_the_atoms_of_their_image(patches):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+@pytest.mark.slow
 def test_every_stream_has_its_own(rng):
     settings = settings_of(layers=(config.AUTO,), grid=None)
     from experiments import streams

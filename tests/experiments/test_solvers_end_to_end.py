@@ -40,7 +40,10 @@ def scores(record, name=None):
 
 @pytest.mark.parametrize(
     "subspaces,solvers,num_atoms",
-    [("implicit", choices.LOCAL_SOLVERS, 40), ("k_subspaces", choices.BANK_SOLVERS, 6 * 4)],
+    [
+        ("implicit", choices.LOCAL_SOLVERS, 40),
+        pytest.param("k_subspaces", choices.BANK_SOLVERS, 6 * 4, marks=pytest.mark.slow),
+    ],
 )
 def test_every_solver_scores(go, subspaces, solvers, num_atoms):
     first, *others = solvers
@@ -65,7 +68,12 @@ def test_samplers_give_different_banks(go):
     "subspaces,changes,num_atoms",
     [
         ("pca", {"solver": "project", "affine_subspaces": True}, 5),
-        ("sparse_clustering", {"solver": "project", "sampler": "k_center_stream"}, 6 * 4),
+        pytest.param(
+            "sparse_clustering",
+            {"solver": "project", "sampler": "k_center_stream"},
+            6 * 4,
+            marks=pytest.mark.slow,
+        ),
         ("dictionary", {"solver": "ridge"}, 40),
     ],
 )

@@ -309,9 +309,8 @@ def test_what_was_known_is_of_patches_that_show_something(grown):
     np.testing.assert_allclose(said, known / shown, atol=2 / shown.min())
 
 
-@pytest.mark.parametrize(
-    "grown", ["square+tile", pytest.param("streams", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("grown", ["square+tile", "streams"], indirect=True)
 def test_it_grows_again(grown, tmp_path):
     model, more = models.load(grown.new), tmp_path / "more"
     more.mkdir()

@@ -10,6 +10,7 @@ from sgfr_jax import pipeline, samplers, sharding, solvers
 CODE = partial(solvers.local_code, num_neighbors=4, solve=partial(solvers.affine_ridge, ridge=1e-3))
 
 
+@pytest.mark.slow
 def test_categories_together_are_what_they_are_alone(rng):
     patches = [jnp.float32(rng.normal(size=(n, 6))) for n in (90, 41, 12)]
     stacked, weights = sharding.stack_categories(patches)
