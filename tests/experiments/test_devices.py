@@ -134,7 +134,7 @@ def test_a_run_gathers_pools_and_never_the_patches(eight):
     num_patches, features = 40 * 8 * 8, 344
     for collectives in eight.programs.values():
         assert set(collectives) == {"all-gather", "all-reduce"}
-        assert max(collectives["all-reduce"]) == 1
+        assert set(collectives["all-reduce"]) <= {1, features}  # the mean, seen from which it is
     largest = max(eight.programs["advance_over_patches"]["all-gather"])
     assert largest == 8 * 256 * features < num_patches * features
     assert max(eight.programs["start_over_patches"]["all-gather"]) == 8 * features

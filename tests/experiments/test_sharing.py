@@ -8,6 +8,9 @@ from etils import epath
 from experiments import collection, embedding, memory, pixels, run, sampling, sharing, tasks
 from tests.experiments.small_sweep import go, points, two_samplers
 
+# A nearest atom needs no number of neighbours, and shares a bank where that is the default.
+SHARING = ({"solver": "affine_ridge", "num_neighbors": 10}, {"solver": "nearest"})
+
 
 def without_times(record):
     timeless = dict(record.results)
@@ -162,8 +165,8 @@ def test_streams_and_streaming(folder, tmp_path):
 @pytest.mark.parametrize("layers", ["auto", "block4@1,block10@1.5"])
 def test_several_levels_with_a_bank_each(layers, folder, tmp_path):
     def grid(add):
-        for solver in ("affine_ridge", "nearest"):
-            add(layers=layers, solver=solver)
+        for fields in SHARING:
+            add(layers=layers, **fields)
 
     def same_but_for_another_s_weights(own, other):
         notes = other[4] if own[1]["solver"] == "affine_ridge" else []
@@ -175,9 +178,9 @@ def test_several_levels_with_a_bank_each(layers, folder, tmp_path):
 @pytest.mark.slow
 def test_several_looks_with_a_bank_each(folder, tmp_path):
     def grid(add):
-        for solver in ("affine_ridge", "nearest"):
-            add(geometry="square+tile", tile=40, solver=solver)
-        add(geometry="square+tile", tile=40, ridge=0.1)
+        for fields in SHARING:
+            add(geometry="square+tile", tile=40, **fields)
+        add(geometry="square+tile", tile=40, ridge=0.1, num_neighbors=10)
 
     assert {len(group) for group in tasks.groups(tasks.plan(points(folder, grid)))} == {1, 2}
     compare(points(folder, grid), tmp_path, same)
