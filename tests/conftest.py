@@ -10,6 +10,7 @@ OPTIMIZATIONS = "jax_disable_most_optimizations"
 THRESHOLD = "jax_persistent_cache_min_compile_time_secs"
 # Marks of tests that a plain pytest leaves out.
 LONG = ("slow", "promise")
+LONGEST = ("test_promises.py", "test_predict.py", "test_update.py")
 
 # A shape that broadcasts by accident is a bug; say so here.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -22,8 +23,7 @@ def pytest_configure(config):
     """
     if hasattr(config, "cache"):
         compilation.keep_in(config.cache.mkdir("compiled"))
-    # A fifth less to compile. `test_promises` and the commands of `.ci/run` compile as users do;
-    # golden numbers are the same either way.
+    # A fifth less to compile, which the quick tests mostly do; `.ci/run` says otherwise for the rest.
     if OPTIMIZATIONS.upper() not in os.environ:
         jax.config.update(OPTIMIZATIONS, True)
         os.environ[OPTIMIZATIONS.upper()] = "1"
@@ -34,7 +34,11 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the first quick test of every file `main_path`, unless tests of it are marked so."""
+    """Puts the longest files first, for workers that take files one by one (CI's slow tests).
+
+    Marks the first quick test of every file `main_path`, unless tests of it are marked so.
+    """
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     by_file = {}
     for item in items:
         by_file.setdefault(item.path, []).append(item)
