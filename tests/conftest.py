@@ -23,8 +23,8 @@ def pytest_configure(config):
     """
     if hasattr(config, "cache"):
         compilation.keep_in(config.cache.mkdir("compiled"))
-    # A fifth less to compile, which is most of the quick tests' time; `.ci/run` has the rest compile
-    # as users do.
+    # A fifth less to compile, which is most of the quick tests' time; CI's others compile as users
+    # do.
     if OPTIMIZATIONS.upper() not in os.environ:
         jax.config.update(OPTIMIZATIONS, True)
         os.environ[OPTIMIZATIONS.upper()] = "1"
