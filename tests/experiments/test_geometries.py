@@ -124,6 +124,7 @@ def test_by_default_photographs_that_differ_have_two_looks(photographs, folder, 
     assert models.load(tmp_path / "alike" / "models" / "cap").config.geometry == "square"
 
 
+@pytest.mark.slow
 def test_several_levels_through_tiles(photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "SIZES", (0.1, 0.4))
     monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)

@@ -51,7 +51,7 @@ LOOKING = {  # the last with streams, whose programs take long to compile
         "geometry": "pad+tile", "tile": 60, "layers": ("block2@1", "block4@1"), "solver": "nearest",
     },
 }  # fmt: skip
-QUICK = ("tile", "square+tile")
+QUICK = ("square+tile",)
 ONE_BANK_EACH = [name for name, fields in LOOKING.items() if "layers" not in fields]
 MTD = Path(__file__).parents[3] / "shared" / "data" / "mtd"
 
@@ -335,9 +335,8 @@ def test_its_own_images_are_left_out_however_it_looks_at_them(grown, tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-@pytest.mark.parametrize(
-    "grown", ["tile", pytest.param("streams", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("grown", ["tile", "streams"], indirect=True)
 def test_the_outcome_is_the_same_for_every_size_of_batch(grown, batch_size):
     model = models.load(grown.old)
     detector = models.make_detector(model, batch_size=4)

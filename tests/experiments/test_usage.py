@@ -125,7 +125,10 @@ def test_flags_and_basis_learners(learner, flag, monkeypatch):
 
 
 @pytest.mark.parametrize("flag", ["split", "split_seed"])
-@pytest.mark.parametrize("name", datasets.DATASETS)
+@pytest.mark.parametrize(
+    "name",  # imitations take seconds to draw
+    [pytest.param(n, marks=pytest.mark.slow) if n == "imitation" else n for n in datasets.DATASETS],
+)
 def test_flags_and_data_sets(name, flag, tmp_path):
     if name in trees.TREES:
         trees.TREES[name](tmp_path)
