@@ -418,7 +418,7 @@ def _coder(find):
 
 
 def _detector(embed, code, size, chunk) -> Callable:
-    """uint8 images to maps and image scores, as `experiments.stages` composes it."""
+    """uint8 images to maps and image scores, as `sgfr_jax.detector.stages` composes it."""
 
     def detect(state, bank, images):
         points = embed(state, images)
@@ -431,7 +431,7 @@ def _detector(embed, code, size, chunk) -> Callable:
 
 
 def _load(network: Network) -> tuple[backbones.Backbone, int]:
-    """A network, and its patches per side: of the middle level, as `experiments.config` chooses."""
+    """A network, and its patches per side: of the middle level, as a run chooses."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights.safetensors")
         materials.write_weights(network.name, path)

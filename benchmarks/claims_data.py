@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 import sgfr_jax as sgfr
-from experiments import cache, validation
-from experiments.loading import content_hash
 from sgfr_jax import backbones, datasets, filters, linalg, patches
+from sgfr_jax.commands.files import cache
+from sgfr_jax.commands.sweeping import validation
+from sgfr_jax.detector.loading import content_hash
 
 _NETWORK = "efficientnet_lite0"
 LEVELS = ("block4", "block10", "block14")

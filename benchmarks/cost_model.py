@@ -13,9 +13,9 @@ _FLOAT = 4  # bytes
 # The pools of `sharding.k_center_over_patches`, of each device, and of `samplers.k_center_advance`.
 POOL, ALONE = 256, 2048
 BLOCK = 128
-# Targets that an accelerator codes at a time: `experiments.stages.ACCELERATOR_CHUNK`.
+# Targets that an accelerator codes at a time: `sgfr_jax.detector.stages.ACCELERATOR_CHUNK`.
 _CHUNK = 8192
-# As `experiments.sampling.STREAM_PATCHES`.
+# As `sgfr_jax.detector.sampling.STREAM_PATCHES`.
 _STREAM_PATCHES = 1 << 16
 # Operations on each entry of points that are put in a frame (`sgfr_jax.frames`), and of supports
 # that are put in units of their own.

@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import config, records, run, select
+from sgfr_jax.commands import run, select
+from sgfr_jax.commands.files import records
+from sgfr_jax.commands.flags import config
 
 _FOUR = "block2@{0}+block4@{0}+block10@{0}+block14@{0}"
 ALTERNATIVES = {

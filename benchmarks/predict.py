@@ -238,7 +238,7 @@ def _embedder(backbone, grid):
 
 
 def _grid(backbone) -> int:
-    """Patches per side: of the middle level, as `experiments.config` chooses."""
+    """Patches per side: of the middle level, as `sgfr_jax.commands.flags.config` chooses."""
     strides = sorted(backbone.architecture.strides[level] for level in backbone.levels)
     return _SIZE // strides[(len(strides) - 1) // 2]
 

@@ -44,7 +44,7 @@ _NETWORK, _SIZE, _GRID, _NEIGHBORS = "efficientnet_lite0", 256, 16, 10
 _DECODING = 0.0116
 # Seconds of one thread for a pixel of an anomaly map, exact and in bins (docs/performance.md).
 _EXACT, _STREAMING = 0.763 / 38.2e6, 0.458 / 38.2e6
-_KEPT = 1 << 30  # bytes of maps that are measured exactly: `experiments.pixels.KEPT_BYTES`
+_KEPT = 1 << 30  # bytes of maps that are measured exactly: KEPT_BYTES of `pixels`
 # Of a device's memory that patches may take.
 _SHARE = 0.8
 

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import processes, report, workers
-from experiments import config, grids
+from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.sweeping import grids
 
 _GRID = "solver_by_bank"
 _STRIDE = 5  # prime to the number of solvers and of banks: a sample has all of them

@@ -1,6 +1,1 @@
-"""Entry points that own flags, files, devices and progress; run from a checkout."""
-
-from experiments import gpu, processor
-
-processor.avoid_slow_sort()
-gpu.avoid_slow_autotuning()
+"""Experiments from a checkout: `python -m experiments.run` starts `sgfr_jax.commands.run`."""

@@ -1,10 +1,11 @@
+import dataclasses
 import os
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import compilation
+from sgfr_jax.commands.host import compilation
 
 OPTIMIZATIONS = "jax_disable_most_optimizations"
 THRESHOLD = "jax_persistent_cache_min_compile_time_secs"
@@ -58,3 +59,20 @@ def pytest_xdist_auto_num_workers():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The photographs of `small.write_folder`."""
+    from tests.small import write_folder
+
+    return write_folder(tmp_path)
+
+
+@pytest.fixture
+def small(folder):
+    """A configuration of these that fits in a second or two."""
+    from sgfr_jax.commands.flags import config
+    from tests.small import SMALL
+
+    return config.resolve(dataclasses.replace(SMALL, data_dir=str(folder)))

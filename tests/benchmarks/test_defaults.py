@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from benchmarks import defaults
-from experiments import config, records, run, select
+from sgfr_jax.commands import run, select
+from sgfr_jax.commands.files import records
+from sgfr_jax.commands.flags import config
 from sgfr_jax.datasets import Category, Example
 
 

@@ -263,7 +263,7 @@ def test_threads_import_no_grain_and_workers_no_tensorflow(examples):
 SLOW = """
     import sys, time
     from pathlib import Path
-    from experiments import interruption
+    from sgfr_jax.commands.host import interruption
     from sgfr_jax.datasets import Example, batches, images
     import numpy as np
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import loading
 from sgfr_jax import checked_json, datasets
 from sgfr_jax.datasets import DatasetError, counts, prepared
 from sgfr_jax.datasets.archives import ARCHIVES
+from sgfr_jax.detector import loading
+from tests.commands.test_damage import damages
 from tests.datasets import trees
-from tests.experiments.test_damage import damages
 from tests.test_unfinished import name_of_the_dead
 
 tfds = pytest.importorskip("tensorflow_datasets")

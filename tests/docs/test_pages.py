@@ -72,12 +72,11 @@ def test_everything_listed_has_a_docstring():
 
 
 def test_pages_name_only_what_exists():
-    flags = importlib.import_module("experiments.options").flags.FLAGS
+    flags = importlib.import_module("sgfr_jax.commands.flags.options").flags.FLAGS
     known = {name for module in flags.flags_by_module_dict().values() for name in module}
     known = {flag.name for flag in known}
-    commands = ("predict", "select", "sweep", "report", "export", "update", "model_flags", "run")
-    for module in commands:
-        source = (ROOT / "experiments" / f"{module}.py").read_text(encoding="utf-8")
+    for path in (ROOT / "sgfr_jax" / "commands").rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
         known |= set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
         known |= set(re.findall(r'add_argument\("--(\w+)"', source))
     for page in ("other_libraries.md", "index.md", "method.md"):

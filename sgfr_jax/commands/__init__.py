@@ -1,0 +1,1 @@
+"""The commands: the one place of flags, files, progress, devices and processes."""

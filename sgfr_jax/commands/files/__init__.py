@@ -1,0 +1,1 @@
+"""What commands read and write: records, caches, locks, names of files."""

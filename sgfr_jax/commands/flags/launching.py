@@ -1,0 +1,99 @@
+"""How commands start, and what they call themselves and each other.
+
+The same commands are typed in two ways: `python -m experiments.run` in a checkout, `sgfr-run` where
+a wheel is installed. Help and messages name them in the way in which this one was typed.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import app, flags
+
+NAMES = ("export", "predict", "report", "run", "select", "sweep", "update")
+_HELP = frozenset(("-h", "-?", "-help", "--help", "-helpshort", "--helpshort"))
+_FULL_HELP = frozenset(("-helpfull", "--helpfull"))
+# No part of a path, or of a module's longer name.
+_IN_CHECKOUT = re.compile(
+    rf"(?<![\w./\\-])(?:python -m )?experiments\.({'|'.join(NAMES)})(?!\.?\w|[/\\])"
+)
+
+
+def as_typed(text: str) -> str:
+    """A text that names commands of a checkout, with the names that the user knows them by."""
+    if not Path(sys.argv[0]).name.startswith("sgfr-"):
+        return text
+    return _IN_CHECKOUT.sub(r"sgfr-\1", text)
+
+
+def told(error: Exception, into: object) -> str:
+    """What a command that ends with an error says of it.
+
+    Args:
+      error: that the user can mend.
+      into: the flag that names where the command writes, with its value. It is named where the
+        system's error names no file, as on a full disk.
+    """
+    if type(error) is OSError and error.filename is None:  # no kind that has to do with networks
+        why = error.strerror or str(error)
+        return f"error: {why}; results go to {into}: make room there, or name another"
+    return f"error: {as_typed(str(error))}"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads the flags of a command that has none of absl's; a mistake is one line, as of absl's."""
+
+    def __init__(self, module: str, documented: str):
+        """Of a command by its module, with the module's docstring as help."""
+        super().__init__(
+            prog=as_typed(f"python -m {module}"), description=as_typed(documented),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with status 1."""
+        self.exit(1, f"error: {message}; --help lists all flags\n")
+
+
+def launch(main: Callable[[Sequence[str]], None], module: str) -> None:
+    """Runs `main` with the flags of the command line, and ends the process.
+
+    Args:
+      main: takes what is left of the command line.
+      module: the module of the command; its docstring begins the help.
+    """
+    # absl knows the flags of the script alone.
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    documented = sys.modules[module].__doc__
+    app.run(main, flags_parser=lambda argv: _parse(argv, documented))
+
+
+def _parse(argv: list[str], documented: str) -> list[str]:
+    """Reads the flags. Asked for help, prints it and ends with 0, where absl ends with 1."""
+    given = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    if _HELP.intersection(given):
+        listed = flags.FLAGS.main_module_help()
+    elif _FULL_HELP.intersection(given):
+        listed = flags.FLAGS.get_help()
+    else:
+        return _parse_flags(argv)
+    print(as_typed(f"{documented}\nflags:\n{listed}"))
+    sys.exit(0)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        left = flags.FLAGS(argv)
+    except flags.Error as error:
+        why = " ".join(str(error).split()).rstrip(".")  # absl's may have several lines
+        sys.exit(f"error: {why}; --help lists all flags")
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        values = flag.value if isinstance(flag.value, list) else [flag.value]
+        if flag.present and any(isinstance(one, str) and one.startswith("--") for one in values):
+            sys.exit(f"error: --{name} needs a value, and got the next flag: {flag.value}")
+    return left

@@ -1,0 +1,1 @@
+"""What people look at: pictures, tables, plots and pages of results."""

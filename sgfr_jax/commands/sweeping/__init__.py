@@ -1,0 +1,1 @@
+"""Many runs at once: grids of configurations, shared work, workers, their records."""

@@ -1,0 +1,15 @@
+"""A solver that goes wrong, as one of somebody's own may."""
+
+import jax.numpy as jnp
+
+from sgfr_jax import types
+from sgfr_jax.detector import choices
+
+
+def broken_solver():
+    """Codes of NaN, whatever the patches."""
+
+    def code(targets, bank):
+        return types.Code(None, jnp.full((len(targets), len(bank.atoms)), jnp.nan))
+
+    return choices.Solver(lambda config: code)

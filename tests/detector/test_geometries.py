@@ -1,0 +1,235 @@
+"""The whole command on photographs that are not square, by every geometry."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgfr_jax.commands import run
+from sgfr_jax.commands.flags import config, usage
+from sgfr_jax.commands.flags.config import ConfigError
+from sgfr_jax.commands.host import memory
+from sgfr_jax.datasets import geometry
+from sgfr_jax.detector import geometries, models, synthetic
+from tests.small import SMALL, texture
+
+# Two banks from the first blocks: programs of the whole network take long to compile.
+STREAMS = ("block2@1", "block4@1")
+SHAPES = [(72, 120), (60, 72), (72, 72), (110, 72), (48, 72)]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """One product, photographed in many shapes at one scale."""
+    root, rng = tmp_path_factory.mktemp("shapes") / "bolt", np.random.default_rng(0)
+    for split, kind, num in (("train", "good", 5), ("test", "good", 4), ("test", "dent", 4)):
+        (root / split / kind).mkdir(parents=True)
+        (root / "ground_truth" / "dent").mkdir(parents=True, exist_ok=True)
+        for i in range(num):
+            height, width = SHAPES[i]
+            image = texture(rng, 120)[:height, :width]
+            if kind == "dent":
+                mask = np.zeros_like(image)
+                mask[20:36, width - 30 : width - 14] = 255
+                image[mask > 0] = 255 - image[mask > 0]
+                Image.fromarray(mask).save(root / "ground_truth" / "dent" / f"{i}_mask.png")
+            Image.fromarray(image).save(root / split / kind / f"{i}.png")
+    return root.parent
+
+
+def settled(photographs, **fields):
+    asked = dataclasses.replace(SMALL, data_dir=str(photographs), **fields)
+    return config.resolve(usage.cleared(asked))
+
+
+def go(settings, workdir, **resources):
+    return run.run(settings, run.Resources(workdir, batch_size=4, num_figures=1, **resources))[0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"geometry": "pad"},
+        pytest.param({"geometry": "crop", "crop": 0.9}, marks=pytest.mark.slow),
+        {"geometry": "tile"},
+        {"geometry": "tile", "tile": 60, "eval_size": "native"},
+        pytest.param({"geometry": "tile", "sampler": "k_center_stream"}, marks=pytest.mark.slow),
+        {"geometry": "pad", "subspaces": "dictionary", "solver": "ridge"},
+        {"geometry": "square+tile", "tile": 60},
+        {"geometry": "pad+tile", "eval_size": "native", "subspaces": "pca", "solver": "project"},
+    ],
+)
+def test_defects_are_found_and_a_saved_model_finds_the_same(photographs, tmp_path, fields):
+    record = go(settled(photographs, **fields), tmp_path, save_model=True, save_maps=True)
+    own = record.results
+    assert (own["num_train"], own["num_test"]) == (5, 8)
+    if fields["geometry"] != "crop":  # which may cut defects off
+        assert own["pixel_auroc"] > 0.85 and own["image_auroc"] > 0.9
+    model = models.load(tmp_path / "models" / "bolt")
+    assert model.config.geometry == fields["geometry"]
+    assert (model.config.tile is None) == ("tile" not in fields["geometry"])
+    paths = [photographs / image["file"] for image in record.images]
+    pixels = [np.asarray(Image.open(path)) for path in paths]
+    found = list(models.make_scorer(model, 4)(pixels))
+    assert [one.score for one in found] == [image["score"] for image in record.images]
+    for image, one in zip(pixels, found, strict=True):
+        assert one.anomaly_map.shape == image.shape and np.isfinite(one.anomaly_map).all()
+    for look, of_bank in zip(model.config.geometries, model.origins, strict=True):
+        for image, window, cell in zip(*of_bank, strict=True):
+            if image < 0:  # learned
+                continue
+            shape = np.asarray(Image.open(photographs / model.about.train[image])).shape
+            extent = geometry.windows(shape, look)[window].extent
+            for place, share in zip(divmod(int(cell), model.config.grid), extent, strict=True):
+                assert place < geometry.filled(share, model.config.grid)  # no atom is padding
+
+
+@pytest.mark.parametrize(
+    "shapes,kinds",
+    [
+        ([(480, 640)] * 20, "square"),  # of one camera
+        ([(480, 640)], "square"),
+        ([(480, 640), (500, 700), (470, 660)], "square"),  # cut out by hand
+        ([(480, 640)] * 19 + [(480, 2000)], "square"),  # one is another
+        ([(480, 640), (640, 480)] * 5, "square+tile"),  # lying and standing
+        ([(200, 300), (200, 400), (200, 500)], "square+tile"),
+        ([(100, 100), (200, 200), (300, 300)], "square+tile"),  # at different scales when squeezed
+    ],
+)
+def test_images_say_how_they_are_looked_at(shapes, kinds):
+    several = config.resolve(config.Config())
+    found = geometries.of_images(several, shapes)
+    assert "+".join(geometry.kind for geometry in found) == kinds
+    side = int(np.median([min(shape) for shape in shapes]))
+    assert [g.tile for g in found] == [None, side][: len(found)]
+    one = config.resolve(config.Config(layers=("fast",)))
+    assert geometries.settled(one) and not geometries.settled(several)
+    assert geometries.of_images(one, ()) == [geometry.Geometry("square")]
+    given = dataclasses.replace(several, geometry="tile", tile=50)
+    assert geometries.settled(given)
+    assert geometries.of_images(given, ()) == [geometry.Geometry("tile", tile=50)]
+
+
+@pytest.mark.slow
+def test_by_default_photographs_that_differ_have_two_looks(photographs, folder, tmp_path):
+    fields = {"layers": STREAMS, "solver": "nearest"}
+    named = settled(photographs, **fields)
+    assert named.geometry == "auto"
+    found = go(named, tmp_path / "open", save_model=True)
+    assert models.load(tmp_path / "open" / "models" / "bolt").config.geometry == "square+tile"
+    assert any("looked at as --geometry=square+tile" in note for note in found.notes)
+    given = go(dataclasses.replace(named, geometry="square+tile"), tmp_path / "given")
+    assert [image["score"] for image in found.images] == [i["score"] for i in given.images]
+    alike = settled(folder, categories=("cap",), **fields)
+    go(alike, tmp_path / "alike", save_model=True)
+    assert models.load(tmp_path / "alike" / "models" / "cap").config.geometry == "square"
+
+
+@pytest.mark.slow
+def test_several_levels_through_tiles(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", (0.1, 0.4))
+    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+    settings = settled(photographs, geometry="tile", layers=STREAMS, bank_size=20, solver="nearest")
+    first = go(settings, tmp_path / "first", save_model=True)
+    assert first.results["pixel_auroc"] > 0.85
+    assert go(settings, tmp_path / "second").images == first.images
+    paths = [photographs / image["file"] for image in first.images]
+    scorer = models.make_scorer(models.load(tmp_path / "first" / "models" / "bolt"), 4)
+    found = scorer([np.asarray(Image.open(path)) for path in paths])
+    assert [one.score for one in found] == [image["score"] for image in first.images]
+
+
+@pytest.mark.parametrize(
+    "layers", [("block2", "block4"), pytest.param(STREAMS, marks=pytest.mark.slow)]
+)
+def test_of_several_looks_each_is_what_it_is_alone(photographs, tmp_path, layers, monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
+    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+    fitted, records = {}, {}
+    for kind in ("square", "tile", "square+tile"):
+        settings = settled(photographs, geometry=kind, layers=layers, solver="nearest")
+        records[kind] = go(settings, tmp_path / kind, save_model=True, diagnose=True)
+        fitted[kind] = models.load(tmp_path / kind / "models" / "bolt")
+    both = fitted["square+tile"].state
+    for kind, state in zip(("square", "tile"), both.looks, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, state, fitted[kind].state)
+        alone = records[kind].results["diagnostics"]
+        together = records["square+tile"].results["diagnostics"]
+        assert {f"{kind}: {name}" for name in alone} == {n for n in together if kind in n}
+    scores = np.array([[i["score"] for i in records[k].images] for k in ("square", "tile")])
+    mean, spread = (np.asarray(x)[:, None] for x in both.nominal[2:])
+    found = [image["score"] for image in records["square+tile"].images]
+    whole, of_tiles = (scores - mean) / spread
+    expected = whole + np.maximum(of_tiles - 3, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert records["square+tile"].results["num_atoms"] == sum(
+        records[kind].results["num_atoms"] for kind in ("square", "tile")
+    )
+    assert len(fitted["square+tile"].origins) == 2 * len(fitted["tile"].origins)
+
+
+@pytest.mark.parametrize("layers", [("block2", "block4"), STREAMS])
+def test_tiles_of_square_images_are_the_images(folder, tmp_path, layers, monkeypatch):
+    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
+    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+    of_one = {"layers": layers, "categories": ("cap",), "solver": "nearest"}
+    square, tile, pad = (
+        go(settled(folder, geometry=kind, **of_one), tmp_path / kind)
+        for kind in ("square", "tile", "pad")
+    )
+    both = go(settled(folder, geometry="square+tile", **of_one), tmp_path / "both")
+    assert square.images == tile.images == pad.images == both.images
+    for name in ("pixel_ap", "aupro", "image_auroc"):
+        assert square.results[name] == tile.results[name]
+
+
+def test_embeddings_of_windows_are_cached(photographs, tmp_path, monkeypatch):
+    keeping = {"cache_dir": tmp_path / "cache", "cache_bytes": 10**9}
+    settings = settled(photographs, geometry="tile")
+    first = go(settings, tmp_path / "first", **keeping)
+    monkeypatch.setattr(
+        "sgfr_jax.backbones.load", lambda *args: pytest.fail("a network was loaded")
+    )
+    again = go(dataclasses.replace(settings, solver="nearest"), tmp_path / "again", **keeping)
+    assert len(again.images) == len(first.images)
+
+
+def test_what_tiles_allow_is_known_when_images_are_read(photographs, tmp_path, monkeypatch):
+    """An image of several tiles has more patches than one square, and padding has none."""
+    one = {"shots": 1, "seed": 1, "layers": ("block4",), "bank_size": 300, "grid": None}
+    with pytest.raises(ConfigError, match="bolt has 64 nominal patches"):
+        go(settled(photographs, **one), tmp_path / "square")
+    tiles = go(settled(photographs, **one, geometry="tile", tile=30), tmp_path / "tile")
+    assert tiles.results["num_atoms"] == 300
+    with pytest.raises(ConfigError, match=r"bolt has \d\d nominal patches"):
+        go(settled(photographs, **one | {"bank_size": 63}, geometry="pad"), tmp_path / "pad")
+    # What does not fit is refused with the devices that there are in mind.
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(ConfigError, match="to sample from all patches"):
+        go(settled(photographs, geometry="tile"), tmp_path / "large")
+
+
+@pytest.mark.parametrize(
+    "fields,message",
+    [
+        ({"geometry": "round"}, "--geometry"),
+        ({"geometry": "square+round"}, "unknown geometry 'round'"),
+        ({"geometry": "square+"}, "unknown geometry ''"),
+        ({"geometry": "tile+tile"}, r"--geometry=tile\+tile must be different ones"),
+        ({"geometry": "crop+tile"}, r"--geometry=crop\+tile must be without crop, or crop alone"),
+        ({"geometry": "square+pad", "tile": 30}, r"--tile=30 must be left out with --geometry=squ"),
+        ({"geometry": "crop", "crop": 1.5}, r"--crop=1.5 must be in \(0, 1\]"),
+        ({"geometry": "tile", "tile": 0}, "--tile=0 must be a positive number"),
+        ({"tile": 100}, "--tile=100 must be left out with --geometry=auto"),
+        ({"crop": 0.5}, "--crop=0.5 must be left out with --geometry=auto"),
+        ({"layers": ("fast",), "tile": 9}, "--tile=9 must be left out with --geometry=square"),
+        ({"geometry": "auto+tile"}, r"--geometry=auto\+tile must be auto alone"),
+        ({"geometry": "pad", "overlap": 0.3}, "--overlap=0.3 must be left out with --geometry=pad"),
+        ({"geometry": "tile", "overlap": 0.9}, r"--overlap=0.9 must be in \[0, 0.5\]"),
+    ],
+)
+def test_bad_flags(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        config.resolve(dataclasses.replace(config.Config(), **fields))
