@@ -26,12 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from sgfr_jax.commands import run
+from sgfr_jax.backbones import hub
 from sgfr_jax.commands.files import locking, records, written
-from sgfr_jax.commands.flags import launching
+from sgfr_jax.commands.flags import checking, launching, starting
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import environment, interruption, terminal
-from sgfr_jax.detector import choices
-from sgfr_jax.detector.choices import ConfigError
 
 FORMATS = ("stablehlo", "onnx")
 # Those that `jax.export` lowers for, and those that it does unless told otherwise.
@@ -90,7 +89,7 @@ def _export(
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from sgfr_jax import saving
     from sgfr_jax.commands.files import artefacts
-    from sgfr_jax.detector import models, predictor
+    from sgfr_jax.detector import exporting, saved, squares
 
     named = output.suffix.removeprefix(".")
     if named in FORMATS and named != form:
@@ -101,12 +100,14 @@ def _export(
     language = artefacts.FORMATS[form]
     if check and form == "stablehlo":
         _check_runnable(platforms)
-    model = models.load(model_dir, weights)
-    predictor.check(model.config)
-    language.check(model.config)
-    sizes, map_size = predictor.sizes(model.config), model.config.image_size
-    content = language.write(model, platforms)
-    agreement = _compare(model, language.load(content), sizes) if check else None
+    if weights is not None and not hub.is_address(weights):
+        weights = str(checking.path("weights", weights))
+    detector = saved.load(model_dir, weights=weights)
+    exporting.check(detector.method)
+    language.check(detector.method)
+    sizes, map_size = squares.sizes(detector), detector.method.image_size
+    content = language.write(detector, platforms)
+    agreement = _compare(detector, language.load(content), sizes) if check else None
     of_model = saving.describe(model_dir)
     description = {
         "file": output.name,
@@ -122,9 +123,9 @@ def _export(
             {"name": "anomaly_map", "dtype": "float32", "shape": ["b", map_size, map_size]},
             {"name": "score", "dtype": "float32", "shape": ["b"]},
         ],
-        "usage": artefacts.usage(form, output.name, sizes, model.about.white).splitlines(),
-        "white": model.about.white,
-        **{name: of_model[name] for name in ("category", "thresholds", "backbone", "record")},
+        "usage": artefacts.usage(form, output.name, sizes, detector.about.white).splitlines(),
+        "white": detector.about.white,
+        **{name: of_model[name] for name in ("category", "thresholds", "network", "record")},
         "agreement": agreement,
         "made_with": environment.describe(),
     }
@@ -174,7 +175,7 @@ def _check_runnable(platforms: Sequence[str]) -> None:
         )
 
 
-def _compare(model: Any, predict: Callable, sizes: Sequence[int]) -> dict[str, Any]:
+def _compare(detector: Any, predict: Callable, sizes: Sequence[int]) -> dict[str, Any]:
     """How far a file is from the model on photographs, in two batches of different size.
 
     Raises:
@@ -183,10 +184,12 @@ def _compare(model: Any, predict: Callable, sizes: Sequence[int]) -> dict[str, A
     import skimage.data
 
     from sgfr_jax.datasets import images
-    from sgfr_jax.detector import models
+    from sgfr_jax.detector import model, predicting
+    from sgfr_jax.detector.services import Services
 
     photographs = [getattr(skimage.data, name)() for name in _PHOTOGRAPHS]
-    expected = list(models.make_scorer(model, len(photographs))(photographs))
+    stages = model.stages_of(detector, Services(batch_size=len(photographs)))
+    expected = list(predicting.make_scorer(detector, stages)(photographs))
     maps, scores = [], []
     for some in (photographs[:2], photographs[2:]):
         found = predict(*(np.stack([images.read_image(x, size) for x in some]) for size in sizes))
@@ -229,10 +232,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     logging.getLogger("jax").setLevel(logging.WARNING)
     interruption.exit_at_once(lambda: None, "nothing was written")
-    with run.exit_on_mistakes(f"--output={options.output}"):
-        choices.check_known("format", "format", options.format, FORMATS)
+    with starting.exit_on_mistakes(f"--output={options.output}"):
+        checking.check_known("format", "format", options.format, FORMATS)
         description = export(
-            choices.path("model", options.model), choices.path("output", options.output),
+            checking.path("model", options.model), checking.path("output", options.output),
             form=options.format, platforms=_platforms(options), weights=options.weights,
             check=not options.no_check,
         )  # fmt: skip
@@ -257,7 +260,7 @@ def _platforms(options: argparse.Namespace) -> tuple[str, ...]:
         raise ConfigError("--platforms is for --format=stablehlo: an ONNX file runs on any")
     platforms = tuple(options.platforms.split(","))
     for name in platforms:
-        choices.check_known("platforms", "platform", name, PLATFORMS)
+        checking.check_known("platforms", "platform", name, PLATFORMS)
     if len(set(platforms)) < len(platforms):
         raise ConfigError(f"--platforms={options.platforms}: each named once")
     return platforms

@@ -33,11 +33,9 @@ from typing import Any
 
 from absl import flags
 
-from sgfr_jax.commands import run
-from sgfr_jax.commands.flags import launching, model_flags, options
+from sgfr_jax.commands.flags import checking, launching, model_flags, options, starting
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import interruption, progress, terminal
-from sgfr_jax.detector import choices
-from sgfr_jax.detector.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
 MODEL, IMAGES = model_flags.MODEL, model_flags.IMAGES
@@ -94,38 +92,38 @@ def predict() -> int:
     _check_flags()
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from sgfr_jax.commands.files import prediction, written
-    from sgfr_jax.commands.flags import config
-    from sgfr_jax.commands.host import memory
+    from sgfr_jax.commands.flags.config import Config
+    from sgfr_jax.commands.host import machine, memory
     from sgfr_jax.commands.pages import explaining, predictions
     from sgfr_jax.datasets import depth, left_out
-    from sgfr_jax.detector import models
+    from sgfr_jax.detector import model, predicting, saved, settle
 
-    choices.check_known("maps", "format", MAPS.value, predictions.MAPS)
-    run.resources_from_flags(Path())  # keeps compiled programs
-    output_dir = choices.path("output_dir", OUTPUT_DIR.value)
-    model = models.load(choices.path("model", MODEL.value), options.WEIGHTS.value)
-    memory.check_batch(model.config, options.BATCH_SIZE.value)
+    checking.check_known("maps", "format", MAPS.value, predictions.MAPS)
+    resources = starting.resources_from_flags(Path())  # keeps compiled programs
+    output_dir = checking.path("output_dir", OUTPUT_DIR.value)
+    detector = saved.load(checking.path("model", MODEL.value), weights=model_flags.weights())
+    memory.check_batch(Config(method=detector.method), options.BATCH_SIZE.value)
     named = prediction.find(IMAGES.value, predictions.drawn(output_dir))
     sources, faulty = prediction.parted(named)
     not_read = prediction.not_read(IMAGES.value)
-    unlike = depth.note_on([source.path for source in sources], model.about.white)
+    unlike = depth.note_on([source.path for source in sources], detector.about.white)
     for note in (*left_out.notes(not_read), *unlike):
         print(f"note: {note}", file=sys.stderr)
-    decisions, about = _decide(model)
+    decisions, about = _decide(detector)
     with written.opened(output_dir, "--output_dir", "predict") as output:
         writer = predictions.Writer(
-            output, model.nulls, decisions, maps=MAPS.value, overlays=OVERLAYS.value,
+            output, detector.nulls, decisions, maps=MAPS.value, overlays=OVERLAYS.value,
             outlines=CONTOURS.value, explained=EXPLAIN.value, output_scale=OUTPUT_SCALE.value,
             sources=sources,
         )  # fmt: skip
         interruption.exit_at_once(
             lambda: _leave(writer, about), f"what was scored so far lies in {output.directory}"
         )
-        batch_size, min_side = options.BATCH_SIZE.value, max(config.strides(model.config))
-        detector = models.make_detector(model, batch_size, options.MESH.value)
+        min_side = settle.largest_stride(detector.method, detector.network)
+        stages = model.stages_of(detector, machine.services(resources))
         found = prediction.predict(
-            models.make_scorer(model, detector=detector), sources,
-            batch_size=batch_size, min_side=min_side, white=model.about.white,
+            predicting.make_scorer(detector, stages), sources,
+            batch_size=options.BATCH_SIZE.value, min_side=min_side, white=detector.about.white,
         )  # fmt: skip
         for one in faulty:
             print(terminal.one_line(f"skipped: {one.problem}"), file=sys.stderr)
@@ -146,7 +144,7 @@ def predict() -> int:
         if EXPLAIN.value:
             scored.sort(key=lambda pair: -pair[0])
             worst = [source for _, source in scored[: EXPLAIN_TOP.value]]
-            explaining.write(output, model, detector, worst, writer.scale, min_side=min_side)
+            explaining.write(output, detector, stages, worst, writer.scale, min_side=min_side)
     return _conclude(writer, len(sources) + len(unread))
 
 
@@ -195,14 +193,14 @@ def _is_finite(text: str) -> bool:
         return False
 
 
-def _decide(model) -> tuple[Any, dict[str, Any]]:
+def _decide(detector) -> tuple[Any, dict[str, Any]]:
     """The thresholds, and what `predictions.json` says of them; prints it too."""
     from sgfr_jax import thresholds
     from sgfr_jax.commands.pages import predictions
 
     if THRESHOLD.value is None:
         chosen = thresholds.at_false_alarm_rate(
-            model.nulls.images, FALSE_ALARM_RATE.value, confidence=CONFIDENCE
+            detector.nulls.images, FALSE_ALARM_RATE.value, confidence=CONFIDENCE
         )
         image, described = chosen.score, chosen._asdict()
         if not chosen.enough:
@@ -219,29 +217,29 @@ def _decide(model) -> tuple[Any, dict[str, Any]]:
             file=sys.stderr,
         )
     else:
-        image = _given_threshold(model)
+        image = _given_threshold(detector)
         described = {"score": image, "given": THRESHOLD.value}
         print(f"threshold {image:.6g} (--threshold={THRESHOLD.value})", file=sys.stderr)
     pixel = PIXEL_THRESHOLD.value
     if pixel is None:
-        pixel = thresholds.pixel_threshold(model.nulls.pixels, PIXEL_FALSE_ALARM_RATE.value)
+        pixel = thresholds.pixel_threshold(detector.nulls.pixels, PIXEL_FALSE_ALARM_RATE.value)
     about = {
-        "model": str(choices.path("model", MODEL.value).absolute()),
-        "category": model.about.category,
-        "null": model.about.notes[-1] if model.about.notes else "",
+        "model": str(checking.path("model", MODEL.value).absolute()),
+        "category": detector.about.category,
+        "null": detector.about.notes[-1] if detector.about.notes else "",
         "thresholds": {"image": described, "pixel": pixel},
     }
     return predictions.Decisions(image, pixel), about
 
 
-def _given_threshold(model) -> float:
+def _given_threshold(detector) -> float:
     if THRESHOLD.value == "f1":
-        if model.about.f1_threshold is None:
+        if detector.about.f1_threshold is None:
             raise ConfigError(
                 "--threshold=f1: this model was scored on no defective and nominal test images,"
                 " or has grown since; give a number or --false_alarm_rate"
             )
-        return model.about.f1_threshold
+        return detector.about.f1_threshold
     return float(THRESHOLD.value)
 
 
@@ -266,8 +264,8 @@ def _conclude(writer, num_sources: int) -> int:
 
 def main(argv: Sequence[str]) -> None:
     """Predicts, and turns every foreseen mistake into one line and an exit status."""
-    run.start(argv, "nothing was scored yet")
-    with run.exit_on_mistakes(f"--output_dir={OUTPUT_DIR.value}"):
+    starting.start(argv, "nothing was scored yet")
+    with starting.exit_on_mistakes(f"--output_dir={OUTPUT_DIR.value}"):
         status = predict()
     sys.exit(status)
 

@@ -25,11 +25,10 @@ from etils import epath
 from sgfr_jax import names
 from sgfr_jax.commands.files import written
 from sgfr_jax.commands.files.records import Record
-from sgfr_jax.commands.flags import launching
+from sgfr_jax.commands.flags import checking, launching
 from sgfr_jax.commands.host import interruption, terminal
 from sgfr_jax.commands.pages import page, plots, summary
 from sgfr_jax.commands.sweeping import collection
-from sgfr_jax.detector import choices
 from sgfr_jax.metrics import Metrics
 
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
@@ -59,7 +58,7 @@ def report(
     table = summary.summarize(found, by_category=by_category)
     table.notes.extend(notes)
     if not table.rows:
-        raise choices.ConfigError(
+        raise checking.ConfigError(
             "no configuration has all categories yet: run the sweep to its end, or --by_category"
         )
     files = {
@@ -138,7 +137,7 @@ def _load(workdirs: Sequence[epath.Path]) -> tuple[list[Record], list[str]]:
     for workdir in workdirs:
         records, damaged = collection.load_all(workdir)
         if not records:
-            raise choices.ConfigError(
+            raise checking.ConfigError(
                 f"--workdir={workdir} has no records: run experiments.sweep with it first (of"
                 " experiments.run there is a page alone, of one work directory at a time)"
             )
@@ -168,20 +167,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         for name in options.metric:
             if name not in Metrics._fields:
-                raise choices.ConfigError(
+                raise checking.ConfigError(
                     f"--metric: {names.unknown_name('metric', name, Metrics._fields)}"
                 )
         for flag, text in (*(("workdir", name) for name in options.workdir), ("out", options.out)):
             if text is not None:
-                choices.check_named(flag, text)
+                checking.check_named(flag, text)
         alone = len(workdirs) == 1 and _of_run(workdirs[0])
         if alone and options.metric is not METRICS:
-            raise choices.ConfigError(
+            raise checking.ConfigError(
                 "--metric is for sweeps: the page of a run shows every metric"
             )
         if options.html or alone:
             if options.by_category or options.no_plots:
-                raise choices.ConfigError(
+                raise checking.ConfigError(
                     "the page shows means, categories and plots: leave --by_category and --no_plots"
                     " out"
                 )
@@ -191,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             workdirs, out, metrics=options.metric, by_category=options.by_category,
             draw=not options.no_plots,
         )  # fmt: skip
-    except (choices.ConfigError, OSError) as error:
+    except (checking.ConfigError, OSError) as error:
         sys.exit(launching.told(error, f"--out={out}"))
     print(summary.to_markdown(table.rows, options.metric))
     for note in table.notes:

@@ -17,7 +17,6 @@ what is written there, and another one in the same work directory is refused.
 All other flags are those of `experiments.run` and hold for every point of the grid.
 """
 
-import dataclasses
 import itertools
 import sys
 from collections.abc import Collection, Sequence
@@ -28,16 +27,17 @@ import numpy as np
 from absl import flags
 
 from sgfr_jax.commands import run
-from sgfr_jax.commands.files import frozen, records, written
+from sgfr_jax.commands.files import frozen, inputs, records, written
 from sgfr_jax.commands.flags import (
+    checking,
     config,
     launching,
     options,
+    starting,
     usage,
 )
-from sgfr_jax.commands.host import devices
+from sgfr_jax.commands.host import machine
 from sgfr_jax.datasets import Category
-from sgfr_jax.detector import choices
 
 CANDIDATES = flags.DEFINE_string(
     "candidates", "layers=auto|fast;solver=affine_ridge|nearest",
@@ -92,35 +92,32 @@ def parse_grid(
     Raises:
       ConfigError: names the part that is wrong, and what it may be; or a flag that no point uses.
     """
-    from sgfr_jax.commands.sweeping import tasks
-
     axes: dict[str, list[tuple[str, Any]]] = {}
-    known = {field.name: field for field in dataclasses.fields(config.Config)}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, found, values = part.partition("=")
         if not found or not values:
-            raise choices.ConfigError(f"--candidates: '{part}' must be flag=value|value")
-        choices.check_known("candidates", "flag", name, known)
-        if name in (*tasks.DATA, "baselines"):
+            raise checking.ConfigError(f"--candidates: '{part}' must be flag=value|value")
+        checking.check_known("candidates", "flag", name, config.FIELDS)
+        if (config.FIELDS[name] == "data" and name != "skip_bad_images") or name == "baselines":
             flag = {"categories": "category", "baselines": "baseline"}.get(name, name)
-            raise choices.ConfigError(
+            raise checking.ConfigError(
                 f"--candidates: all candidates have the same images and no baselines: give --{flag}"
                 " on the command line"
             )
         if name in given:
-            raise choices.ConfigError(f"--{name} is set by --candidates={text}: leave it out")
+            raise checking.ConfigError(f"--{name} is set by --candidates={text}: leave it out")
         if name in axes:
-            raise choices.ConfigError(f"--candidates: name {name} once, as {name}=value|value")
+            raise checking.ConfigError(f"--candidates: name {name} once, as {name}=value|value")
         axis = [(value, _value(name, value)) for value in values.split("|")]
         for number, (value, parsed) in enumerate(axis):
             if parsed in (other for _, other in axis[:number]):
-                raise choices.ConfigError(f"--candidates: {name}={value} is named twice")
+                raise checking.ConfigError(f"--candidates: {name}={value} is named twice")
         axes[name] = axis
     points = []
     for point in itertools.product(*axes.values()):
         title = " ".join(f"{name}={value}" for name, (value, _) in zip(axes, point, strict=True))
         fields = {name: parsed for name, (_, parsed) in zip(axes, point, strict=True)}
-        settings = config.resolve(usage.cleared(dataclasses.replace(base, **fields)))
+        settings = config.resolve(usage.cleared(base.replace(**fields)))
         if settings not in (other for _, other in points):  # where one flag decides another
             points.append((title or "default", settings))
     usage.refuse_unused([settings for _, settings in points], {*axes, *given})
@@ -136,24 +133,24 @@ def _value(name: str, text: str) -> Any:
     except ValueError as error:
         kind = flags.FLAGS[name].flag_type()
         wanted = "true or false" if kind == "bool" else f"of type {kind}"
-        raise choices.ConfigError(f"--candidates: {name}={text} must be {wanted}") from error
+        raise checking.ConfigError(f"--candidates: {name}={text} must be {wanted}") from error
 
 
 def evaluate(
-    settings: config.Config, categories: Sequence[Category], resources: run.Resources
+    settings: config.Config, categories: Sequence[Category], resources: machine.Resources
 ) -> dict[str, dict[str, float | None]]:
     """The metrics of one configuration on every category, by name."""
+    from sgfr_jax.commands.files import reading
     from sgfr_jax.commands.pages import category as one_category
-    from sgfr_jax.detector import loading
+    from sgfr_jax.detector import splits
 
-    num_memories = devices.num_memories(settings, devices.lay_out(resources.mesh, settings))
-    detector, _ = run.make_detector(settings, resources)
-    hashes = {category.name: loading.hash_images(category.train) for category in categories}
+    stages = run.make_stages(settings, resources)
+    hashes = {category.name: splits.hash_images(category.train) for category in categories}
     output = one_category.Output(resources.workdir, 0, False)
     found = {}
-    for checked in loading.check(categories, settings, hashes, (), workers=resources.workers):
-        run.check_squares(settings, [checked], num_memories)
-        results = one_category.run(checked, detector, settings, output)["results"]
+    for checked in reading.check(categories, settings, hashes, (), stages.services):
+        inputs.check_squares(settings, [checked], inputs.num_memories(settings, resources))
+        results = one_category.run(checked, stages, settings, output)["results"]
         found[checked.name] = {name: results[name] for name in CRITERION}
     return found
 
@@ -209,7 +206,7 @@ def question(
 def select(
     points: Sequence[tuple[str, config.Config]],
     categories: Sequence[Category],
-    resources: run.Resources,
+    resources: machine.Resources,
     *,
     share: float,
     repeats: int,
@@ -236,15 +233,15 @@ def select(
     """
     from sgfr_jax.commands.host import environment
 
-    last = max(settings.seed for _, settings in points) + repeats - 1
+    last = max(settings.evaluation.seed for _, settings in points) + repeats - 1
     if last >= 2**32:
-        raise choices.ConfigError(f"--seed: that of the last repeat is {last}, not below 2^32")
-    asked = question(points, categories, share, run.source(), environment.describe())
+        raise checking.ConfigError(f"--seed: that of the last repeat is {last}, not below 2^32")
+    asked = question(points, categories, share, environment.source(), environment.describe())
     of_repeats = []
     for repeat in range(repeats):
         own = [
             (f"{title} (repeat {repeat + 1}/{repeats})" if repeats > 1 else title,
-             dataclasses.replace(settings, seed=settings.seed + repeat))
+             settings.replace(seed=settings.evaluation.seed + repeat))
             for title, settings in points
         ]  # fmt: skip
         places = [resources.workdir / _place(i, repeat) for i in range(len(points))]
@@ -278,7 +275,7 @@ def _validate(
     points: Sequence[tuple[str, config.Config]],
     places: Sequence[Path],
     categories: Sequence[Category],
-    resources: run.Resources,
+    resources: machine.Resources,
     asked: str,
     share: float,
 ) -> list[dict[str, dict[str, float | None]]]:
@@ -289,7 +286,7 @@ def _validate(
     if None not in found:
         return found
     candidates = [settings for _, settings in points]
-    held_out = validation.of_all(categories, candidates, share, candidates[0].seed)
+    held_out = validation.of_all(categories, candidates, share, candidates[0].evaluation.seed)
     for settings in candidates:
         config.check_sizes(settings, {c.name: len(c.train) for c in held_out})
     for number, (title, settings) in enumerate(points):
@@ -322,7 +319,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def choose(
     points: Sequence[tuple[str, config.Config]],
     categories: Sequence[Category],
-    resources: run.Resources,
+    resources: machine.Resources,
 ) -> frozen.Choice:
     """The choice in the work directory, or a new one that is written there.
 
@@ -342,7 +339,7 @@ def choose(
         points, categories, resources, share=SHARE.value, repeats=repeats, least_gain=least_gain
     )
     title, chosen = points[winner]
-    choice = frozen.Choice(title, dataclasses.asdict(chosen), rows, asked)
+    choice = frozen.Choice(title, chosen.flat(), rows, asked)
     frozen.keep(resources.workdir, choice)
     return choice
 
@@ -351,7 +348,7 @@ def score_test(
     settings: config.Config,
     choice: frozen.Choice,
     categories: Sequence[Category],
-    resources: run.Resources,
+    resources: machine.Resources,
 ) -> None:
     """Scores a choice on the test set and reports it, or reports the score that there is.
 
@@ -373,32 +370,32 @@ def _given() -> set[str]:
     given = options.given()
     for name in sorted(given.intersection(_OF_A_RUN)):
         if name not in _OF_A_SCORE:
-            raise choices.ConfigError(f"--{name} is for experiments.run, not for a selection")
+            raise checking.ConfigError(f"--{name} is for experiments.run, not for a selection")
         if not SCORE_TEST.value:
-            raise choices.ConfigError(f"--{name} is of the test score: add --score_test")
+            raise checking.ConfigError(f"--{name} is of the test score: add --score_test")
     return given
 
 
 def main(argv: Sequence[str]) -> None:
     """Selects, and turns every foreseen mistake into one line and an exit status."""
-    run.start(argv, "the same command goes on after the last finished candidate")
+    starting.start(argv, "the same command goes on after the last finished candidate")
     from sgfr_jax.commands.files import workdirs
 
     default = f"runs/select_{options.DATASET.value}"
-    with run.exit_on_mistakes(f"--workdir={options.WORKDIR.value or default}"):
+    with starting.exit_on_mistakes(f"--workdir={options.WORKDIR.value or default}"):
         where = options.workdir_from_flags(default)
-        workdir = choices.path("workdir", where)
+        workdir = checking.path("workdir", where)
         if options.cluster_from_flags() is not None:
-            raise choices.ConfigError(
+            raise checking.ConfigError(
                 "experiments.select runs in one process: start one, or add --distributed=never"
             )
         given = _given()
         points = parse_grid(CANDIDATES.value, options.named_by_flags(), given)
-        resources = run.resources_from_flags(workdir)
+        resources = starting.resources_from_flags(workdir)
         records.open_workdir(workdir)
         with written.opened(workdir, "--workdir", "select") as output:
-            found = run.load_data(points[0][1], resources.accept_license)
-            run.print_notes(found)
+            found = inputs.load_data(points[0][1], resources.accept_license)
+            inputs.print_notes(found)
             test = frozen.test_directory(workdir).name
             workdirs.check_inputs(found, workdir, ("validation", test))
             output.claim(frozen.FILE)

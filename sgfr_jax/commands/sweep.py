@@ -5,8 +5,8 @@ r"""Runs a grid of configurations, each once, whatever dies on the way.
     python -m experiments.sweep --grid=few_shot --executor=ray --address=auto
 
 The grids are functions of `sgfr_jax.commands.sweeping.grids`. Every point and category has a record
-in WORKDIR/records, named by a hash of its configuration and its data; the same command again computes
-what is missing, and `python -m experiments.report` makes tables and plots of what is there.
+in WORKDIR/records, named by a hash of its configuration and its data; the same command again
+computes what is missing, and `python -m experiments.report` makes tables and plots of what is there.
 
 All other flags are those of `experiments.run` and hold for every point of the grid.
 """
@@ -19,10 +19,8 @@ from functools import partial
 from absl import flags
 from etils import epath
 
-from sgfr_jax.commands import run
-from sgfr_jax.commands.flags import launching, options
+from sgfr_jax.commands.flags import checking, launching, options, starting
 from sgfr_jax.commands.sweeping import campaign, grids, tasks
-from sgfr_jax.detector import choices
 
 flags.adopt_module_key_flags(options)
 # The patches per side, which `experiments.run` calls --grid, are a point's matter.
@@ -69,7 +67,7 @@ def _executor() -> Callable[..., Iterator]:
         )
     for flag in (ADDRESS, CPUS, GPUS):
         if flags.FLAGS[flag.name].present:
-            raise choices.ConfigError(f"--{flag.name} is for --executor=ray")
+            raise checking.ConfigError(f"--{flag.name} is for --executor=ray")
     from sgfr_jax.commands.sweeping import executors
 
     return executors.local
@@ -79,23 +77,23 @@ def _given() -> set[str]:
     """The flags that the command line names."""
     given = options.given() - {GRID.name}
     for name in sorted(given.intersection(_OF_A_RUN)):
-        raise choices.ConfigError(f"--{name} is for experiments.run, not for a sweep")
+        raise checking.ConfigError(f"--{name} is for experiments.run, not for a sweep")
     return given
 
 
 def main(argv: Sequence[str]) -> None:
     """Sweeps, and turns every foreseen mistake into one line and an exit status."""
-    run.start(argv, "the same command goes on after the last finished point")
+    starting.start(argv, "the same command goes on after the last finished point")
     default = f"runs/{GRID.value}_{options.DATASET.value}"
-    with run.exit_on_mistakes(f"--workdir={options.WORKDIR.value or default}"):
+    with starting.exit_on_mistakes(f"--workdir={options.WORKDIR.value or default}"):
         if GRID.value is None:
-            raise choices.ConfigError(f"--grid is missing; known: {', '.join(grids.GRIDS)}")
+            raise checking.ConfigError(f"--grid is missing; known: {', '.join(grids.GRIDS)}")
         base = dataclasses.replace(options.named_by_flags(), grid=None)
         points = grids.points(GRID.value, base, _given())
         worker = tasks.parse_slice(SLICE.value)
         where = options.workdir_from_flags(default)
         workdir = epath.Path(where).expanduser()
-        resources = run.resources_from_flags(choices.path("workdir", where))
+        resources = starting.resources_from_flags(checking.path("workdir", where))
         failed = campaign.run_missing(
             points, resources, workdir, execute=_executor(), worker=worker,
             tensorboard=TENSORBOARD.value,

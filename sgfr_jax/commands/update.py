@@ -11,22 +11,21 @@ a defect, which the new model would take for nominal: look at those that are nam
 """
 
 import csv
-import dataclasses
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import flags
 
-from sgfr_jax.commands import run
 from sgfr_jax.commands.files import csv_cells, locking, written
-from sgfr_jax.commands.flags import launching, model_flags, options
+from sgfr_jax.commands.flags import checking, launching, model_flags, options, starting
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import terminal
-from sgfr_jax.detector import choices
-from sgfr_jax.detector.choices import ConfigError
 
 flags.adopt_module_key_flags(model_flags)
 OUTPUT = flags.DEFINE_string(
@@ -58,10 +57,10 @@ def update() -> None:
     """
     model_flags.check((model_flags.MODEL, model_flags.IMAGES, OUTPUT), _SHARED)
     if REPORT.value is not None:
-        _check_report(choices.path("report", REPORT.value))
+        _check_report(checking.path("report", REPORT.value))
     from sgfr_jax import saving
 
-    output = choices.path("output", OUTPUT.value)
+    output = checking.path("output", OUTPUT.value)
     saving.check_place(output)
     # Of two at once into one model, what the one learned would be lost.
     with locking.held(output, f"--output={output}"):
@@ -72,19 +71,22 @@ def _update(output: Path) -> None:
     """As `update`, with the place of the new model held by this process alone."""
     # Imported late: `--help` and a mistyped flag need not wait for these.
     from sgfr_jax import thresholds
-    from sgfr_jax.commands.files import prediction, records
+    from sgfr_jax.commands.files import prediction, reading, records
+    from sgfr_jax.commands.flags.config import Config
+    from sgfr_jax.commands.host import environment, machine
     from sgfr_jax.datasets import Category, Example, depth, left_out
-    from sgfr_jax.detector import growth, loading, models
+    from sgfr_jax.detector import growing, model, saved, splits
 
-    resources = run.resources_from_flags(Path())
-    model = models.load(choices.path("model", model_flags.MODEL.value), options.WEIGHTS.value)
-    growth.check(model)
+    resources = starting.resources_from_flags(Path())
+    path = checking.path("model", model_flags.MODEL.value)
+    detector = saved.load(path, weights=model_flags.weights())
+    growing.check(detector)
     images = f"--images={model_flags.IMAGES.value}"
     sources, faulty = prediction.parted(prediction.find(model_flags.IMAGES.value))
     if not sources:
         raise ConfigError(f"{images} names no image that can be read: {faulty[0].problem}")
     written.refuse_inside([output], [source.path for source in sources], images, "--output")
-    white = model.about.white
+    white, category = detector.about.white, detector.about.category
     unlike = depth.note_on([source.path for source in sources], white)
     not_read = prediction.not_read(model_flags.IMAGES.value)
     skipped = (f"skipped: {one.problem}" for one in faulty)
@@ -93,34 +95,35 @@ def _update(output: Path) -> None:
     examples = tuple(
         Example(s.name, s.path.absolute(), 0, "good", None, white=white) for s in sources
     )
-    hashes = {model.about.category: loading.hash_images(examples)}
+    stages = model.stages_of(detector, machine.services(resources))
+    hashes = {category: splits.hash_images(examples)}
     # Read as whole images; what is looked at of them is the model's to say.
-    settings = dataclasses.replace(
-        model.config, geometry="square", skip_bad_images=options.SKIP_BAD_IMAGES.value
+    settings = Config(method=detector.method).replace(
+        geometry="square", skip_bad_images=options.SKIP_BAD_IMAGES.value
     )
-    detector, _ = run.make_detector(model.config, resources)
-    (checked,) = loading.check(
-        [Category(model.about.category, examples, ())], settings, hashes, (),
-        workers=resources.workers,
-    )  # fmt: skip
-    split = growth.unseen(model, checked.train)
+    (checked,) = reading.check(
+        [Category(category, examples, ())], settings, hashes, (), stages.services
+    )
+    split = growing.unseen(detector, checked.train)
     num_known = len(checked.train.examples) - len(split.examples)
     if not split.examples:
         raise ConfigError(f"{images}: the model has learned from all of these already")
-    grown, seen = growth.grow(model, detector, split)
+    made_with = json.dumps(environment.describe(), sort_keys=True)
+    key = jax.random.key(detector.about.seed)
+    grown, seen = growing.grow(detector, stages, split, key, made_with)
     if output.is_dir() and any(output.iterdir()):
         print(f"note: the model in {output} is replaced", file=sys.stderr)
-    models.save(output, grown)
+    saved.save(output, grown)
     names = [example.name for example in split.examples]
-    p_values = thresholds.p_values(model.nulls.images, np.float32(seen.scores))
+    p_values = thresholds.p_values(detector.nulls.images, np.float32(seen.scores))
     if REPORT.value is not None:
         table = io.StringIO()
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(COLUMNS)
         for row in zip(names, seen.scores, p_values, seen.known, strict=True):
             rows.writerow([csv_cells.cell(row[0]), *(f"{value:.6g}" for value in row[1:])])
-        records.write_text(choices.path("report", REPORT.value), table.getvalue())
-    threshold = thresholds.at_false_alarm_rate(model.nulls.images, FALSE_ALARM_RATE).score
+        records.write_text(checking.path("report", REPORT.value), table.getvalue())
+    threshold = thresholds.at_false_alarm_rate(detector.nulls.images, FALSE_ALARM_RATE).score
     suspects = [i for i in np.argsort(-seen.scores) if seen.scores[i] > threshold]
     if suspects:
         named = ", ".join(names[i] for i in suspects[:_NAMED])
@@ -141,7 +144,7 @@ def _check_report(path: Path) -> None:
     if path.is_dir() or REPORT.value.endswith(("/", os.sep)):
         raise ConfigError(f"{given} is a directory: name a CSV file, such as {path / 'report.csv'}")
     for flag in (model_flags.MODEL, OUTPUT):
-        if path.absolute().is_relative_to(choices.path(flag.name, flag.value).absolute()):
+        if path.absolute().is_relative_to(checking.path(flag.name, flag.value).absolute()):
             raise ConfigError(f"{given} lies in the model of --{flag.name}: name a file elsewhere")
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
@@ -160,8 +163,8 @@ def _is_report(path: Path) -> bool:
 
 def main(argv: Sequence[str]) -> None:
     """Updates, and turns every foreseen mistake into one line and an exit status."""
-    run.start(argv, "the same command begins anew")
-    with run.exit_on_mistakes(f"--output={OUTPUT.value}"):
+    starting.start(argv, "the same command begins anew")
+    with starting.exit_on_mistakes(f"--output={OUTPUT.value}"):
         update()
 
 

@@ -4,39 +4,43 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from sgfr_jax.datasets import geometry
-from sgfr_jax.detector import detectors, embedding, loading
+from sgfr_jax.detector.programs import Programs
+from sgfr_jax.detector.services import pad
+from sgfr_jax.detector.splits import Split, Views
+from sgfr_jax.detector.stages import Stages
+from sgfr_jax.detector.state import Look
 
 
 class Batch(NamedTuple):
     """Some squares of a split, embedded, and zeros up to the size of a batch."""
 
-    patches: Any  # a pytree of arrays `[B, ...]`, on the device
+    patches: Any  # of every stream `[B, P, D]`, on the device
     extents: np.ndarray | None  # [B, 2] float32; None: all squares are full
     num: int  # squares that are no padding
 
 
 class Whole(NamedTuple):
-    """What a scorer makes of an image."""
+    """What a solver makes of an image."""
 
     anomaly_map: np.ndarray  # [S, S], or [H, W] at the image's own size where it has windows
     score: float
 
 
-def batches(detector: detectors.Detector, seen: loading.Views) -> Iterator[Batch]:
-    """What scorers take, square by square in the order of the views.
+def batches(stages: Stages, seen: Views) -> Iterator[Batch]:
+    """What programs take, square by square in the order of the views.
 
     Raises:
       DatasetError: if features are not finite.
     """
-    pad, done = partial(embedding.pad, size=detector.batch_size), 0
-    for found in detector.batches(seen.split) if len(seen.owners) else ():
-        num = len(jax.tree.leaves(found)[0])
-        extents = None if seen.extents is None else pad(seen.extents[done : done + num])
-        yield Batch(detector.put(jax.tree.map(pad, found)), extents, num)
+    size, done = stages.services.batch_size, 0
+    for found in stages.batches(seen.split) if len(seen.owners) else ():
+        num = len(found[0])
+        extents = None if seen.extents is None else pad(seen.extents[done : done + num], size)
+        patches = stages.services.put(tuple(pad(features, size) for features in found))
+        yield Batch(patches, extents, num)
         done += num
 
 
@@ -44,31 +48,22 @@ class Assembly:
     """Takes the maps and scores of squares in their order, and gives those of whole images."""
 
     def __init__(
-        self,
-        split: loading.Split,
-        detector: detectors.Detector,
-        solver: str,
-        state: Any,
-        *,
-        alone: bool,
-        at_once: bool = True,
+        self, split: Split, programs: Programs, look: Look, *, alone: bool, at_once: bool = True
     ):
         """Begins with the first image of a split.
 
         Args:
           split: whose squares will be scored.
-          detector: that scores them.
-          solver: with which.
-          state: of the detector; of what nominal images come to, if not of the banks.
+          programs: that score them.
+          look: whose nominal scores say what these mean; its banks do not matter.
           alone: whether the images are looked at in no other way.
           at_once: whether an image in one square may be scored whole; else `add` does, as with
             windows, what its map as a whole decides.
         """
         self._windows, self._overlap = split.windows, split.geometry.overlap
-        found = detectors.of_windows(detector, solver)
         self._complete = at_once and alone and split.windows is None
-        self.score = detector.scorers[solver] if self._complete else found.score
-        self._join = partial(found.join, state, alone=alone)
+        self.score = programs.score if self._complete else programs.score_windows
+        self._join = partial(programs.join, look, alone=alone)
         self._done, self._maps, self._scores = 0, [], []
 
     def add(self, maps: np.ndarray, scores: np.ndarray) -> list[Whole]:

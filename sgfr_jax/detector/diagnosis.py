@@ -1,6 +1,6 @@
 """What `sgfr_jax.diagnostics` says of the banks of a fitted detector.
 
-They are asked about a few nominal patches, each coded by the run's own solver without the atoms
+They are asked about a few nominal patches, each coded by the method's own solver without the atoms
 that its image gave: a bank says little of the next image by patches that it holds.
 """
 
@@ -14,15 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgfr_jax import diagnostics, types
-from sgfr_jax.commands.flags.config import Config
-from sgfr_jax.detector import (
-    choices,
-    detectors,
-    loading,
-    models,
-    nulls,
-    sampling,
-)
+from sgfr_jax.detector import alternatives, held_out, sampling, splits
+from sgfr_jax.detector import state as states
+from sgfr_jax.detector.method import Method, Stage
+from sgfr_jax.detector.splits import Split
+from sgfr_jax.detector.stages import Stages
+from sgfr_jax.detector.state import Look
 
 # Squares of training images that are looked at, and patches of each.
 NUM_SQUARES, NUM_PATCHES = 16, 64
@@ -34,20 +31,17 @@ Probe = Callable[[types.Bank, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 def diagnose(
-    config: Config,
-    detector: detectors.Detector,
-    fitted: detectors.Fitted,
-    category: loading.Checked,
-    bar: Callable,
+    stages: Stages, look: Look, train: Split, seed: int, name: str, bar: Callable
 ) -> tuple[dict[str, dict[str, Any]], str]:
-    """The diagnostics of every bank of the run's own solver, by the levels and size it sees.
+    """The diagnostics of every bank of the method's own solver, by the levels and size it sees.
 
     Args:
-      config: of the run; its seed draws the patches.
-      detector: that fitted.
-      fitted: on this category.
-      category: of which only the training images are looked at.
-      bar: as `progress.bar`.
+      stages: that fitted.
+      look: what was fitted.
+      train: the training images, as this look sees them.
+      seed: of the draw of patches.
+      name: of the category.
+      bar: as `Services.progress`.
 
     Returns:
       What JSON takes, the same for the same seed, and a note on it. Numbers that are not finite,
@@ -56,55 +50,62 @@ def diagnose(
     Raises:
       DatasetError: if features are not finite.
     """
-    rng = np.random.default_rng(config.seed)
-    train = loading.views(category.train)
-    chosen = np.sort(rng.permutation(len(train.owners))[:NUM_SQUARES])
-    seen = train.take(chosen)
-    held_out = config.subspaces == "implicit" and len(category.train.examples) > 1
-    givers = seen.owners if held_out else np.full(len(chosen), nulls.NO_IMAGE)
-    batches = [jax.tree.leaves(batch) for batch in detector.batches(seen.split)]
+    method, rng = stages.method, np.random.default_rng(seed)
+    views = splits.views(train)
+    chosen = np.sort(rng.permutation(len(views.owners))[:NUM_SQUARES])
+    seen = views.take(chosen)
+    is_held_out = method.subspaces == "implicit" and len(train.examples) > 1
+    givers = seen.owners if is_held_out else np.full(len(chosen), held_out.NO_IMAGE)
+    batches = list(stages.batches(seen.split))
     # On one device, wherever banks lie to score.
-    banks = jax.device_get(nulls.banks(fitted.states[config.solver]))
-    probe, found = make_probe(config), {}
-    with bar(f"{category.name}: diagnosing", len(banks), "banks") as report:
-        for (size, levels, grid), bank, origin, *parts in zip(
-            models.layout(config), banks, fitted.origins, *batches, strict=True
-        ):
-            cells, weights = _pick(rng, sampling.patch_weights(seen, grid))
-            patches = np.take_along_axis(np.concatenate(parts), cells[..., None], axis=1)
+    look = jax.device_get(look)
+    probe, found = make_probe(_kept(method), stages.services.jit), {}
+    with bar(f"{name}: diagnosing", len(look.banks), "banks") as report:
+        for number, stream in enumerate(stages.streams):
+            alone = look._replace(
+                banks=look.banks[number : number + 1], origins=look.origins[number : number + 1]
+            )
+            cells, weights = _pick(rng, sampling.patch_weights(seen, stream.grid))
+            features = np.concatenate([batch[number] for batch in batches])
+            patches = np.take_along_axis(features, cells[..., None], axis=1)
             values = [
-                probe(nulls.without(bank, [origin], giver), *of_square)
+                probe(states.without(alone, giver).banks[0], *of_square)
                 for giver, *of_square in zip(givers, patches, weights, strict=True)
             ]
-            found[f"{levels}@{size}"] = {
+            found[stream.name] = {
                 "patches": int(weights.sum()),
-                "held_out": held_out,
+                "held_out": is_held_out,
                 **_summaries(values, weights > 0),
             }
             report(1)
-    how = "coded without the atoms of their images" if held_out else "which the banks have seen"
+    how = "coded without the atoms of their images" if is_held_out else "which the banks have seen"
     num = max(of_bank["patches"] for of_bank in found.values())
     return found, f"diagnostics (results.json) of up to {num} nominal patches for each bank, {how}"
 
 
-@functools.lru_cache(1)  # categories have banks of the same shapes
-def make_probe(config: Config) -> Probe:
-    """What asks about some patches all that makes sense for the run's solver and its banks."""
-    code = choices.make_coder(config.solver, config)
-    # Of one nearest atom there is nothing to say, and other solvers factorise other matrices.
-    several_neighbors = choices.SOLVERS[config.solver].atoms == "num_neighbors"
+def _kept(method: Method) -> Method:
+    """What the probes follow from."""
+    return method.only(Stage.BANK, Stage.CODE)
 
-    @jax.jit
+
+@functools.lru_cache(1)  # categories have banks of the same shapes
+def make_probe(method: Method, jit: Callable) -> Probe:
+    """What asks about some patches all that makes sense for the method's solver and its banks."""
+    code = alternatives.make_coder(method.solver, method)
+    # Of one nearest atom there is nothing to say, and other solvers factorise other matrices.
+    several_neighbors = alternatives.SOLVERS[method.solver].atoms == "num_neighbors"
+
+    @jit
     def of_codes(bank: types.Bank, patches: jax.Array, weights: jax.Array):
         found = code(patches, bank)
         values = {
             "atoms_used": diagnostics.atoms_used(found),
             "effective_atoms": diagnostics.effective_atoms(found),
         }
-        if config.subspaces == "implicit":  # learned atoms are not where patches are
+        if method.subspaces == "implicit":  # learned atoms are not where patches are
             values["covering_radius"] = diagnostics.covering_radius(patches, weights, bank)
-        if config.subspaces in choices.CLUSTERING_LEARNERS:
-            each = config.subspace_rank + 1  # as `types.subspace_bank` lays them
+        if method.subspaces in alternatives.CLUSTERING_LEARNERS:
+            each = method.subspace_rank + 1  # as `types.subspace_bank` lays them
             labels = jnp.arange(len(bank.atoms)) // each
             values["share_inside_subspace"] = diagnostics.share_inside_subspace(
                 found, labels, num_subspaces=len(bank.atoms) // each
@@ -114,7 +115,7 @@ def make_probe(config: Config) -> Probe:
     error = partial(
         diagnostics.self_representation_error, code=code, held_in=False, chunk_size=_CHUNK
     )
-    compiled_error, conditioning = jax.jit(error), jax.jit(diagnostics.conditioning)
+    compiled_error, conditioning = jit(error), jit(diagnostics.conditioning)
 
     def probe(bank: types.Bank, patches: np.ndarray, weights: np.ndarray):
         # One after the other, each in a program of its own: what factorises several matrices at

@@ -1,152 +1,173 @@
-"""Images to patches, by a network or from the cache."""
+"""Images to patches, by a network or from where they are kept."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgfr_jax import backbones, filters, linalg, patches
-from sgfr_jax.commands.files import cache
-from sgfr_jax.commands.flags.config import Config, num_features
-from sgfr_jax.commands.host import devices, processes
-from sgfr_jax.datasets import DatasetError, geometry, images
-from sgfr_jax.detector import loading, streams
+from sgfr_jax import patches
+from sgfr_jax.datasets import DatasetError
+from sgfr_jax.detector import splits
+from sgfr_jax.detector.network import Embed, Loaded, Network
+from sgfr_jax.detector.services import PLAIN, Services, pad
+from sgfr_jax.detector.splits import Split
 from sgfr_jax.detector.streams import Stream
 
-# What an embedding follows from, beside the functions of this module that make it.
-_EMBEDDING = (backbones, patches, filters, linalg, geometry, images, streams)
+# Programs that stay compiled: of a few networks, sizes and devices.
+_PROGRAMS = 32
 
 
 class Embedder(NamedTuple):
-    """Embeds images, or finds them embedded."""
+    """Embeds images at one size for all streams of that size, or finds them embedded."""
 
-    config: Config
-    load: Callable[[], backbones.Backbone]  # called when the first image must be embedded
-    digest: str  # of the weights
-    compiled: Callable  # (backbone, images [B, S, S, 3]) -> (patches [B, P, D], finite [B])
-    batch_size: int
-    cache_dir: Path | None
-    cache_bytes: int
-    shape: tuple[int, int] | None = None  # `patch_shape`, if it is not that of config
-    layout: devices.Layout | None = None  # of the run's devices; no part of what embeddings are
+    network: Network
+    streams: tuple[Stream, ...]  # of one image size
+    unit_norm: bool
+    load: Callable[[], Loaded]  # called when the first image must be embedded
+    services: Services
 
     @property
-    def patch_shape(self) -> tuple[int, int]:
-        """Of an image's embedding: `[P, D]`."""
-        return self.shape or (self.config.grid**2, num_features(self.config))
+    def image_size(self) -> int:
+        """The side of the squares that it embeds, in pixels."""
+        return self.streams[0].image_size
 
-    def entry(self, hashes: tuple[str, ...]) -> str:
-        """The name in the cache of the embeddings of images with these content hashes."""
-        config = self.config
-        return cache.key(
-            images=hashes,
-            backbone=config.backbone,
-            weights=self.digest,
-            layers=config.layers,
-            image_size=config.image_size,
-            grid=config.grid,
-            unit_norm=config.unit_norm,
-            # Any edit of what embeds, or of which streams there are, makes other entries.
-            code=cache.source_digest(
-                *_EMBEDDING, make_embedding, make_stream_embedding, _merged, cache.write_through
-            ),
-            platform=jax.default_backend(),
-        )
+    @property
+    def min_side(self) -> int:
+        """The shortest side that an image may have, in pixels: the largest stride."""
+        strides = self.network.strides
+        return max(strides[level] for stream in self.streams for level in stream.levels)
 
-    def known(self, hashes: tuple[str, ...] | None) -> bool:
-        """Whether the embeddings of these training images are in the cache, each process's own."""
-        if self.cache_dir is None or hashes is None:
-            return False
-        mine = devices.share(len(hashes), self.layout)
-        name = self.entry(hashes[mine.start : mine.stop])
-        return all(processes.joined([not mine or cache.holds(self.cache_dir, name)]))
+    def described(self, hashes: tuple[str, ...]) -> dict[str, Any]:
+        """What the embeddings of images with these content hashes follow from."""
+        return {
+            "images": hashes,
+            "network": self.network.name,
+            "weights": self.network.digest,
+            "streams": [[s.image_size, s.levels, s.grid] for s in self.streams],
+            "unit_norm": self.unit_norm,
+        }
 
-    def batches(self, split: loading.Split, *, cached: int | None = None) -> Iterator[np.ndarray]:
-        """The patches of a split, `[n, P, D]` float32 at a time; `n` is the batch size but last.
+    def batches(self, split: Split) -> Iterator[list[np.ndarray]]:
+        """The patches `[n, P, D]` of every stream, of some images at a time.
 
         Args:
-          split: the images, each one square: of `loading.views`, where there are windows.
-          cached: how many images at a time come from the cache; the batch size by default.
+          split: the images, each one square: of `splits.views`, where there are windows.
 
         Raises:
           DatasetError: names the first image with features that are not finite.
         """
-        made = self._embedded(split)
-        if self.cache_dir is None or not split.examples:
+        for flat in self._flat(split):
+            yield part(flat, [stream.shape for stream in self.streams])
+
+    def _flat(self, split: Split) -> Iterator[np.ndarray]:
+        """The same with the patches of all streams in a row: `[n, F]` float32."""
+        made, kept = self._embedded(split), self.services.kept
+        if kept is None or not split.examples or not all(split.hashes):
             return made
-        found = self.cached(split, cached or self.batch_size)
+        described = self.described(split.hashes)
+        found = kept.read(described, self.services.batch_size)
         if found is not None:
             return found
-        name, shape = self.entry(split.hashes), (len(split.examples), *self.patch_shape)
-        return cache.write_through(self.cache_dir, name, shape, made, self.cache_bytes)
+        features = sum(num * width for num, width in (stream.shape for stream in self.streams))
+        return kept.write(described, (len(split.examples), features), made)
 
-    def cached(self, split: loading.Split, rows: int) -> Iterator[np.ndarray] | None:
-        """The patches of a split from the cache, so many images at a time; None: they are not."""
-        if self.cache_dir is None:
-            return None
-        return cache.read(self.cache_dir, self.entry(split.hashes), rows)
-
-    def _embedded(self, split: loading.Split) -> Iterator[np.ndarray]:
-        pixels = (loaded.image for loaded in loading.iterate(split, self.config))
-        done = 0
-        while batch := list(itertools.islice(pixels, self.batch_size)):
-            features, finite = self.compiled(self.load(), pad(np.stack(batch), self.batch_size))
+    def _embedded(self, split: Split) -> Iterator[np.ndarray]:
+        services, size = self.services, self.services.batch_size
+        loaded = splits.iterate(split, self.image_size, self.min_side, workers=services.workers)
+        pixels = (image.image for image in loaded)
+        program, done = make_program(services.compile, self.streams, self.unit_norm), 0
+        while batch := list(itertools.islice(pixels, size)):
+            network = self.load()
+            squares = pad(np.stack(batch), size)
+            features, finite = program(network.state, squares, apply=network.embed)
             finite = np.asarray(finite)[: len(batch)]
             if not finite.all():
                 name = split.examples[done + int(np.argmin(finite))].name
                 raise DatasetError(
                     f"{name}: its features are NaN, infinite or too large for float32; look at the"
-                    " image and at --weights"
+                    " image and at the network's `weights`"
                 )
             yield np.asarray(features)[: len(batch)]
             done += len(batch)
 
 
-def make_embedding(config: Config, layout: devices.Layout | None = None) -> Callable:
-    """What an `Embedder` calls: `(backbone, images) -> (patches, finite)`, compiled once."""
+def make_embedders(
+    network: Network, streams: Sequence[Stream], *, unit_norm: bool, services: Services = PLAIN
+) -> tuple[Embedder, ...]:
+    """An embedder for each image size of some streams, which share the network's weights."""
 
-    def embed(state, images, *, apply):
-        features, finite = _merged(config, apply(state, images), config.grid)
-        return features.reshape(features.shape[0], -1, features.shape[-1]), finite
+    @functools.cache
+    def load() -> Loaded:
+        found = network.load(wanted_levels(network, streams))
+        return found._replace(state=services.replicate(found.state))
 
-    return _compiled(embed, layout)
+    by_size = itertools.groupby(streams, lambda stream: stream.image_size)
+    return tuple(Embedder(network, tuple(group), unit_norm, load, services) for _, group in by_size)
 
 
-def make_stream_embedding(
-    config: Config, streams: Sequence[Stream], layout: devices.Layout | None = None
-) -> Callable:
-    """The same for streams of one image size, whose patches lie one after the other.
+def wanted_levels(network: Network, streams: Sequence[Stream]) -> tuple[str, ...]:
+    """The levels that some streams see: of one in the order in which it merges them."""
+    if len(streams) == 1:
+        return streams[0].levels
+    seen = {level for stream in streams for level in stream.levels}
+    return tuple(level for level in network.strides if level in seen)
 
-    The patches are `[B, 1, F]` with `F = sum h w D`.
+
+@functools.lru_cache(_PROGRAMS)
+def make_program(compile: Callable, streams: tuple[Stream, ...], unit_norm: bool) -> Callable:
+    """`(state, images [B, S, S, 3], apply) -> (patches [B, F], finite [B])`, compiled once."""
+
+    def embed(state: Any, images: jax.Array, *, apply: Embed):
+        found, finite = embed_squares(state, images, apply, streams, unit_norm=unit_norm)
+        flat = [features.reshape(features.shape[0], -1) for features in found]
+        return jnp.concatenate(flat, axis=-1), finite
+
+    return compile(embed, static=("apply",))
+
+
+def embed_squares(
+    state: Any, images: jax.Array, apply: Embed, streams: Sequence[Stream], *, unit_norm: bool
+) -> tuple[list[jax.Array], jax.Array]:
+    """The patches of every stream, `[B, P, D]`, and which images' features are finite, `[B]`.
+
+    Args:
+      state: of the network.
+      images: `[B, S, S, 3]`, uint8 or float in 0..255, of the streams' image size.
+      apply: the network.
+      streams: of one image size.
+      unit_norm: whether patches are scaled to unit norm.
     """
+    levels = apply(state, images)
+    found = [
+        merged({name: levels[name] for name in stream.levels}, stream.grid, unit_norm=unit_norm)
+        for stream in streams
+    ]
+    each = [
+        features.reshape(len(features), *stream.shape)
+        for (features, _), stream in zip(found, streams, strict=True)
+    ]
+    return each, jnp.all(jnp.stack([finite for _, finite in found]), axis=0)
 
-    def embed(state, images, *, apply):
-        levels = apply(state, images)
-        found = [_merged(config, {s.level: levels[s.level]}, s.grid) for s in streams]
-        flat = [features.reshape(features.shape[0], 1, -1) for features, _ in found]
-        return jnp.concatenate(flat, axis=-1), jnp.all(jnp.stack([ok for _, ok in found]), axis=0)
 
-    return _compiled(embed, layout)
-
-
-def _merged(config: Config, levels: Mapping[str, jax.Array], grid: int):
+def merged(
+    levels: Mapping[str, jax.Array], grid: int, *, unit_norm: bool
+) -> tuple[jax.Array, jax.Array]:
     """The patches of some levels, `[B, h, w, D]`, and which images' are finite, `[B]`."""
     features = patches.merge_levels(levels, (grid, grid))
     # Squares, as distances need them; and before the norm could hide anything.
     finite = jnp.all(jnp.isfinite(jnp.sum(features**2, axis=-1)), axis=(1, 2))
-    return patches.unit_norm(features) if config.unit_norm else features, finite
+    return patches.unit_norm(features) if unit_norm else features, finite
 
 
-def _compiled(embed: Callable, layout: devices.Layout | None) -> Callable:
-    compiled = devices.spread(embed, layout, static=("apply",))
-    return lambda backbone, images: compiled(backbone.state, images, apply=backbone.embed)
-
-
-def pad(batch: np.ndarray, size: int) -> np.ndarray:
-    """A batch `[n, ...]` with zeros up to `[size, ...]`, so that one shape compiles once."""
-    missing = size - len(batch)
-    return np.pad(batch, ((0, missing), *[(0, 0)] * (batch.ndim - 1))) if missing else batch
+def part(flat: np.ndarray, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """The patches `[n, P, D]` of the streams whose embeddings `[n, F]` hold them in a row."""
+    ends = itertools.accumulate(num_patches * width for num_patches, width in shapes)
+    begins = itertools.pairwise((0, *ends))
+    return [
+        flat[:, begin:end].reshape(flat.shape[0], *shape)
+        for (begin, end), shape in zip(begins, shapes, strict=True)
+    ]

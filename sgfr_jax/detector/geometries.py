@@ -1,12 +1,14 @@
-"""In which ways the images of a category are looked at: as `--geometry` says, or as they are."""
+"""In which ways the images of a category are looked at: as the method says, or as they are."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from sgfr_jax.commands.flags.config import AUTO, Config
+from sgfr_jax.datasets import Example
 from sgfr_jax.datasets.geometry import Geometry
+from sgfr_jax.detector import splits
+from sgfr_jax.detector.method import AUTO, Method
 
 # What images that differ are looked at by.
 _OF_DIFFERENT = ("square", "tile")
@@ -14,30 +16,56 @@ _OF_DIFFERENT = ("square", "tile")
 _ALIKE = 1.25
 
 
-def of_images(config: Config, shapes: Sequence[tuple[int, int]]) -> list[Geometry]:
+def of_training_images(method: Method, train: Sequence[Example]) -> list[Geometry]:
     """The ways for a category, with the side of a tile where there are tiles.
 
-    Where `--geometry=auto` leaves it open, images of one size are looked at as squares alone: all
-    are squeezed alike. Images of different sizes or shapes are also looked at through tiles, which
-    show all at one scale.
+    Where `geometry` is `auto`, images of one size are looked at as squares alone: all are squeezed
+    alike. Images of different sizes or shapes are also looked at through tiles, which show all at
+    one scale.
 
     Args:
-      config: of the run.
-      shapes: heights and widths of the training images; not needed if `settled(config)`.
+      method: from `settle.settle`.
+      train: the training images, whose shapes may decide.
+
+    Raises:
+      DatasetError: if a training image is needed to tell, and cannot be read.
     """
-    found = _of_auto(config, shapes) if config.geometry == AUTO else config.geometries
-    if config.tile is not None or all(geometry.kind != "tile" for geometry in found):
+    shapes = () if settled(method) else splits.shapes(train)
+    found = _of_auto(method, shapes) if method.geometry == AUTO else method.geometries
+    if method.tile is not None or all(geometry.kind != "tile" for geometry in found):
         return list(found)
     side = int(np.median([min(shape) for shape in shapes]))
     return [dataclasses.replace(g, tile=side) if g.kind == "tile" else g for g in found]
 
 
-def settled(config: Config) -> bool:
+def settled(method: Method) -> bool:
     """Whether images have no say in it."""
-    return config.geometry != AUTO and (not config.tiled or config.tile is not None)
+    return method.geometry != AUTO and (not method.tiled or method.tile is not None)
 
 
-def _of_auto(config: Config, shapes: Sequence[tuple[int, int]]) -> tuple[Geometry, ...]:
+def as_seen(method: Method, geometries: Sequence[Geometry]) -> Method:
+    """The method that names how a category's images were looked at, and nothing else."""
+    kinds = "+".join(geometry.kind for geometry in geometries)
+    sides = {geometry.kind: geometry.tile for geometry in geometries}
+    overlap = method.overlap if "tile" in sides else Method.overlap
+    return dataclasses.replace(method, geometry=kinds, tile=sides.get("tile"), overlap=overlap)
+
+
+def different(each: Sequence[Geometry], *found: splits.Split) -> list[tuple]:
+    """The ways that do not come to the same windows, each with the splits as it sees them.
+
+    Args:
+      each: ways of looking.
+      *found: splits that are looked at alike, such as training and test images.
+    """
+    by_windows = {}
+    for geometry in each:
+        seen = [splits.with_windows(split, geometry) for split in found]
+        by_windows.setdefault(tuple(split.windows for split in seen), (geometry, *seen))
+    return list(by_windows.values())
+
+
+def _of_auto(method: Method, shapes: Sequence[tuple[int, int]]) -> tuple[Geometry, ...]:
     low, high = np.quantile(shapes, (0.1, 0.9), axis=0)
     kinds = ("square",) if (high <= _ALIKE * low).all() else _OF_DIFFERENT
-    return dataclasses.replace(config, geometry="+".join(kinds)).geometries
+    return dataclasses.replace(method, geometry="+".join(kinds)).geometries

@@ -1,6 +1,8 @@
-"""Streams: levels of the network at scales of the image size, each with a bank of its own.
+"""Streams: what each bank sees, levels of the network at one size of the image.
 
-`--layers` names them as `LEVEL@SCALE`, in any order; `auto` is a plan of them for each network.
+`Method.layers` names them. `LEVEL@SCALE` is one level at a scale of the image size, with a bank of
+its own; `auto` is a plan of these for each network; names of levels, or `fast`, are one stream of
+these levels merged.
 
 Fine levels see what is small and sharp, coarse ones what is large; a larger image shows either more
 closely. In `auto` coarse levels see the image at both scales, the others at the larger one only,
@@ -11,13 +13,10 @@ where they cost most: at the smaller scale they gained on some products and lost
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
-from sgfr_jax.backbones.architectures import ARCHITECTURES, Architecture
+from sgfr_jax.detector.method import AT, AUTO, Method
+from sgfr_jax.detector.network import Network
 
-AUTO = "auto"
-# Between the level and the scale of a stream that is named.
-AT = "@"
 # Of `AUTO`.
 _SCALES = (1.0, 1.5)
 # Strides above this are coarse.
@@ -28,12 +27,17 @@ _SIZE_STEP = 32
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One level at one scale."""
+    """What one bank sees."""
 
     image_size: int  # the side of the square that images are resized to
-    level: str
+    levels: tuple[str, ...]  # merged, where there are several
     grid: int  # patches per side
-    width: int  # features of a patch
+    widths: tuple[int, ...]  # features of a patch that come from each level
+
+    @property
+    def width(self) -> int:
+        """`D`: the features of a patch."""
+        return sum(self.widths)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -42,8 +46,8 @@ class Stream:
 
     @property
     def name(self) -> str:
-        """Such as `block4@384`."""
-        return f"{self.level}@{self.image_size}"
+        """Such as `block4@384`, or `block2+block4@256`."""
+        return f"{'+'.join(self.levels)}{AT}{self.image_size}"
 
 
 def parse(name: str) -> tuple[str, float]:
@@ -62,37 +66,39 @@ def parse(name: str) -> tuple[str, float]:
     return level, scale
 
 
-def make(config: Any, level: str, scale: float) -> Stream:
-    """The stream of a level that sees images at a scale of the configuration's `image_size`."""
-    architecture = ARCHITECTURES[config.backbone]
-    step = architecture.size_multiple if architecture.size_multiple > 1 else _SIZE_STEP
-    size = max(1, round(scale * config.image_size / step)) * step
+def make(network: Network, image_size: int, level: str, scale: float) -> Stream:
+    """The stream of one level that sees images at a scale of an image size."""
+    step = network.size_multiple if network.size_multiple > 1 else _SIZE_STEP
+    size = max(1, round(scale * image_size / step)) * step
     # A cell finer than eight pixels costs four times as much and shows little more.
-    grid = -(-size // max(architecture.strides[level], _FINE_STRIDE))
-    return Stream(size, level, grid, architecture.widths[level])
+    grid = -(-size // max(network.strides[level], _FINE_STRIDE))
+    return Stream(size, (level,), grid, (network.widths[level],))
 
 
-def plan(config: Any) -> tuple[Stream, ...]:
-    """The streams of a configuration, by image size and then by depth, however they were ordered.
+def plan(method: Method, network: Network) -> tuple[Stream, ...]:
+    """The streams of a method, by image size and then by depth, however they were ordered.
 
     Args:
-      config: whose `backbone` and `image_size` are known, and whose `layers` are `AUTO` or names.
+      method: from `settle.settle`.
+      network: that it looks through.
     """
-    architecture = ARCHITECTURES[config.backbone]
-    automatic = config.layers == (AUTO,)
-    wanted = _automatic(architecture) if automatic else map(parse, config.layers)
-    found = {make(config, *of) for of in wanted}  # of a small image several scales may be one
-    return tuple(sorted(found, key=lambda s: (s.image_size, architecture.levels.index(s.level))))
+    if not method.has_streams:
+        widths = tuple(network.widths[level] for level in method.layers)
+        return (Stream(method.image_size, method.layers, method.grid, widths),)
+    wanted = _automatic(network) if method.layers == (AUTO,) else map(parse, method.layers)
+    # Of a small image several scales may be one.
+    found = {make(network, method.image_size, *of) for of in wanted}
+    depths = {level.name: depth for depth, level in enumerate(network.levels)}
+    return tuple(sorted(found, key=lambda stream: (stream.image_size, depths[stream.levels[0]])))
 
 
-def levels(config: Any) -> tuple[str, ...]:
-    """The levels that the streams of a configuration see, each once, from shallow to deep."""
-    seen = {stream.level for stream in plan(config)}
-    return tuple(level for level in ARCHITECTURES[config.backbone].levels if level in seen)
+def sizes(streams: tuple[Stream, ...]) -> tuple[int, ...]:
+    """The sides of the squares that streams see, from small to large."""
+    return tuple(dict.fromkeys(stream.image_size for stream in streams))
 
 
-def _automatic(architecture: Architecture) -> Iterator[tuple[str, float]]:
+def _automatic(network: Network) -> Iterator[tuple[str, float]]:
     for scale in _SCALES:
-        for level in architecture.stream_levels:
-            if scale == max(_SCALES) or architecture.strides[level] > _FINE_STRIDE:
+        for level in network.stream_levels:
+            if scale == max(_SCALES) or network.strides[level] > _FINE_STRIDE:
                 yield level, scale

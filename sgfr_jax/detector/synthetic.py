@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sgfr_jax.commands.pages import figures
-from sgfr_jax.datasets import Example, images, synthesis
+from sgfr_jax.datasets import Example, contents, images, synthesis
 from sgfr_jax.datasets.geometry import Geometry
-from sgfr_jax.detector import loading
+from sgfr_jax.detector import splits
+from sgfr_jax.detector.splits import Split, Views
 
 # Extents relative to the shorter side of an image, from a few pixels to nearly half of it.
 SIZES = (0.04, 0.1, 0.2, 0.4)
@@ -29,7 +29,7 @@ class Drawn(NamedTuple):
 
     # One square of each image, that which shows most of the defect; the owners are the training
     # images that they were drawn on.
-    seen: loading.Views
+    seen: Views
     masks: np.ndarray  # [B, S, S] bool
     groups: list[str]  # the kind and size of each defect
 
@@ -40,7 +40,7 @@ def num_drawn() -> int:
 
 
 def draw(
-    train: loading.Split,
+    train: Split,
     seed: int,
     size: int,
     *,
@@ -92,10 +92,10 @@ def draw(
         masks.append(mask)
         groups.append(group)
         sources.append(source)
-    split = loading.Split(tuple(seen), tuple(map(_hash, seen)), None)
+    split = Split(tuple(seen), tuple(map(_hash, seen)), None)
     extents = np.array([_extent(example) for example in seen], np.float32).reshape(-1, 2)
     return Drawn(
-        loading.Views(split, np.array(sources, int), None if (extents == 1).all() else extents),
+        Views(split, np.array(sources, int), None if (extents == 1).all() else extents),
         np.stack(masks) if masks else np.zeros((0, size, size), bool),
         groups,
     )
@@ -104,7 +104,7 @@ def draw(
 def _like(image: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The other image in the channels of the image, where one is grey and one has colours."""
     if image.ndim == 3:
-        return figures.to_rgb(other)
+        return other if other.ndim == 3 else np.repeat(other[..., None], 3, axis=2)
     return other if other.ndim == 2 else np.asarray(Image.fromarray(other).convert("L"))
 
 
@@ -115,8 +115,8 @@ def _where_most_is_seen(
 
     The rest of the image is let go: there are many, and of any size.
     """
-    split = loading.with_windows(loading.Split((drawn,), ("",), None), geometry)
-    squares = loading.views(split).split.examples
+    split = splits.with_windows(Split((drawn,), ("",), None), geometry)
+    squares = splits.views(split).split.examples
     masks = [images.read_example(square, size).mask for square in squares]
     best = int(np.argmax([mask.sum() for mask in masks]))
     return _alone(squares[best]), masks[best]
@@ -167,5 +167,5 @@ def coarse(masks: np.ndarray, step: int) -> np.ndarray:
 
 
 def _hash(example: Example) -> str:
-    content = loading.content_hash(example.image)
+    content = contents.content_hash(example.image)
     return content if example.window is None else f"{content} {example.window}"

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import saving
 from sgfr_jax.commands.files import cache, frozen, records
@@ -17,7 +18,6 @@ from sgfr_jax.commands.host import compilation
 from sgfr_jax.commands.pages import page, review
 from sgfr_jax.commands.sweeping import collection
 from sgfr_jax.detector import models
-from sgfr_jax.detector.choices import ConfigError
 from tests.commands.files import test_records
 from tests.detector import made_models
 

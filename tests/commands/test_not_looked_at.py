@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands import predict, run
 from sgfr_jax.commands import update as updating
@@ -17,7 +18,6 @@ from sgfr_jax.commands.files import prediction
 from sgfr_jax.commands.flags import config
 from sgfr_jax.commands.host import interruption
 from sgfr_jax.detector import models
-from sgfr_jax.detector.choices import ConfigError
 from tests.detector import made_models
 from tests.small import SMALL, texture, write_folder
 

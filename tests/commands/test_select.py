@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import metrics
 from sgfr_jax.commands import run, select
@@ -13,7 +14,6 @@ from sgfr_jax.commands.flags import config
 from sgfr_jax.commands.pages import category
 from sgfr_jax.commands.sweeping import validation
 from sgfr_jax.detector import synthetic
-from sgfr_jax.detector.choices import ConfigError
 from tests.small import SMALL, write_folder
 
 

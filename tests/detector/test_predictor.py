@@ -3,12 +3,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.flags import config, usage
 from sgfr_jax.commands.host import devices
 from sgfr_jax.datasets import images as reading
 from sgfr_jax.detector import models, predictor
-from sgfr_jax.detector.choices import ConfigError
 from tests.detector import made_models
 from tests.small import SMALL
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sgfr_jax.commands.flags.config import Config
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.datasets import formats
 from sgfr_jax.datasets.types import FULL_RANGE
-from sgfr_jax.detector import models, predictor
-from sgfr_jax.detector.choices import ConfigError
+from sgfr_jax.detector import exporting, squares
+from sgfr_jax.detector.method import Method
+from sgfr_jax.detector.model import Detector
 
 Run = Callable[..., Mapping[str, Any]]  # of the images at every size, to the results by name
 
@@ -27,8 +28,8 @@ class Format(NamedTuple):
     """A language that predictors are written in."""
 
     # Raises ConfigError where it cannot be written, before anything long.
-    check: Callable[[Config], None]
-    write: Callable[[models.Model, Sequence[str]], bytes]  # for these platforms
+    check: Callable[[Method], None]
+    write: Callable[[Detector, Sequence[str]], bytes]  # for these platforms
     load: Callable[[bytes], Run]
     usage: str  # Python that runs it; `file`, `arguments` and `named` are filled in
 
@@ -38,23 +39,13 @@ def input_names(sizes: Sequence[int]) -> list[str]:
     return [f"images_{size}" for size in sizes]
 
 
-def _check_stablehlo(config: Config) -> None:
-    del config
+def _check_stablehlo(method: Method) -> None:
+    del method
     _require("flatbuffers", "stablehlo", "pip install flatbuffers")
 
 
-def _write_stablehlo(model: models.Model, platforms: Sequence[str]) -> bytes:
-    from jax import export
-
-    whole, sizes = predictor.make(model), predictor.sizes(model.config)
-
-    @jax.jit
-    def predict(*images):
-        return whole.predict(*images)._asdict()  # a type that every process knows
-
-    (batch,) = export.symbolic_shape("b")
-    like = [jax.ShapeDtypeStruct((batch, size, size, 3), np.uint8) for size in sizes]
-    return bytes(export.export(predict, platforms=tuple(platforms))(*like).serialize())
+def _write_stablehlo(detector: Detector, platforms: Sequence[str]) -> bytes:
+    return exporting.to_stablehlo(detector, platforms)
 
 
 def _load_stablehlo(written: bytes) -> Run:
@@ -63,25 +54,25 @@ def _load_stablehlo(written: bytes) -> Run:
     return jax.jit(export.deserialize(bytearray(written)).call)
 
 
-def _check_onnx(config: Config) -> None:
-    if config.search != "exact":
+def _check_onnx(method: Method) -> None:
+    if method.search != "exact":
         raise ConfigError(
-            f"--format=onnx: the model's --search={config.search} multiplies in bfloat16, which"
+            f"--format=onnx: the model's --search={method.search} multiplies in bfloat16, which"
             " ONNX Runtime does not on a CPU; fit it with --search=exact, or export stablehlo"
         )
     _require("jax2onnx", "onnx", "pip install 'sgfr_jax[onnx]'")
 
 
-def _write_onnx(model: models.Model, platforms: Sequence[str]) -> bytes:
+def _write_onnx(detector: Detector, platforms: Sequence[str]) -> bytes:
     del platforms  # ONNX knows none
-    whole, sizes = predictor.make(model, plain=True), predictor.sizes(model.config)
+    whole, sizes = exporting.make(detector, plain=True), squares.sizes(detector)
 
     def predict_one(*images):
         patches = whole.embed(*(image[None] for image in images))
         return tuple(whole.score(jax.tree.map(lambda x: x[0], patches)))
 
     like = [jax.ShapeDtypeStruct((size, size, 3), np.uint8) for size in sizes]
-    names, found = input_names(sizes), predictor.Prediction._fields
+    names, found = input_names(sizes), exporting.Exported._fields
     one = _convert(
         predict_one, like, [f"one_of_{n}" for n in names], [f"one_of_{n}" for n in found]
     )

@@ -5,7 +5,6 @@ that was on. A choice whose test set was scored is final: no other takes its pla
 a choice, `validated.json` of every candidate keeps what has been found.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -17,10 +16,10 @@ from typing import Any, NamedTuple
 from sgfr_jax import backbones
 from sgfr_jax.checked_json import Damaged
 from sgfr_jax.commands.files import records
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.flags.config import Config
 from sgfr_jax.datasets import Category
-from sgfr_jax.detector import loading
-from sgfr_jax.detector.choices import ConfigError
+from sgfr_jax.detector import splits
 
 FILE = "chosen.json"
 VALIDATED = "validated.json"
@@ -56,8 +55,8 @@ def question(
     weights = functools.cache(backbones.weights_digest)
     candidates = []
     for name, settings in points:
-        placeless = dataclasses.replace(settings, categories=None, data_dir=None, weights=None)
-        of_weights = weights(settings.backbone, settings.weights)
+        placeless = settings.replace(categories=None, data_dir=None, weights=None)
+        of_weights = weights(settings.method.backbone, settings.method.weights)
         candidates.append([name, placeless.digest(weights=of_weights)])
     images = [[c.name, _fingerprint(c.train)] for c in categories]
     return _hash([candidates, images, described])
@@ -150,7 +149,7 @@ def begin_scoring(workdir: Path, choice: Choice, seen: str) -> None:
 
 
 def _fingerprint(examples: Sequence) -> list:
-    return loading.fingerprint(examples, loading.hash_images(examples))
+    return splits.fingerprint(examples, splits.hash_images(examples))
 
 
 def _hash(described: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from sgfr_jax import locks
 from sgfr_jax.commands.files.filenames import shortened
-from sgfr_jax.detector.choices import ConfigError
+from sgfr_jax.commands.flags.checking import ConfigError
 
 # What a lock file holds: nothing, or what a process that was killed has left.
 _HOLDER = re.compile(r"(process [0-9]+ on \S*\n)?")

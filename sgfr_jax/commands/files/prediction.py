@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgfr_jax.commands.files import written
+from sgfr_jax.commands.flags import checking
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.datasets import DatasetError, Example, decoding, formats, images, left_out, listing
 from sgfr_jax.datasets.outputs import RECORD, photographs
 from sgfr_jax.datasets.paths import named
 from sgfr_jax.datasets.types import FULL_RANGE
-from sgfr_jax.detector import choices
 from sgfr_jax.detector.assembly import Whole
-from sgfr_jax.detector.choices import ConfigError
 
 _WILD = frozenset("*?[")
 # Pixels of the images that are held at once, as their files say; more than that only of one image.
@@ -67,7 +67,7 @@ def find(text: str, outputs: Sequence[Path] = ()) -> list[Source]:
     Raises:
       ConfigError: if there is no image, or one lies where results go.
     """
-    path = choices.path("images", text)
+    path = checking.path("images", text)
     if path.is_file():
         found = [path] if listing.is_called_image(path) else _listed(path)
     elif path.is_dir() or _WILD & set(text):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from sgfr_jax import checked_json, unfinished
 from sgfr_jax.checked_json import Damaged
 from sgfr_jax.commands.files import csv_cells
-from sgfr_jax.detector.choices import ConfigError
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.metrics import Metrics
 
 _T = TypeVar("_T")

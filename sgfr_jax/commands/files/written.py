@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 
 from sgfr_jax.commands.files.filenames import Names
 from sgfr_jax.commands.files.locking import locked
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.datasets import outputs
 from sgfr_jax.datasets.outputs import Entry
-from sgfr_jax.detector.choices import ConfigError
 
 LOCK = ".sgfr_jax.lock"
 _PIECE_BYTES = 1 << 20

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from sgfr_jax.commands.flags import options
-from sgfr_jax.detector.choices import ConfigError
+from sgfr_jax.backbones import hub
+from sgfr_jax.commands.flags import checking, options
+from sgfr_jax.commands.flags.checking import ConfigError
 
 MODEL = flags.DEFINE_string("model", None, "The directory of a model that --save_model wrote.")
 IMAGES = flags.DEFINE_string(
@@ -31,3 +32,11 @@ def check(needed: Iterable[flags.FlagHolder], shared: Iterable[str]) -> None:
     for name in sorted(fixed - set(shared)):
         if flags.FLAGS[name].present:
             raise ConfigError(f"--{name} belongs to the model, which has its own: leave it out")
+
+
+def weights() -> str | None:
+    """Where the weights of a model's network lie now, if `--weights` says so."""
+    named = options.WEIGHTS.value
+    if named is None or hub.is_address(named):
+        return named
+    return str(checking.path("weights", named))

@@ -4,17 +4,18 @@ Defined apart from what runs, so that other commands take them too.
 """
 
 import math
+import types
 
 from absl import flags
 
 from sgfr_jax import datasets
 from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.commands.files import cache
-from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags import checking, config
 from sgfr_jax.commands.host import processes
-from sgfr_jax.detector import choices
+from sgfr_jax.detector import alternatives, method
 
-DEFAULT = config.Config()
+DEFAULT = types.SimpleNamespace(**config.DEFAULTS)
 
 DATASET = flags.DEFINE_string(
     "dataset", DEFAULT.dataset, f"Which data set: {', '.join(datasets.DATASETS)}."
@@ -77,10 +78,10 @@ WEIGHTS = flags.DEFINE_string(
 )  # fmt: skip
 LAYERS = flags.DEFINE_list(
     "layers", list(DEFAULT.layers),
-    f"Which levels of the network: {config.AUTO}, a bank for each of several levels and scales,"
-    f" weighed by synthetic defects; {config.FAST}, the network's usual levels in one bank; names,"
+    f"Which levels of the network: {method.AUTO}, a bank for each of several levels and scales,"
+    f" weighed by synthetic defects; {method.FAST}, the network's usual levels in one bank; names,"
     " separated by commas, for one bank of these; or LEVEL@SCALE, such as block10@1,block4@1.5, for"
-    f" a bank for each of these, weighed as in {config.AUTO}. The side of the square is SCALE times"
+    f" a bank for each of these, weighed as in {method.AUTO}. The side of the square is SCALE times"
     " --image_size, rounded to a multiple of 32 pixels or of the network's patches. Their order"
     " means nothing, and two that come to the same level and side are an error.",
 )  # fmt: skip
@@ -94,7 +95,7 @@ GEOMETRY = flags.DEFINE_string(
     " crop takes their middle, tile covers them with overlapping squares at one scale for all."
     " Several, such as square+tile: each with banks of its own; maps are their mean, and images are"
     " told by the whole, and by tiles where these are far from nominal."
-    f" {config.AUTO}: with one bank square; with several square+tile where a category's training"
+    f" {method.AUTO}: with one bank square; with several square+tile where a category's training"
     " images differ in size or shape, and square where they do not.",
 )  # fmt: skip
 CROP = flags.DEFINE_float(
@@ -116,25 +117,24 @@ UNIT_NORM = flags.DEFINE_bool(
 )
 SAMPLER = flags.DEFINE_string(
     "sampler", DEFAULT.sampler,
-    f"What chooses the bank: {', '.join(choices.SAMPLERS)}, or {choices.STREAMING}, which sees the"
-    " patches block by block and needs no more memory for more images. support_frequency counts in"
-    " codes of --solver if that is local or omp (which takes long), else in those of affine_ridge."
-    f" By default k_center, or random with --subspaces={', '.join(choices.SUBSPACE_LEARNERS)}:"
+    f"What chooses the bank: {', '.join(alternatives.SAMPLERS)}. support_frequency counts in codes"
+    " of --solver if that is local or omp (which takes long), else in those of affine_ridge."
+    f" By default k_center, or random with --subspaces={', '.join(alternatives.SUBSPACE_LEARNERS)}:"
     " random patches give bases of what most patches show, k_center's of what few show.",
 )  # fmt: skip
 BANK_RATIO = flags.DEFINE_float(
     "bank_ratio",
     DEFAULT.bank_ratio,
     "Atoms in the bank, as a share of the nominal patches; by default 0.01, though 100 atoms at"
-    f" least, or {config.STREAM_ATOMS} atoms for each bank with --layers={config.AUTO} or"
-    f" LEVEL@SCALE. With --subspaces={' or '.join(choices.SCALABLE_LEARNERS)} and"
+    f" least, or {method.STREAM_ATOMS} atoms for each bank with --layers={method.AUTO} or"
+    f" LEVEL@SCALE. With --subspaces={' or '.join(alternatives.SCALABLE_LEARNERS)} and"
     " --sampler=random, the patches that bases are learned from; by default"
-    f" {config.LEARNED_PATCHES} of each bank.",
+    f" {method.LEARNED_PATCHES} of each bank.",
 )
 BANK_SIZE = flags.DEFINE_integer("bank_size", None, "Atoms in the bank, instead of --bank_ratio.")
 SUBSPACES = flags.DEFINE_string(
     "subspaces", DEFAULT.subspaces,
-    f"What is learned of the bank: {', '.join(choices.LEARNERS)}. With implicit the atoms are"
+    f"What is learned of the bank: {', '.join(alternatives.LEARNERS)}. With implicit the atoms are"
     " patches; pca, k_subspaces and sparse_clustering put bases of subspaces in their place,"
     " learned from patches at random unless --sampler is named; dictionary learns as many atoms"
     " from patches at random, by gradient, and samples no bank.",
@@ -151,9 +151,8 @@ AFFINE_SUBSPACES = flags.DEFINE_bool(
 )  # fmt: skip
 SOLVER = flags.DEFINE_string(
     "solver", DEFAULT.solver,
-    f"What codes a patch: over the nearest atoms {', '.join(choices.LOCAL_SOLVERS)}; over the whole"
-    f" bank {', '.join(choices.BANK_SOLVERS)}. The last needs"
-    " --subspaces.",
+    f"What codes a patch: over the nearest atoms {', '.join(alternatives.LOCAL_SOLVERS)}; over the"
+    f" whole bank {', '.join(alternatives.BANK_SOLVERS)}. The last needs --subspaces.",
 )  # fmt: skip
 NUM_NEIGHBORS = flags.DEFINE_integer(
     "num_neighbors", DEFAULT.num_neighbors, "Nearest atoms that one code draws on (K)."
@@ -174,7 +173,7 @@ MAX_ATOMS = flags.DEFINE_integer(
 )
 SEARCH = flags.DEFINE_string(
     "search", DEFAULT.search,
-    f"How the nearest atoms are found: {', '.join(choices.SEARCHES)}. The last two, for"
+    f"How the nearest atoms are found: {', '.join(alternatives.SEARCHES)}. The last two, for"
     " accelerators, propose them with bfloat16 products and rank them in float32.",
 )  # fmt: skip
 SIGMA = flags.DEFINE_float("sigma", DEFAULT.sigma, "Blur of the anomaly map, in pixels.")
@@ -202,7 +201,7 @@ METRICS = flags.DEFINE_string(
 SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Seed of the algorithm's randomness.")
 EVAL_SIZE = flags.DEFINE_string(
     "eval_size", DEFAULT.eval_size,
-    f"Where pixels are counted: {' or '.join(choices.EVAL_SIZES)}. With square masks are resized to"
+    f"Where pixels are counted: {' or '.join(config.EVAL_SIZES)}. With square masks are resized to"
     " --image_size; with native maps are resized to the images' own sizes, as MVTec AD 2 asks.",
 )  # fmt: skip
 BASELINE = flags.DEFINE_list(
@@ -215,9 +214,8 @@ BATCH_SIZE = flags.DEFINE_integer(
 )  # fmt: skip
 MESH = flags.DEFINE_string(
     "mesh", "auto",
-    "Which devices of each process: auto, all of them; a number; or data=4,atoms=2, as many for"
-    " different images times as many for different atoms of a bank. Without atoms every device"
-    " has the whole bank, unless it does not fit.",
+    "Which devices of each process: auto, all of them, or a number. Each has a share of the images"
+    " and the whole bank.",
 )  # fmt: skip
 DISTRIBUTED = flags.DEFINE_enum(
     "distributed", processes.AUTO, [processes.AUTO, processes.ALWAYS, processes.NEVER],
@@ -312,7 +310,7 @@ def workdir_from_flags(default: str) -> str:
     """
     if WORKDIR.value is None:
         return default
-    choices.check_named("workdir", WORKDIR.value)
+    checking.check_named("workdir", WORKDIR.value)
     return WORKDIR.value
 
 
@@ -320,10 +318,10 @@ def named_by_flags() -> config.Config:
     """The configuration that the flags ask for, before anything is filled in."""
     names = [name.strip() for name in CATEGORY.value.split(",") if name.strip()]
     if not names or ("all" in names and len(names) > 1):
-        raise choices.ConfigError(f"--category={CATEGORY.value} must be names, or all alone")
+        raise checking.ConfigError(f"--category={CATEGORY.value} must be names, or all alone")
     if not LAYERS.value:
-        raise choices.ConfigError("--layers= names no layer; leave it out for the default")
-    return config.Config(
+        raise checking.ConfigError("--layers= names no layer; leave it out for the default")
+    return config.Config.of(
         dataset=DATASET.value,
         data_dir=DATA_DIR.value,
         prepared_dir=PREPARED_DIR.value,

@@ -1,14 +1,14 @@
 """Which choices use which flags: a flag that nothing of a run would use is refused."""
 
-import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-from sgfr_jax.detector import choices, streams
-from sgfr_jax.detector.choices import ConfigError
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.detector import alternatives
+from sgfr_jax.detector.method import AT, AUTO
 
 _ONE_BANK = "names of levels or fast"
-_SEVERAL_BANKS = f"{streams.AUTO} or LEVEL{streams.AT}SCALE"
+_SEVERAL_BANKS = f"{AUTO} or LEVEL{AT}SCALE"
 
 
 class Use(NamedTuple):
@@ -20,36 +20,47 @@ class Use(NamedTuple):
     used: Callable[[Any], bool]  # whether a configuration has them
 
 
+def _coders(config: Any) -> set[str]:
+    return alternatives.coders(config.method, config.evaluation.baselines)
+
+
 def _by_solvers(flag: str) -> Use:
-    users = [name for name, solver in choices.SOLVERS.items() if flag in solver.uses]
-    return Use(flag, "solver", ", ".join(users), lambda c: not choices.coders(c).isdisjoint(users))
+    users = [name for name, solver in alternatives.SOLVERS.items() if flag in solver.uses]
+    return Use(flag, "solver", ", ".join(users), lambda c: not _coders(c).isdisjoint(users))
 
 
 def _by_value(flag: str, by: str, users: Sequence[str]) -> Use:
-    return Use(flag, by, ", ".join(users), lambda c: getattr(c, by) in users)
+    return Use(flag, by, ", ".join(users), lambda c: c.get(by) in users)
 
 
 def _by_geometry(flag: str, kind: str) -> Use:
-    return Use(flag, "geometry", kind, lambda c: kind in c.geometry.split("+"))
+    return Use(flag, "geometry", kind, lambda c: kind in c.method.geometry.split("+"))
 
 
 # Nothing but what is named here is ever without use. What says where images lie, and which there
 # are, `datasets.load` refuses.
 TABLE = (
-    *map(_by_solvers, dict.fromkeys(flag for s in choices.SOLVERS.values() for flag in s.uses)),
-    _by_value("num_subspaces", "subspaces", choices.CLUSTERING_LEARNERS),
-    _by_value("subspace_rank", "subspaces", choices.SUBSPACE_LEARNERS),
-    _by_value("affine_subspaces", "subspaces", choices.SUBSPACE_LEARNERS),
-    _by_value("sampler", "subspaces", [n for n in choices.LEARNERS if n != "dictionary"]),
+    *map(
+        _by_solvers, dict.fromkeys(flag for s in alternatives.SOLVERS.values() for flag in s.uses)
+    ),
+    _by_value("num_subspaces", "subspaces", alternatives.CLUSTERING_LEARNERS),
+    _by_value("subspace_rank", "subspaces", alternatives.SUBSPACE_LEARNERS),
+    _by_value("affine_subspaces", "subspaces", alternatives.SUBSPACE_LEARNERS),
+    _by_value("sampler", "subspaces", [n for n in alternatives.LEARNERS if n != "dictionary"]),
     _by_value("split", "dataset", ("mtd",)),
     _by_value("split_seed", "dataset", ("demo", "imitation", "mtd")),
     _by_geometry("crop", "crop"),
     _by_geometry("tile", "tile"),
     _by_geometry("overlap", "tile"),
-    Use("grid", "layers", _ONE_BANK, lambda c: not c.has_streams),
-    Use("halo", "layers", _SEVERAL_BANKS, lambda c: c.has_streams),
+    Use("grid", "layers", _ONE_BANK, lambda c: not c.method.has_streams),
+    Use("halo", "layers", _SEVERAL_BANKS, lambda c: c.method.has_streams),
     *(
-        Use(flag, "layers", f"{_SEVERAL_BANKS}, or several of --geometry", lambda c: not c.one_bank)
+        Use(
+            flag,
+            "layers",
+            f"{_SEVERAL_BANKS}, or several of --geometry",
+            lambda c: not c.method.one_bank,
+        )
         for flag in ("breadth", "image_prior")
     ),
 )
@@ -66,9 +77,9 @@ def refuse(config: Any, given: Collection[str] = ()) -> None:
       ConfigError: names the flag, and with what it would be used.
     """
     for use in TABLE:
-        value = getattr(config, use.flag)
+        value = config.get(use.flag)
         if (value != _default(config, use.flag) or use.flag in given) and not use.used(config):
-            of_flag, of_other = map(_text, (value, getattr(config, use.by)))
+            of_flag, of_other = map(_text, (value, config.get(use.by)))
             raise ConfigError(
                 f"--{use.flag}={of_flag} must be left out with --{use.by}={of_other}: it is for"
                 f" --{use.by}={use.wanted}"
@@ -97,11 +108,11 @@ def cleared(config: Any, kept: Collection[str] = ()) -> Any:
         for use in TABLE
         if not use.used(config) and (use.flag not in kept or use.by == "dataset")
     }
-    return dataclasses.replace(config, **unused)
+    return config.replace(**unused)
 
 
 def _default(config: Any, flag: str) -> Any:
-    return getattr(type(config), flag)
+    return type(config)().get(flag)
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ devices. The nominal patches lie on the devices of all processes while a bank is
 Where there is one device in all, there is no layout, and programs are those of plain `jax.jit`.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -12,18 +13,21 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sgfr_jax import sharding, types
-from sgfr_jax.commands.flags.config import Config
-from sgfr_jax.commands.host import memory, processes
-from sgfr_jax.detector import choices
-from sgfr_jax.detector.choices import ConfigError
-from sgfr_jax.sharding import ATOMS, DATA
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.commands.host import processes
+from sgfr_jax.detector import sampling
+from sgfr_jax.detector.services import Report
+from sgfr_jax.sharding import DATA
 
 AUTO, ONE = "auto", "1"
+# Points that a round of k-center over several devices goes through, and those of each at least.
+_POOL, _LEAST_POOL = 2048, 8
 
 
 class Layout(NamedTuple):
@@ -31,70 +35,41 @@ class Layout(NamedTuple):
 
     own: Mesh  # of this process; embedding and scoring
     every: Mesh  # of all processes; the nominal patches
-    parts: int | None  # that a bank is split into; None: as few as fit
 
 
-class Rows(NamedTuple):
-    """`N` rows that lie on the devices of all processes, one part after the other."""
-
-    padded: jax.Array  # [N + P, D] float32; zeros after the `N` rows
-
-
-def parse(text: str) -> tuple[int | None, int | None]:
-    """The devices of each process that `--mesh` asks for, and the parts of a bank.
-
-    Args:
-      text: `auto`; a number of devices; or `data=4,atoms=2`, devices for different images times
-        devices for different atoms.
-
-    Returns:
-      Two numbers, each None where it is left to the run.
+def parse(text: str) -> int | None:
+    """The devices of each process that `--mesh` asks for; None: all.
 
     Raises:
-      ConfigError: if it is none of these.
+      ConfigError: if it is neither `auto` nor a number.
     """
     if text == AUTO:
-        return None, None
-    found = re.fullmatch(r"([1-9]\d*)|data=([1-9]\d*)(?:,atoms=([1-9]\d*))?", text.replace(" ", ""))
-    if not found:
-        raise ConfigError(
-            f"--mesh={text} must be {AUTO}, a number of devices such as {ONE}, or such as"
-            " data=4,atoms=2"
-        )
-    number, data, atoms = (int(group) if group else None for group in found.groups())
-    return (number, None) if number else (data * (atoms or 1), atoms or 1)
+        return None
+    if not re.fullmatch(r"[1-9]\d*", text.strip()):
+        raise ConfigError(f"--mesh={text} must be {AUTO}, or a number of devices such as {ONE}")
+    return int(text)
 
 
-def lay_out(text: str, config: Config) -> Layout | None:
+def lay_out(text: str) -> Layout | None:
     """The layout that `--mesh` asks for; None where the run has one device.
 
     Raises:
-      ConfigError: if there are not so many devices, the configuration needs whole banks, or several
-        processes cannot do it.
+      ConfigError: if there are not so many devices, or processes do not know of each other.
     """
-    if config.sampler == choices.STREAMING and processes.count() > 1:
-        raise ConfigError(
-            f"--sampler={config.sampler} sees the patches one after the other, in one process:"
-            " k_center spreads them over all"
-        )
     if jax.process_count() != processes.count():
         raise ConfigError(
             f"JAX sees {jax.process_count()} processes that run together, and the environment does"
             " not say so: add --distributed=always"
         )
-    number, parts = parse(text)
-    devices = _by_process()
+    number, devices = parse(text), _by_process()
     fewest = min(map(len, devices.values()))
     if number is not None and number > fewest:
         raise ConfigError(f"--mesh={text} needs {number} devices, and there are {fewest}")
-    if parts is not None and parts > 1 and (why := _needs_whole_bank(config)):
-        raise ConfigError(f"--mesh={text}: {why}, so its banks cannot be split; leave atoms out")
     used = {process: found[: number or fewest] for process, found in devices.items()}
     every = [device for found in used.values() for device in found]
     if len(every) == 1:
         return None
-    own = used[jax.process_index()]
-    return Layout(sharding.make_mesh(own), sharding.make_mesh(every), parts)
+    return Layout(sharding.make_mesh(used[jax.process_index()]), sharding.make_mesh(every))
 
 
 def _by_process() -> dict[int, list[jax.Device]]:
@@ -105,58 +80,50 @@ def _by_process() -> dict[int, list[jax.Device]]:
     return found
 
 
-def _needs_whole_bank(config: Config) -> str | None:
-    """Why the banks of a configuration cannot be split over devices; None: they can."""
-    if config.has_streams:
-        return f"--layers={','.join(config.layers)} has a small bank for every level"
-    for solver in config.solvers:
-        if solver not in choices.LOCAL_SOLVERS:
-            return f"{solver} codes over the whole bank"
-    return None if config.search == "exact" else f"--search={config.search} ranks the whole bank"
-
-
 def round_up(batch_size: int, layout: Layout | None) -> int:
     """The batch size at which no device of this process is left without images."""
     return batch_size if layout is None else batch_size + -batch_size % layout.own.size
 
 
-def put(batch: Any, layout: Layout | None) -> Any:
+def put(batch: Any, layout: Layout) -> Any:
     """A batch `[B, ...]` of this process's images on its devices, each of which has a part."""
-    if layout is None or len(jax.tree.leaves(batch)[0]) % layout.own.size:
+    if len(jax.tree.leaves(batch)[0]) % layout.own.size:
         return jax.device_put(batch)
     return jax.device_put(batch, NamedSharding(layout.own, P(DATA)))
 
 
-def replicate(tree: Any, layout: Layout | None) -> Any:
+def replicate(tree: Any, layout: Layout) -> Any:
     """The tree whole on every device of this process, wherever it was."""
-    if layout is None:
-        return tree
     return jax.device_put(jax.device_get(tree), NamedSharding(layout.own, P()))
 
 
-def spread(function: Callable, layout: Layout | None, static: Sequence[str] = ()) -> Callable:
-    """`function(state, batch, **static)` compiled, every device of this process on its images.
+@dataclasses.dataclass(frozen=True)
+class Compiler:
+    """Compiles `function(state, batch, **static)`, every device of this process on its images."""
 
-    Args:
-      function: whose rows `[B, ...]` of the result depend on the same rows of the batch and on the
-        state alone.
-      layout: None compiles for one device.
-      static: names of the arguments that are no arrays.
-    """
-    if layout is None:
-        return jax.jit(function, static_argnames=static)
+    layout: Layout
 
-    @functools.wraps(function)
-    def over_devices(state: Any, batch: Any, **bound: Any):
-        return sharding.data_parallel(partial(function, **bound), layout.own)(state, batch)
+    def __call__(self, function: Callable, static: Sequence[str] = ()) -> Callable:
+        """The compiled function.
 
-    by_rows = in_whole_parts(jax.jit(over_devices, static_argnames=static), layout.own)
+        Args:
+          function: whose rows `[B, ...]` of the result depend on the same rows of the batch and on
+            the state alone.
+          static: names of the arguments that are no arrays.
+        """
+        own = self.layout.own
 
-    def call(state: Any, batch: Any, **bound: Any):
-        # Where it lies so already, nothing moves.
-        return by_rows(jax.device_put(state, NamedSharding(layout.own, P())), batch, **bound)
+        @functools.wraps(function)
+        def over_devices(state: Any, batch: Any, **bound: Any):
+            return sharding.data_parallel(partial(function, **bound), own)(state, batch)
 
-    return call
+        by_rows = in_whole_parts(jax.jit(over_devices, static_argnames=static), own)
+
+        def call(state: Any, batch: Any, **bound: Any):
+            # Where it lies so already, nothing moves.
+            return by_rows(jax.device_put(state, NamedSharding(own, P())), batch, **bound)
+
+        return call
 
 
 def in_whole_parts(compiled: Callable, mesh: Mesh) -> Callable:
@@ -175,25 +142,18 @@ def in_whole_parts(compiled: Callable, mesh: Mesh) -> Callable:
     return call
 
 
-def is_spread(config: Config, layout: Layout | None) -> bool:
-    """Whether nominal patches lie on all devices while a bank is chosen: k-center alone can."""
-    return layout is not None and config.sampler == "k_center" and config.subspaces != "dictionary"
-
-
-def num_memories(config: Config, layout: Layout | None) -> int:
-    """Over how many memories nominal patches are spread; all CPU devices of a host share one."""
-    if not is_spread(config, layout):
-        return 1
-    return processes.count() if jax.default_backend() == "cpu" else layout.every.size
-
-
-def share(num_images: int, layout: Layout | None) -> range:
+def share(num_images: int, layout: Layout) -> range:
     """Which training images this process embeds: those whose patches its devices will hold."""
-    if layout is None:
-        return range(num_images)
     each = _images_each(num_images, layout) * layout.own.size
     start = min(processes.index() * each, num_images)
     return range(start, min(start + each, num_images))
+
+
+def num_memories(layout: Layout | None) -> int:
+    """Over how many memories nominal patches are spread; all CPU devices of a host share one."""
+    if layout is None:
+        return 1
+    return processes.count() if jax.default_backend() == "cpu" else layout.every.size
 
 
 def _images_each(num_images: int, layout: Layout) -> int:
@@ -201,10 +161,39 @@ def _images_each(num_images: int, layout: Layout) -> int:
     return -(-num_images // layout.every.size)
 
 
+def choose(
+    key: jax.Array,
+    points: np.ndarray,
+    weights: np.ndarray,
+    shape: tuple[int, int],
+    num_atoms: int,
+    report: Report,
+    *,
+    layout: Layout,
+) -> types.Bank:
+    """The bank that k-center chooses of patches that no device holds all of; whole on the host.
+
+    Args:
+      key: consumed.
+      points: `[n, D]`, of this process's share of the training images.
+      weights: `[N]`, of all processes.
+      shape: how many images there are in all, and patches of each.
+      num_atoms: `M`.
+      report: told how many more atoms there are.
+      layout: of the run.
+    """
+    rows = place([points], layout, shape, points.shape[1])
+    start, advance = spread_sampler(layout.every)
+    state = start(key, rows, place_weights(weights, rows), num_atoms)
+    state = sampling.in_steps(advance, state, rows, num_atoms, report)
+    # Of a run's own devices, wherever it was chosen.
+    return jax.tree.map(jnp.asarray, jax.device_get(sharding.bank_of(state)))
+
+
 def place(
     blocks: Iterable[np.ndarray], layout: Layout, shape: tuple[int, int], features: int
-) -> Rows:
-    """Rows on the devices of all processes; no device holds all of them.
+) -> jax.Array:
+    """Rows on the devices of all processes, `[N + P, D]` with zeros last; no device holds all.
 
     Args:
       blocks: those of this process's share in order, `[n, D]` at a time.
@@ -228,53 +217,34 @@ def place(
                 parts[-1] = jax.device_put(parts[-1], devices[len(parts) - 1])
     parts += [np.zeros((each, features), np.float32) for _ in devices[len(parts) :]]
     parts = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
-    return Rows(
-        jax.make_array_from_single_device_arrays(
-            (each * layout.every.size, features), NamedSharding(layout.every, P(DATA)), parts
-        )
+    return jax.make_array_from_single_device_arrays(
+        (each * layout.every.size, features), NamedSharding(layout.every, P(DATA)), parts
     )
 
 
-def place_weights(weights: np.ndarray, points: Rows) -> jax.Array:
+def place_weights(weights: np.ndarray, rows: jax.Array) -> jax.Array:
     """The weights of rows, `[N]` and known to every process, beside them: 0 for what is padded."""
-    padded = np.zeros(points.padded.shape[0], np.float32)
+    padded = np.zeros(rows.shape[0], np.float32)
     padded[: len(weights)] = weights
-    beside = NamedSharding(points.padded.sharding.mesh, P(DATA))
+    beside = NamedSharding(rows.sharding.mesh, P(DATA))
     return jax.make_array_from_callback(padded.shape, beside, lambda index: padded[index])
 
 
-def place_bank(
-    bank: types.Bank, config: Config, layout: Layout | None, chunk_size: int
-) -> types.Bank:
-    """The bank where it scores: whole on every device of this process, or split over its devices.
+@functools.lru_cache(1)
+def spread_sampler(mesh: Mesh) -> tuple[Callable, Callable]:
+    """k-center in two parts, compiled for points that are spread over a mesh."""
+    # Every device goes through the pools of all, which together are to be those of one device.
+    pool_size = max(_LEAST_POOL, _POOL // mesh.size)
 
-    It is split if the layout says so, or if no device has room for it and for the closeness of a
-    chunk of patches to all atoms.
-    """
-    if layout is None:
-        return bank
-    bank = jax.device_get(bank)
-    parts = layout.parts or _fewest_parts(bank, config, layout, chunk_size)
-    if parts == 1:
-        return replicate(bank, layout)
-    padded = jax.tree.map(lambda x: sharding.pad_rows(x, parts), bank)
-    return jax.device_put(padded, NamedSharding(_split(layout, parts), P(ATOMS)))
+    def start_over_patches(key, points, weights, num_atoms):
+        return sharding.k_center_start_over_patches(key, points, weights, num_atoms, mesh=mesh)
 
+    def advance_over_patches(state, points, upto):
+        return sharding.k_center_advance_over_patches(
+            state, points, upto, mesh=mesh, pool_size=pool_size
+        )
 
-def bank_mesh(bank: types.Bank, layout: Layout) -> Mesh:
-    """The mesh that a bank from `place_bank` lies on; its atoms axis says into how many parts."""
-    placed = getattr(bank.atoms, "sharding", None)
-    return placed.mesh if isinstance(placed, NamedSharding) else layout.own
-
-
-def _fewest_parts(bank: types.Bank, config: Config, layout: Layout, chunk_size: int) -> int:
-    if _needs_whole_bank(config):
-        return 1
-    num_atoms, features = bank.atoms.shape
-    need = 4 * num_atoms * (features + chunk_size)
-    sizes = [n for n in range(1, layout.own.size + 1) if layout.own.size % n == 0]
-    return next((n for n in sizes if need / n <= memory.available()), sizes[-1])
-
-
-def _split(layout: Layout, parts: int) -> Mesh:
-    return sharding.make_mesh(list(layout.own.devices.flat), num_atoms_shards=parts)
+    return (
+        jax.jit(start_over_patches, static_argnums=3),
+        jax.jit(advance_over_patches, donate_argnums=0),
+    )

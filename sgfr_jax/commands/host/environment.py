@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+import sgfr_jax
+from sgfr_jax.commands.files import cache
 from sgfr_jax.version import __version__
 
 
@@ -39,3 +41,8 @@ def _commit() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def source() -> str:
+    """A hash of the code that results depend on; the commit does not tell two edits apart."""
+    return cache.source_digest(sgfr_jax)

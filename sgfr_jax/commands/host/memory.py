@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import jax
 import psutil
 
-from sgfr_jax.commands.flags.config import Config, num_features
-from sgfr_jax.detector import choices, streams
-from sgfr_jax.detector.choices import ConfigError
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.commands.flags.config import Config
+from sgfr_jax.detector import fitting, streams, synthetic
 
 # Of every patch the samplers hold its features, and a block of distances and products.
 _BLOCK_FLOATS = 160
@@ -16,8 +16,10 @@ _BLOCK_FLOATS = 160
 
 def needed(config: Config, num_images: int) -> int:
     """Bytes that sampling from all patches of so many images at once takes."""
-    copies = 2 if config.subspaces == "dictionary" else 1  # it learns from all patches
-    return 4 * num_images * config.grid**2 * (copies * num_features(config) + _BLOCK_FLOATS)
+    # Patches are read, and then put where samplers want them; a dictionary learns from all.
+    copies = 3 if config.method.subspaces == "dictionary" else 2
+    (stream,) = streams.plan(config.method, config.network)
+    return 4 * num_images * stream.grid**2 * (copies * stream.width + _BLOCK_FLOATS)
 
 
 def needed_by_streams(config: Config, num_squares: int, of_an_image: int = 1) -> int:
@@ -25,14 +27,12 @@ def needed_by_streams(config: Config, num_squares: int, of_an_image: int = 1) ->
 
     They hold some images whole, of which one has `of_an_image` squares.
     """
-    from sgfr_jax.detector import fused, synthetic
-
-    planned = streams.plan(config)
+    planned = streams.plan(config.method, config.network)
     each = sum(stream.grid**2 * stream.width for stream in planned)
-    held = max(min(num_squares, fused.CALIBRATION_IMAGES), of_an_image) + synthetic.num_drawn()
+    held = max(min(num_squares, fitting.CALIBRATION_IMAGES), of_an_image) + synthetic.num_drawn()
     by_size = collections.Counter()
     for stream in planned:
-        patches = min(num_squares * stream.grid**2, fused.SAMPLED_PATCHES)
+        patches = min(num_squares * stream.grid**2, fitting.SAMPLED_PATCHES)
         by_size[stream.image_size] += patches * stream.width
     # Read in batches, which are then put together: for a moment all is there twice.
     return 8 * (held * each + max(by_size.values()))
@@ -56,12 +56,9 @@ def check_batch(config: Config, batch_size: int) -> None:
     Raises:
       ConfigError: names the flag.
     """
-    if config.has_streams:
-        planned = streams.plan(config)
-        side = planned[-1].image_size
-        floats = max(stream.grid**2 * stream.width for stream in planned)
-    else:
-        side, floats = config.image_size, config.grid**2 * num_features(config)
+    planned = streams.plan(config.method, config.network)
+    side = planned[-1].image_size
+    floats = max(stream.grid**2 * stream.width for stream in planned)
     # The images as uint8 and float32, and their features.
     need = batch_size * (15 * side**2 + 4 * floats)
     free = psutil.virtual_memory().available
@@ -88,10 +85,8 @@ def check(
       ConfigError: says what is needed, what there is and which flag to change.
     """
     category = max(num_train, key=num_train.__getitem__)
-    if config.has_streams:
+    if config.method.has_streams:
         _check_streams(config, category, num_train[category], of_an_image)
-        return
-    if config.sampler == choices.STREAMING:  # bounded, whatever the images
         return
     need, free = needed(config, num_train[category]) / num_parts, available()
     if need > free:
@@ -99,8 +94,8 @@ def check(
             f"category {category} needs about {need / 1e9:.1f} GB"
             + (" on every device" if num_parts > 1 else "")
             + f" to sample from all patches of {num_train[category]} images at once, and"
-            f" {free / 1e9:.1f} GB are free:"
-            f" --sampler={choices.STREAMING} needs no more for more images, or lower --grid"
+            f" {free / 1e9:.1f} GB are free: --layers=auto samples from a bounded number of"
+            " patches, or lower --grid"
         )
 
 
@@ -108,8 +103,9 @@ def _check_streams(config: Config, category: str, num_squares: int, of_an_image:
     need = needed_by_streams(config, num_squares, of_an_image)
     free = psutil.virtual_memory().available
     if need > free:
+        side = streams.plan(config.method, config.network)[-1].image_size
         raise ConfigError(
             f"category {category} needs about {need / 1e9:.1f} GB to weigh what streams see of"
-            f" images up to {streams.plan(config)[-1].image_size} pixels a side, and"
-            f" {free / 1e9:.1f} GB are free: lower --image_size or the scales of --layers"
+            f" images up to {side} pixels a side, and {free / 1e9:.1f} GB are free: lower"
+            " --image_size or the scales of --layers"
         )

@@ -24,8 +24,8 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import lifelines, terminal
-from sgfr_jax.detector.choices import ConfigError
 
 T = TypeVar("T")
 

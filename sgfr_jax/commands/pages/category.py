@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from sgfr_jax import curves, metrics
-from sgfr_jax.commands.files import filenames, written
+from sgfr_jax.commands.files import filenames, reading, written
 from sgfr_jax.commands.flags.config import Config
 from sgfr_jax.commands.host import processes, progress
 from sgfr_jax.commands.pages import pixels, review
@@ -20,14 +21,8 @@ from sgfr_jax.commands.pages.figures import Panel
 from sgfr_jax.commands.pages.gallery import Gallery
 from sgfr_jax.datasets import Example, images, masks
 from sgfr_jax.datasets.geometry import to_size
-from sgfr_jax.detector import (
-    assembly,
-    detectors,
-    diagnosis,
-    fitting,
-    loading,
-    looks,
-)
+from sgfr_jax.detector import assembly, diagnosis, fitting, looks, settle, splits
+from sgfr_jax.detector.stages import Stages
 
 
 class Output(NamedTuple):
@@ -37,11 +32,17 @@ class Output(NamedTuple):
     num_figures: int  # of the most and of the least certain images, per kind
     save_maps: bool
     num_review: int = 0  # pictures for the page of a report, of the worst images; 0: no review
-    # Takes the fitted detector and the scores `[B]` of the test images, to make a model of them.
-    keep: Callable[[detectors.Fitted, np.ndarray], None] | None = None
+    keep: Callable[["Kept"], None] | None = None  # takes what a model can be made of
     diagnose: bool = False  # whether `diagnosis.diagnose` has its say
     bar: Callable = progress.bar  # what shows the progress of scoring
     files: written.Output | None = None  # takes figures and maps; None: there are none
+
+
+class Kept(NamedTuple):
+    """What was fitted, and what the method's own solver makes of the test images."""
+
+    fitted: fitting.Fitted
+    scores: np.ndarray  # [B] float32
 
 
 class Scored(NamedTuple):
@@ -55,8 +56,8 @@ class Scored(NamedTuple):
 
 
 def run(
-    category: loading.Checked,
-    detector: detectors.Detector,
+    category: reading.Checked,
+    stages: Stages,
     config: Config,
     output: Output,
 ) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def run(
 
     Args:
       category: its images.
-      detector: of the configuration.
+      stages: of the configuration.
       config: of the run.
       output: what to write.
 
@@ -74,26 +75,33 @@ def run(
     Raises:
       DatasetError: if features are not finite.
     """
-    return start(category, detector, config, output)()
+    return start(category, stages, config, output)()
 
 
 def start(
-    category: loading.Checked,
-    detector: detectors.Detector,
+    category: reading.Checked,
+    stages: Stages,
     config: Config,
     output: Output,
+    fit_look: fitting.FitLook | None = None,
 ) -> Callable[[], dict[str, Any]]:
-    """As `run`, up to the scores; what it returns computes the metrics, which needs no device."""
+    """As `run`, up to the scores; what it returns computes the metrics, which needs no device.
+
+    `fit_look` is as of `fitting.fit`.
+    """
     num_train, test = len(category.train.examples), category.test.examples
-    fitted = fitting.fit(detector, category, config.seed)
+    key = jax.random.key(config.evaluation.seed)
+    fitted = fitting.fit(stages, key, category.train, category.name, fit_look)
     more, noted = {}, []
     if output.diagnose and processes.first():
-        found, noted = _diagnose(category, detector, fitted, config, output)
+        found, noted = _diagnose(category, stages, fitted, config, output)
         more = {"diagnostics": found}
-    exact = pixels.keep_all(len(test), config.image_size, len(detector.scorers), config.counting)
+    exact = pixels.keep_all(
+        len(test), config.method.image_size, len(stages.programs), config.evaluation.counting
+    )
     shown = review.Selection(output.num_review if processes.first() else 0)
     marked = Counter()
-    measure = _score(category, detector, fitted, config, output, exact, shown, marked)
+    measure = _score(category, stages, fitted, config, output, exact, shown, marked)
 
     def results(found: Scored) -> dict[str, Any]:
         return found.metrics._asdict() | {
@@ -112,12 +120,12 @@ def start(
     def finish() -> dict[str, Any]:
         own, *others = measure()
         if output.keep is not None:
-            output.keep(fitted, own.scores)
-        baselines = dict(zip(config.baselines, others, strict=True))
+            output.keep(Kept(fitted, own.scores))
+        baselines = dict(zip(config.evaluation.baselines, others, strict=True))
         own_results = results(own) | more
         if output.num_review and processes.first():
             points = {name: found.points for name, found in baselines.items()}
-            points = {config.solver: own.points} | points
+            points = {config.method.solver: own.points} | points
             review.save(output.workdir, category.name, own_results, shown, points)
         return {
             "results": own_results,
@@ -141,17 +149,19 @@ def start(
 
 
 def _diagnose(
-    category: loading.Checked,
-    detector: detectors.Detector,
-    fitted: detectors.Fitted,
+    category: reading.Checked,
+    stages: Stages,
+    fitted: fitting.Fitted,
     config: Config,
     output: Output,
 ) -> tuple[dict[str, Any], list[str]]:
     """The diagnostics of every bank and the notes on them, look by look."""
-    several = len(category.geometries) > 1
-    found, notes = {}, []
-    for look, of_look in zip(category.looks(), fitting.apart(fitted), strict=True):
-        banks, note = diagnosis.diagnose(config, detector, of_look, look, output.bar)
+    several, found, notes = len(category.geometries) > 1, {}, []
+    state, seed = fitted.states[config.method.solver], config.evaluation.seed
+    for look, fitted_look in zip(category.looks(), state.looks, strict=True):
+        banks, note = diagnosis.diagnose(
+            stages, fitted_look, look.train, seed, look.name, output.bar
+        )
         kind = f"{look.geometries[0].kind}: " if several else ""
         found |= {f"{kind}{name}": values for name, values in banks.items()}
         notes.append(f"{kind}{note}")
@@ -159,9 +169,9 @@ def _diagnose(
 
 
 def _score(
-    category: loading.Checked,
-    detector: detectors.Detector,
-    fitted: detectors.Fitted,
+    category: reading.Checked,
+    stages: Stages,
+    fitted: fitting.Fitted,
     config: Config,
     output: Output,
     exact: bool,
@@ -174,25 +184,26 @@ def _score(
     embeddings are let go as soon as they have been counted, drawn or written. A solver's seconds
     are those of the embedding, which it would need anyway, and its own.
     """
-    test, scorers = category.test, detector.scorers
+    test, solvers = category.test, tuple(stages.programs)
+    image_size, native = config.method.image_size, config.evaluation.native
     num_known = sum(_mask_is_known(example) for example in test.examples)
-    counts = [pixels.PixelScores(num_known, config.image_size, exact=exact) for _ in scorers]
-    scores = [np.empty(len(test.examples), np.float32) for _ in scorers]
-    seconds, metrics_seconds = [0.0] * len(scorers), [0.0] * len(scorers)
+    counts = [pixels.PixelScores(num_known, image_size, exact=exact) for _ in solvers]
+    scores = [np.empty(len(test.examples), np.float32) for _ in solvers]
+    seconds, metrics_seconds = dict.fromkeys(solvers, 0.0), [0.0] * len(solvers)
     gallery = Gallery(output.num_figures)
     if output.files is not None:  # of an earlier run
         of_category = filenames.shortened(category.name)
         earlier = output.files.earlier(f"maps/{of_category}", f"figures/{of_category}")
         output.files.remove(earlier)
-    size, done = (config.image_size, config.image_size), 0
+    size, done = (image_size, image_size), 0
     with output.bar(f"{category.name}: scoring", len(test.examples), "images") as report:
-        for found in _rounds(test, detector, fitted, config, seconds):
+        for found in _rounds(test, stages, fitted, config, seconds):
             for i, wholes in enumerate(zip(*found.wholes, strict=True)):
                 began = time.perf_counter()
                 scores[i][done : done + len(wholes)] = [whole.score for whole in wholes]
                 maps = [to_size(whole.anomaly_map, size) for whole in wholes]
                 if found.known:
-                    counted = [w.anomaly_map for w in wholes] if config.native else maps
+                    counted = [w.anomaly_map for w in wholes] if native else maps
                     counts[i].add([counted[j] for j in found.known], found.masks)
                 metrics_seconds[i] += found.reading + time.perf_counter() - began
                 if i == 0:
@@ -220,12 +231,12 @@ def _score(
         measured = metrics.measure(*ranked)
         spent = metrics_seconds[i] + time.perf_counter() - began
         points = None if ranked.pixels is None else curves.thin(ranked.pixels, ranked.regions)
-        return Scored(scores[i], measured, points, seconds[i], spent)
+        return Scored(scores[i], measured, points, seconds[solvers[i]], spent)
 
     def measure_all() -> list[Scored]:
         # Sorting lets go of Python's lock.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(measure, range(len(scorers))))
+            return list(pool.map(measure, range(len(solvers))))
 
     return measure_all
 
@@ -241,30 +252,35 @@ class _Round(NamedTuple):
 
 
 def _rounds(
-    test: loading.Split,
-    detector: detectors.Detector,
-    fitted: detectors.Fitted,
+    test: splits.Split,
+    stages: Stages,
+    fitted: fitting.Fitted,
     config: Config,
-    seconds: list[float],
+    seconds: dict[str, float],
 ) -> Iterator[_Round]:
     """All images, those of every process; adds the time that scoring took to `seconds`.
 
     Each process scores its own images and then knows those of all; where there is one, its own are
     all.
     """
-    own = test.take(processes.deal(len(test.examples), detector.batch_size))
-    found = looks.whole_images(own, detector, fitted.states, seconds)
-    readable, done = loading.iterate(own, config), 0
+    batch_size = stages.services.batch_size
+    own = test.take(processes.deal(len(test.examples), batch_size))
+
+    def spent(solver: str, more: float) -> None:
+        seconds[solver] += more
+
+    found = looks.whole_images(own, stages, fitted.states, spent)
+    readable, done = _readable(own, config, stages), 0
     scored, mine = iter(own.examples), iter(own.examples)
     while done < len(test.examples):
         # None in the last round, if that is without this process.
-        wholes = list(itertools.islice(found, detector.batch_size))
+        wholes = list(itertools.islice(found, batch_size))
         for of_image in wholes:
             looks.check_finite(next(scored), of_image)
         began = time.perf_counter()
         loaded = [next(readable) for _ in wholes]
         masks = [image.mask for image in loaded if image.mask is not None]
-        if config.native:
+        if config.evaluation.native:
             pairs = zip(itertools.islice(mine, len(wholes)), loaded, strict=True)
             masks = _native_masks([e for e, image in pairs if image.mask is not None])
         wholes, loaded, masks = (processes.joined(items) for items in (wholes, loaded, masks))
@@ -272,6 +288,12 @@ def _rounds(
         yield _Round(wholes, loaded, known, masks, time.perf_counter() - began)
         done += len(wholes)
     next(found, None)  # the end, at which embeddings that have gone by are kept
+
+
+def _readable(own: splits.Split, config: Config, stages: Stages) -> Iterator[images.Loaded]:
+    """Images and masks at the size that pixels are counted at."""
+    min_side = settle.largest_stride(config.method, config.network)
+    return splits.iterate(own, config.method.image_size, min_side, workers=stages.services.workers)
 
 
 def _mask_is_known(example: Example) -> bool:
@@ -326,7 +348,7 @@ def _notes(test: Sequence[Example], exact: bool, config: Config) -> list[str]:
             " pixel metrics leave them out"
         )
     if not exact and defective and unmasked < len(defective):
-        size = " at the images' own sizes" if config.native else ""
+        size = " at the images' own sizes" if config.evaluation.native else ""
         notes.append(
             f"pixel metrics{size} are streamed: scores counted in 2^20 bins (--metrics=streaming)"
         )

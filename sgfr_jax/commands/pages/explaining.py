@@ -15,21 +15,18 @@ from sgfr_jax.commands.files import (
 from sgfr_jax.commands.files.prediction import Predicted, Source
 from sgfr_jax.commands.host import progress
 from sgfr_jax.commands.pages import explanation_pages, figures
-from sgfr_jax.detector import (
-    detectors,
-    explanations,
-    models,
-    places,
-)
-from sgfr_jax.detector.explanations import Atom, Place, View
+from sgfr_jax.detector import explaining, places
+from sgfr_jax.detector.explaining import Atom, Place, View
+from sgfr_jax.detector.model import Detector
+from sgfr_jax.detector.stages import Stages
 
 Reader = Callable[[int], np.ndarray | None]  # of `training_images.make_reader`
 
 
 def write(
     output: written.Output,
-    model: models.Model,
-    detector: detectors.Detector,
+    detector: Detector,
+    stages: Stages,
     sources: Sequence[Source],
     scale: figures.Scale,
     *,
@@ -39,19 +36,19 @@ def write(
 
     Args:
       output: the directory of the predictions.
-      model: that scored the images.
-      detector: of the model.
+      detector: that scored the images.
+      stages: of it.
       sources: the images, in the order in which they are told of.
       scale: of the pages' maps; its threshold also says which places beside the highest count.
       min_side: as of `prediction.predict`.
     """
-    explain = explanations.make_explainer(model, detector, least=scale.threshold)
-    read, train = training_images.make_reader(model), model.about.train
+    explain = explaining.make_explainer(detector, stages, least=scale.threshold)
+    read, train = training_images.make_reader(detector), detector.about.train
     told, named = [], set()
     with progress.bar("explaining", len(sources), "images") as report:
         for one in prediction.predict(
-            explain, sources, batch_size=detector.batch_size, min_side=min_side,
-            white=model.about.white,
+            explain, sources, batch_size=stages.services.batch_size, min_side=min_side,
+            white=detector.about.white,
         ):  # fmt: skip
             report(1)
             if not isinstance(one, Predicted):
@@ -69,7 +66,7 @@ def write(
                 "page": name,
                 "places": [describe(place, one.image.shape, train, read) for place in found],
             })  # fmt: skip
-    notes = list(_notes(model, named, read))
+    notes = list(_notes(named, read))
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     records.write_json(output.claim("explanations.json"), {"images": told, "notes": notes})
@@ -121,12 +118,12 @@ def _describe_atom(atom: Atom, view: View, train: Sequence[str], read: Reader) -
     image = read(atom.image)
     if image is not None:
         shape = image.shape[:2]
-        window = explanations.atom_window(view, atom, shape)
+        window = explaining.atom_window(view, atom, shape)
         named["box"] = places.cell_box(atom.cell, view.grid, shape, window)
     return named
 
 
-def _notes(model: models.Model, named: set[int], read: Reader) -> Iterator[str]:
+def _notes(named: set[int], read: Reader) -> Iterator[str]:
     """Why some atoms are not shown, of the training images that are named; -1 is none."""
     if -1 in named:
         yield "the atoms are learned: they are no patches of an image, and none can be shown"

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from sgfr_jax.commands.pages import figures
 from sgfr_jax.commands.pages.figures import MARGIN, OUTLINE, Scale
 from sgfr_jax.datasets.geometry import Window, to_size
-from sgfr_jax.detector import explanations, places
-from sgfr_jax.detector.explanations import Atom, Place, View
+from sgfr_jax.detector import explaining, places
+from sgfr_jax.detector.explaining import Atom, Place, View
 
 # Of a place the banks that are drawn, and of a bank its levels: those with the largest parts.
 NUM_VIEWS, NUM_LEVELS = 3, 5
@@ -154,7 +154,7 @@ def _atom_crop(atom: Atom, view: View, read: Callable) -> Image.Image:
     image = read(atom.image) if atom.image >= 0 else None
     if image is None:
         return Image.new("RGB", (_CROP, _CROP), _EMPTY)
-    window = explanations.atom_window(view, atom, image.shape[:2])
+    window = explaining.atom_window(view, atom, image.shape[:2])
     return _crop(image, atom.cell, view.grid, window)
 
 

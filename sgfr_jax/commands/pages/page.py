@@ -19,13 +19,13 @@ import numpy as np
 from sgfr_jax import curves, metrics
 from sgfr_jax.checked_json import Damaged
 from sgfr_jax.commands.files import records
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.pages import (
     figures,
     plots,
     review,
     summary,
 )
-from sgfr_jax.detector.choices import ConfigError
 
 METRICS = {
     "image_auroc": "image AUROC",

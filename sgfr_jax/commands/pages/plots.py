@@ -4,8 +4,8 @@ import io
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.pages.summary import Row
-from sgfr_jax.detector.choices import ConfigError
 
 _COLUMNS = 3  # panels beside each other
 _PANEL = (4.2, 3.4)  # inches

@@ -22,7 +22,7 @@ from sgfr_jax.commands.files.prediction import Predicted, Source, Unread
 from sgfr_jax.commands.pages import contours, drawing, figures
 from sgfr_jax.datasets import outputs
 from sgfr_jax.datasets.geometry import to_size
-from sgfr_jax.detector.nulls import Nulls
+from sgfr_jax.detector.state import Nulls
 
 MAPS = ("png", "tiff", "none")
 COLUMNS = outputs.COLUMNS

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sgfr_jax.commands.files import records
 from sgfr_jax.commands.files.records import Record
-from sgfr_jax.detector import choices
+from sgfr_jax.detector import alternatives
 from sgfr_jax.metrics import Metrics
 
 SEEDS = ("seed", "split_seed")
@@ -194,7 +194,7 @@ def _deviation(values: Sequence[float]) -> float | None:
 def _neighbors(settings: dict[str, Any]) -> int | None:
     if settings["solver"] == "nearest":
         return 1
-    solver = choices.SOLVERS.get(settings["solver"])
+    solver = alternatives.SOLVERS.get(settings["solver"])
     return settings[solver.atoms] if solver is not None and solver.atoms else None
 
 

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from etils import epath
 
-from sgfr_jax.commands import run
 from sgfr_jax.commands.files.records import Record
-from sgfr_jax.commands.host import environment, progress
+from sgfr_jax.commands.host import environment, machine, progress
 from sgfr_jax.commands.sweeping import collection, grids, tasks
 
 
 def run_missing(
     points: Sequence[grids.Point],
-    resources: run.Resources,
+    resources: machine.Resources,
     workdir: epath.Path,
     *,
     execute: Callable[..., Iterator],

@@ -15,7 +15,7 @@ from etils import epath
 from sgfr_jax import checked_json, unfinished
 from sgfr_jax.checked_json import Damaged
 from sgfr_jax.commands.files.records import Record
-from sgfr_jax.detector.choices import ConfigError
+from sgfr_jax.commands.flags.checking import ConfigError
 
 _SUFFIX = ".json"
 # Files read at a time: those of a bucket are slow one by one.

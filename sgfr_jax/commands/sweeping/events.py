@@ -5,8 +5,8 @@ from typing import Any
 
 from etils import epath
 
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.sweeping import executors
-from sgfr_jax.detector.choices import ConfigError
 from sgfr_jax.metrics import Metrics
 
 # Events are on disk after so long at most: its own `flush` does not wait for its queue.

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from sgfr_jax.commands import run
+from sgfr_jax.commands.flags import starting
+from sgfr_jax.commands.host import machine
 from sgfr_jax.commands.sweeping import collection, sharing, tasks
 
 Group = Sequence[tasks.Task]
@@ -21,7 +22,7 @@ class Outcome(NamedTuple):
 
 
 def local(
-    groups: Sequence[Group], resources: run.Resources, workdir: epath.Path
+    groups: Sequence[Group], resources: machine.Resources, workdir: epath.Path
 ) -> Iterator[Outcome]:
     """Yields the outcome of every task as its record has been kept.
 
@@ -66,7 +67,7 @@ def _attempt(worker: sharing.Worker, group: Group) -> Iterator[sharing.Part | Ou
             yield part
     except Exception as error:
         # A full disk would fail the next task too.
-        if isinstance(error, OSError) or not run.foreseen(error):
+        if isinstance(error, OSError) or not starting.foreseen(error):
             raise
         if len(left) == 1:
             yield Outcome(left[0], error=str(error))

@@ -4,7 +4,6 @@ A point has the flags of the command line, but for those that its grid names. `r
 may be tuples: a point for each value, all computed by one compiled program.
 """
 
-import dataclasses
 import itertools
 import types
 import typing
@@ -13,22 +12,23 @@ from typing import Any, NamedTuple
 
 from sgfr_jax import names
 from sgfr_jax.commands.flags import config, usage
-from sgfr_jax.detector.choices import ConfigError
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.detector import network
+from sgfr_jax.detector.method import FAST, Method
 
 # The penalties: what a tuple may give.
 PENALTIES = ("ridge", "l1", "l2")
-# What holds for all points: which images there are, and what a point makes of its own.
-_OF_THE_SWEEP = (
-    "dataset", "data_dir", "prepared_dir", "train_glob", "test_glob", "mask_glob", "manifest",
-    "categories", "baselines",
-)  # fmt: skip
+# The fields of a point: which images there are holds for all, and a point makes of its own what
+# its seed and its number of shots say.
 _TYPES = {
     name: kind
-    for name, kind in typing.get_type_hints(config.Config).items()
-    if name not in _OF_THE_SWEEP
+    for of in (config.Data, Method, config.Evaluation)
+    for name, kind in typing.get_type_hints(of).items()
+    if name != "baselines"
+    and (of is not config.Data or name in ("split", "split_seed", "shots", "skip_bad_images"))
 }
 # A bank of patches of several levels, whose size and solver the questions are about.
-_ONE_BANK = config.FAST
+_ONE_BANK = FAST
 
 Add = Callable[..., None]
 
@@ -139,7 +139,7 @@ def points(name: str, base: config.Config, given: Collection[str] = ()) -> list[
         for chosen in _each(flags):
             shown = " ".join(f"{flag}={_text(value)}" for flag, value in chosen.items())
             try:
-                asked = usage.cleared(dataclasses.replace(base, **chosen), chosen)
+                asked = usage.cleared(base.replace(**chosen), chosen)
                 resolved = config.resolve(asked)
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from error
@@ -152,8 +152,8 @@ def points(name: str, base: config.Config, given: Collection[str] = ()) -> list[
 
 def _levels(backbone: str) -> Iterator[str]:
     """The network's usual levels together, then each alone."""
-    yield config.FAST
-    yield from config.ARCHITECTURES[backbone].default_levels
+    yield FAST
+    yield from network.describe(backbone).default_levels
 
 
 def _each(flags: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -177,7 +177,7 @@ def _is_number(kind: Any) -> bool:
 
 def _check(where: str, flag: str, value: Any, given: Collection[str]) -> None:
     if flag not in _TYPES:
-        of_all = {"category", "baseline", *_OF_THE_SWEEP}
+        of_all = {"category", "baseline", *config.FIELDS}
         raise ConfigError(
             f"{where}: --{flag} holds for a whole sweep: give it on the command line"
             if flag in of_all

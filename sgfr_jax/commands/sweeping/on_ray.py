@@ -8,10 +8,9 @@ from pathlib import Path
 
 from etils import epath
 
-from sgfr_jax.commands import run
-from sgfr_jax.commands.host import compilation
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.commands.host import compilation, machine
 from sgfr_jax.commands.sweeping import collection, executors, sharing
-from sgfr_jax.detector.choices import ConfigError
 
 # How often a group is given to a new worker after its worker died.
 _RETRIES = 2
@@ -23,7 +22,7 @@ _STORE_BYTES = 1 << 27
 
 def execute(
     groups: Sequence[executors.Group],
-    resources: run.Resources,
+    resources: machine.Resources,
     workdir: epath.Path,
     *,
     address: str | None,
@@ -89,7 +88,7 @@ def execute(
 class _Remote:
     """A worker in a process of Ray's."""
 
-    def __init__(self, resources: run.Resources, workdir: str):
+    def __init__(self, resources: machine.Resources, workdir: str):
         if resources.cache_dir is not None:
             compilation.keep_in(resources.cache_dir / "compiled")
         self._worker = sharing.Worker(resources, partial(collection.keep, epath.Path(workdir)))

@@ -8,27 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sgfr_jax import backbones
-from sgfr_jax.commands import run
+from sgfr_jax.commands.files import inputs
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.sweeping import grids
 from sgfr_jax.datasets import Category
-from sgfr_jax.detector import loading
-from sgfr_jax.detector.choices import ConfigError
-
-# Of a configuration: which images there are ...
-DATA = (
-    "dataset", "data_dir", "prepared_dir", "train_glob", "test_glob", "mask_glob", "manifest",
-    "categories", "split", "split_seed", "shots",
-)  # fmt: skip
-# ... how they are read and embedded ...
-_EMBEDDING = (
-    "backbone", "weights", "layers", "image_size", "geometry", "crop", "tile", "overlap", "grid",
-    "unit_norm", "skip_bad_images",
-)  # fmt: skip
-# ... and what codes patches once there is a bank.
-SCORING = (
-    "solver", "num_neighbors", "ridge", "sparsity", "l1", "l2", "max_atoms", "search", "sigma",
-)  # fmt: skip
+from sgfr_jax.datasets.contents import content_hash
+from sgfr_jax.detector.method import Method, Stage
 
 
 class Task(NamedTuple):
@@ -53,7 +39,7 @@ def plan(points: Sequence[grids.Point], *, accept_license: bool = False) -> list
       ConfigError: names the grid, the point and what does not fit the data.
       DatasetError, WeightsError: if these cannot be found.
     """
-    load = functools.cache(functools.partial(run.load_data, accept_license=accept_license))
+    load = functools.cache(functools.partial(inputs.load_data, accept_license=accept_license))
     fingerprints = _Fingerprints()
     digest = functools.cache(backbones.weights_digest)
     found: dict[str, Task] = {}
@@ -64,11 +50,11 @@ def plan(points: Sequence[grids.Point], *, accept_license: bool = False) -> list
             config.check_sizes(settings, {c.name: len(c.train) for c in categories})
         except ConfigError as error:
             raise ConfigError(f"{point.title}: {error}") from error
-        weights = digest(settings.backbone, settings.weights)
+        weights = digest(settings.method.backbone, settings.method.weights)
         for category in categories:
-            of_one = dataclasses.replace(settings, categories=(category.name,))
+            of_one = settings.replace(categories=(category.name,))
             # Where files lie is no part of what is in them.
-            placeless = dataclasses.replace(settings, categories=None, data_dir=None, weights=None)
+            placeless = settings.replace(categories=None, data_dir=None, weights=None)
             name = placeless.digest(
                 category=category.name, data=fingerprints.of(category), weights=weights
             )
@@ -86,26 +72,27 @@ def plan(points: Sequence[grids.Point], *, accept_license: bool = False) -> list
 
 def data_of(settings: config.Config) -> config.Config:
     """A configuration of the same images and nothing else."""
-    kept = _only(settings, DATA)
-    return kept if settings.shots is None else dataclasses.replace(kept, seed=settings.seed)
+    data = dataclasses.replace(settings.data, skip_bad_images=False)
+    kept = config.Config(data)
+    if data.shots is None:
+        return kept
+    return kept.replace(seed=settings.evaluation.seed)  # which draws them
 
 
 def embedding_of(settings: config.Config) -> config.Config:
     """A configuration of the same images with the same embeddings and nothing else."""
-    return dataclasses.replace(
-        data_of(settings), **{name: getattr(settings, name) for name in _EMBEDDING}
-    )
+    found = dataclasses.replace(data_of(settings), data=settings.data)
+    return dataclasses.replace(found, method=settings.method.only(Stage.EMBED))
 
 
 def bank_of(settings: config.Config) -> config.Config:
     """What configurations with the same bank have in common."""
-    kept = SCORING
-    if not settings.one_bank:  # the detector takes one set of penalties for all its solvers
-        kept = ("solver",)
-    if settings.sampler == "support_frequency" or settings.subspaces == "dictionary":
-        kept = ()  # what codes patches also makes the bank
-    default = {name: getattr(config.Config, name) for name in kept}
-    return dataclasses.replace(settings, **default)
+    method = settings.method
+    if method.sampler == "support_frequency" or method.subspaces == "dictionary":
+        return settings  # what codes patches also makes the bank
+    if not method.one_bank:  # the detector takes one set of penalties for all its solvers
+        return settings.replace(solver=Method.solver)
+    return dataclasses.replace(settings, method=method.only(Stage.EMBED, Stage.BANK, Stage.MAP))
 
 
 def groups(tasks: Iterable[Task]) -> list[list[Task]]:
@@ -144,10 +131,6 @@ def _firsts(tasks: Iterable[Task], key: Callable) -> dict[config.Config, str]:
     return firsts
 
 
-def _only(settings: config.Config, fields: Iterable[str]) -> config.Config:
-    return config.Config(**{name: getattr(settings, name) for name in fields})
-
-
 class _Fingerprints:
     """What records depend on of categories; every file is hashed once."""
 
@@ -161,7 +144,7 @@ class _Fingerprints:
         sources = [s for split in splits for e in split for s in (e.image, e.mask)]
         unknown = {_identity(s): s for s in sources if _identity(s) not in self._known}
         with ThreadPoolExecutor() as pool:
-            hashes = pool.map(loading.content_hash, unknown.values())
+            hashes = pool.map(content_hash, unknown.values())
             for (identity, source), hashed in zip(unknown.items(), hashes, strict=True):
                 self._known[identity] = source, hashed
         return [

@@ -4,15 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.commands.flags.config import Config
 from sgfr_jax.datasets import Category, DatasetError, Example, images
 from sgfr_jax.datasets.defects import DEFECTS
-from sgfr_jax.detector import (
-    choices,
-    loading,
-    models,
-    synthetic,
-)
+from sgfr_jax.detector import geometries, streams, synthetic
+from sgfr_jax.detector.method import AUTO
+from sgfr_jax.detector.splits import Split
 
 # Extents relative to the shorter side of an image: those that detectors are weighed by, and most of
 # the image, as what is wrong with a product may be.
@@ -45,7 +43,7 @@ def of_category(
     """
     train = category.train
     if len(train) < 2:
-        raise choices.ConfigError(
+        raise ConfigError(
             f"category {category.name} has {len(train)} training image: choosing needs at least two"
         )
     order = np.random.default_rng(seed).permutation(len(train))
@@ -53,7 +51,7 @@ def of_category(
     nominal = tuple(train[i] for i in sorted(order[:held]))
     # Drawn on the held-out images alone, and not with the seed by which a detector draws its own.
     drawn = synthetic.draw(
-        loading.Split(nominal, (), None), seed + _OTHER_SEEDS, size, sizes=SIZES, copies=_COPIES,
+        Split(nominal, (), None), seed + _OTHER_SEEDS, size, sizes=SIZES, copies=_COPIES,
         most_pixels=most_pixels, least_side=least_side,
     )  # fmt: skip
     others = _with_demo_defects(nominal, seed + _OTHER_SEEDS)
@@ -76,24 +74,28 @@ def _with_demo_defects(nominal: Sequence[Example], seed: int) -> Iterator[Exampl
 
 
 def of_all(
-    categories: Sequence[Category], candidates: Sequence[config.Config], share: float, seed: int
+    categories: Sequence[Category], candidates: Sequence[Config], share: float, seed: int
 ) -> list[Category]:
     """The validation categories of some candidates; arguments as of `of_category`.
 
     Large spoilt images are shrunk, unless a candidate looks at pixels in their own size.
     """
+    methods = [settings.method for settings in candidates]
+    sides = [streams.sizes(streams.plan(of.method, of.network)) for of in candidates]
     bound = {
-        "size": max(settings.image_size for settings in candidates),
-        "least_side": max(side for of in candidates for side, _, _ in models.layout(of)),
+        "size": max(method.image_size for method in methods),
+        "least_side": max(max(found) for found in sides),
     }
-    as_they_are = any(settings.tiled or settings.native for settings in candidates)
-    left_open = [settings for settings in candidates if settings.geometry == config.AUTO]
+    native = any(settings.evaluation.native for settings in candidates)
+    as_they_are = native or any(method.tiled for method in methods)
+    left_open = [method for method in methods if method.geometry == AUTO]
 
     def tiled(category: Category) -> bool:
         try:
-            return any(of.kind == "tile" for of in loading.ways(category.train, left_open[0]))
+            ways = geometries.of_training_images(left_open[0], category.train)
         except DatasetError:  # an image that --skip_bad_images may leave out
             return True
+        return any(way.kind == "tile" for way in ways)
 
     found = []
     for category in categories:

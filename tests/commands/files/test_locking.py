@@ -3,9 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.files import locking
-from sgfr_jax.detector.choices import ConfigError
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import datasets
 from sgfr_jax.commands import run
@@ -14,7 +15,6 @@ from sgfr_jax.commands.files import records, workdirs, written
 from sgfr_jax.commands.flags import config
 from sgfr_jax.commands.pages import category, review
 from sgfr_jax.datasets import outputs
-from sgfr_jax.detector.choices import ConfigError
 from tests.small import SMALL
 
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.files import written
 from sgfr_jax.datasets import outputs
-from sgfr_jax.detector.choices import ConfigError
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,9 +1,9 @@
 import dataclasses
 
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.flags import config
-from sgfr_jax.detector.choices import ConfigError
 
 FAST = (config.FAST,)
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import filters
 from sgfr_jax.commands import predict, run, select
 from sgfr_jax.commands.flags import config, options
 from sgfr_jax.commands.host import devices, interruption, memory
 from sgfr_jax.detector import streams
-from sgfr_jax.detector.choices import ConfigError
 from tests.detector import made_models
 
 NUMBERS = (

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import datasets, samplers, subspaces, types
 from sgfr_jax.commands import run, select
 from sgfr_jax.commands.flags import config, options, usage
 from sgfr_jax.datasets.geometry import windows
 from sgfr_jax.detector import choices
-from sgfr_jax.detector.choices import ConfigError
 from tests.datasets import trees
 
 # Another value of every flag of a configuration, within its range.

@@ -13,8 +13,9 @@ import sys
 import time
 import traceback
 
-from sgfr_jax.commands.host import processes
 from sgfr_jax.detector.choices import ConfigError
+
+from sgfr_jax.commands.host import processes
 
 
 def die():

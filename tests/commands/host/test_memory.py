@@ -1,11 +1,11 @@
 from typing import NamedTuple
 
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.flags import config
 from sgfr_jax.commands.host import memory
 from sgfr_jax.detector import streams
-from sgfr_jax.detector.choices import ConfigError
 
 
 class Free(NamedTuple):

@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.host import processes
 from sgfr_jax.commands.host.processes import Cluster
-from sgfr_jax.detector.choices import ConfigError
 
 NOTHING = Cluster()
 SLURM = {"SLURM_STEP_NODELIST": "a,b", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}

@@ -3,9 +3,9 @@ import sys
 
 import pytest
 from PIL import Image
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.pages import plots, summary
-from sgfr_jax.detector.choices import ConfigError
 from tests.commands.pages.test_summary import record
 
 

@@ -1,10 +1,10 @@
 import dataclasses
 
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.flags import config
 from sgfr_jax.commands.sweeping import grids
-from sgfr_jax.detector.choices import ConfigError
 
 
 def points_of(monkeypatch, grid, base=None, given=()):

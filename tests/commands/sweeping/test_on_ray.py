@@ -4,10 +4,10 @@ from functools import partial
 
 import pytest
 from etils import epath
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands import run
 from sgfr_jax.commands.sweeping import on_ray
-from sgfr_jax.detector.choices import ConfigError
 from tests.commands.sweeping.small_sweep import go, points
 from tests.commands.sweeping.test_sharing import swept, without_times
 

@@ -2,10 +2,10 @@ import dataclasses
 import shutil
 
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.sweeping import grids, tasks
 from sgfr_jax.datasets import DatasetError
-from sgfr_jax.detector.choices import ConfigError
 from tests.commands.sweeping.small_sweep import points, two_samplers
 
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
+from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands import select
 from sgfr_jax.commands.flags import config
 from sgfr_jax.commands.sweeping import validation
 from sgfr_jax.datasets import Category, Example, defects, synthesis
 from sgfr_jax.detector import loading, synthetic
-from sgfr_jax.detector.choices import ConfigError
 
 
 def category_of(rng, num, shape=(80, 80, 3)):

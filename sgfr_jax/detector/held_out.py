@@ -12,27 +12,24 @@ detector's own scorer. That is nearly what a new image would score, with three d
 
 The first errs on the safe side; the last does not. On MTD, at a wanted 5%, of the nominal test
 images 3.1% and 0.5% (`auto` in squares, two seeds) were called anomalous where tiles are on both
-sides of the split, but 14.5% and 24.4% where they are not (`--split=grouped`).
+sides of the split, but 14.5% and 24.4% where they are not (its split by tile).
 """
 
-import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgfr_jax import thresholds, types
-from sgfr_jax.commands.host import progress
-from sgfr_jax.detector import (
-    assembly,
-    blocks,
-    detectors,
-    loading,
-    looks,
-)
+from sgfr_jax import thresholds
+from sgfr_jax.detector import assembly, blocks, looks, splits
+from sgfr_jax.detector import state as states
+from sgfr_jax.detector.assembly import Whole
+from sgfr_jax.detector.splits import Split
+from sgfr_jax.detector.stages import Stages
+from sgfr_jax.detector.state import Look, Nulls, State
 
 # Enough for a false-alarm rate of one in three hundred.
 NULL_IMAGES = 300
@@ -42,57 +39,23 @@ NO_IMAGE = -2
 BY_BLOCK = -3
 
 
-class Nulls(NamedTuple):
-    """What nominal images score."""
-
-    images: thresholds.Tally
-    pixels: thresholds.Tally
-
-
-def banks(state: Any) -> tuple[types.Bank, ...]:
-    """The banks of a detector's state, of one bank or of several, look by look."""
-    if isinstance(state, looks.Several):
-        return tuple(itertools.chain.from_iterable(map(banks, state.looks)))
-    return (state,) if isinstance(state, types.Bank) else state.banks
-
-
-def by_look(
-    state: Any, origins: Sequence[detectors.Origins]
-) -> list[tuple[detectors.Origins, ...]]:
-    """The origins of the banks of each look of a state, of all of them in a row."""
-    left = iter(origins)
-    return [tuple(itertools.islice(left, len(banks(own)))) for own in looks.states(state)]
-
-
-def with_banks(state: Any, new: Sequence[types.Bank]) -> Any:
-    """The state of one look with other banks in their places."""
-    return new[0] if isinstance(state, types.Bank) else state._replace(banks=tuple(new))
-
-
-def without(state: Any, origins: Sequence[detectors.Origins], image: int) -> Any:
-    """The state of one look without the atoms that a training image gave."""
-    left = [
-        bank._replace(weights=jnp.where(origin.images == image, 0, bank.weights))
-        for bank, origin in zip(banks(state), origins, strict=True)
-    ]
-    return with_banks(state, left)
-
-
-def held_out(
-    detector: detectors.Detector,
-    solver: str,
-    fitted: detectors.Fitted,
-    category: loading.Checked,
+def nulls(
+    stages: Stages,
+    state: State,
+    train: Split,
+    calibrated_on: Collection[int],
     seed: int,
+    title: str = "held-out scores",
 ) -> tuple[Nulls, str]:
     """The scores and pixels of up to `NULL_IMAGES` training images, held out as far as can be.
 
     Args:
-      detector: that fitted.
-      solver: whose scores.
-      fitted: on this category.
-      category: of which only the training images are looked at.
+      stages: that fitted.
+      state: of the method's own solver.
+      train: the training images, as they are looked at.
+      calibrated_on: those that calibrated the detector.
       seed: of the choice of images.
+      title: of the progress.
 
     Returns:
       The nulls, and a note on what they are of.
@@ -100,30 +63,20 @@ def held_out(
     Raises:
       DatasetError: if features are not finite.
     """
-    num_images = len(category.train.examples)
-    chosen = choose(num_images, fitted.calibrated_on, seed, at_most=NULL_IMAGES)
-    split, own = category.train.take(chosen), givers(chosen, num_images)
-    state, title = fitted.states[solver], f"{category.name}: held-out scores"
-    nulls = of_images(detector, solver, state, fitted.origins, split, own, title)
-    return nulls, _note(chosen, fitted)
+    num_images = len(train.examples)
+    chosen = choose(num_images, calibrated_on, seed, at_most=NULL_IMAGES)
+    found = of_images(stages, state, train.take(chosen), givers(chosen, num_images), title)
+    return found, _note(chosen, state, calibrated_on)
 
 
 def of_images(
-    detector: detectors.Detector,
-    solver: str,
-    state: Any,
-    origins: Sequence[detectors.Origins],
-    split: loading.Split,
-    givers: Sequence[int],
-    title: str,
+    stages: Stages, state: State, split: Split, givers: Sequence[int], title: str
 ) -> Nulls:
-    """What images score without the atoms that they gave.
+    """What images score without the atoms that they gave, by the method's own solver.
 
     Args:
-      detector: that embeds and scores.
-      solver: whose scores.
+      stages: that embed and score.
       state: of the detector.
-      origins: of every bank.
       split: the images.
       givers: of each, its number in the origins.
       title: of the progress.
@@ -132,10 +85,9 @@ def of_images(
       DatasetError: if features are not finite.
     """
     scores, pixels = [], thresholds.no_pixels()
-    each, own = looks.states(state), by_look(state, origins)
-    with progress.bar(title, len(split.examples), "images") as report:
-        for found in of_looks(detector, solver, each, own, split, givers):
-            whole = looks.together(detector, state, found)
+    with stages.services.progress(title, len(split.examples), "images") as report:
+        for found in of_looks(stages, stages.method.solver, state.looks, split, givers):
+            whole = looks.together(stages.method, state, found)
             scores.append(float(whole.score))
             thresholds.add_pixels(pixels, whole.anomaly_map)
             report(1)
@@ -143,20 +95,18 @@ def of_images(
 
 
 def of_looks(
-    detector: detectors.Detector,
+    stages: Stages,
     solver: str,
-    states: Sequence[Any],
-    origins: Sequence[Sequence[detectors.Origins]],
-    split: loading.Split,
+    every_look: Sequence[Look],
+    split: Split,
     givers: Sequence[int],
-) -> Iterator[tuple[assembly.Whole, ...]]:
+) -> Iterator[tuple[Whole, ...]]:
     """What each look makes of images without the atoms that they gave, image by image.
 
     Args:
-      detector: that embeds and scores.
+      stages: that embed and score.
       solver: whose scores.
-      states: of each look.
-      origins: of the banks of each look.
+      every_look: what is fitted to each.
       split: the images.
       givers: of each image, its number in the origins, or `BY_BLOCK`.
 
@@ -164,44 +114,44 @@ def of_looks(
       DatasetError: if features are not finite.
     """
 
-    def of_one(look: loading.Split, state: Any, own: Sequence[detectors.Origins]):
+    def of_one(seen_so: Split, look: Look):
         wholes = assembly.Assembly(
-            look, detector, solver, state,
-            alone=len(states) == 1, at_once=BY_BLOCK not in givers,
+            seen_so, stages.programs[solver], look,
+            alone=len(every_look) == 1, at_once=BY_BLOCK not in givers,
         )  # fmt: skip
-        seen = loading.views(look)
-        for i, patches in enumerate(_one_by_one(detector.batches(seen.split))):
+        seen = splits.views(seen_so)
+        for i, patches in enumerate(_one_by_one(stages.batches(seen.split))):
             extents = None if seen.extents is None else seen.extents[i : i + 1]
             giver = givers[seen.owners[i]]
             if giver == BY_BLOCK:
-                found = _by_block(wholes.score, state, own, patches, extents)
+                found = _by_block(wholes.score, look, patches, extents)
             else:
-                others = without(state, own, giver)
+                others = states.without(look, giver)
                 found = jax.device_get(wholes.score(others, patches, extents))
             yield from wholes.add(*found)
 
-    return zip(*map(of_one, loading.looks(split), states, origins), strict=True)
+    return zip(*map(of_one, splits.looks(split), every_look), strict=True)
 
 
 def _by_block(
-    score: Callable, state: Any, origins: Sequence[detectors.Origins], patches: Any, extents: Any
+    score: Callable, look: Look, patches: Sequence[Any], extents: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maps `[1, S, S]` and scores of a square, whose blocks are scored without what they gave.
 
     A little low: near borders of a block its map is smoothed with what is beyond them.
     """
-    grids = [math.isqrt(of_bank.shape[1]) for of_bank in jax.tree.leaves(patches)]
+    grids = [math.isqrt(features.shape[1]) for features in patches]
     gave = [
         np.where(origin.images >= 0, blocks.numbers(grid)[origin.cells], NO_IMAGE)
-        for origin, grid in zip(origins, grids, strict=True)
+        for origin, grid in zip(look.origins, grids, strict=True)
     ]
     whole, scores = None, []
     for number in range(blocks.SIDE**2):
-        left = [
+        left = tuple(
             bank._replace(weights=jnp.where(own == number, 0, bank.weights))
-            for bank, own in zip(banks(state), gave, strict=True)
-        ]
-        maps, of_block = jax.device_get(score(with_banks(state, left), patches, extents))
+            for bank, own in zip(look.banks, gave, strict=True)
+        )
+        maps, of_block = jax.device_get(score(look._replace(banks=left), patches, extents))
         whole = np.zeros_like(maps) if whole is None else whole
         shown = blocks.numbers(maps.shape[-1]).reshape(maps.shape[1:]) == number
         whole = np.where(shown, maps, whole)
@@ -223,17 +173,18 @@ def givers(chosen: Sequence[int], num_images: int) -> list[int]:
     return list(chosen) if num_images > 1 else [BY_BLOCK] * len(chosen)
 
 
-def _one_by_one(batches: Iterable[Any]) -> Iterator[Any]:
+def _one_by_one(batches: Iterable[Sequence[np.ndarray]]) -> Iterator[tuple[np.ndarray, ...]]:
     for batch in batches:
-        for i in range(len(jax.tree.leaves(batch)[0])):
-            yield jax.tree.map(lambda x, i=i: x[i : i + 1], batch)
+        for i in range(len(batch[0])):
+            yield tuple(features[i : i + 1] for features in batch)
 
 
-def _note(chosen: Sequence[int], fitted: detectors.Fitted) -> str:
-    if any(bool(jnp.any(origin.images < 0)) for origin in fitted.origins):
+def _note(chosen: Sequence[int], state: State, calibrated_on: Collection[int]) -> str:
+    origins = [origin for look in state.looks for origin in look.origins]
+    if any(bool(jnp.any(origin.images < 0)) for origin in origins):
         return f"null of {len(chosen)} training images, which the atoms are learned from"
     if len(chosen) == 1:
         return "null of the one training image, each of its parts without the atoms that it gave"
-    known = len(set(chosen) & set(fitted.calibrated_on))
+    known = len(set(chosen) & set(calibrated_on))
     also = f"; {known} of them calibrated the streams" if known else ""
     return f"null of {len(chosen)} training images, each without the atoms that it gave{also}"

@@ -8,29 +8,32 @@ by their number. The parts add up to the anomaly map, and are blurred as it is, 
 residual are those of the one patch that lies there: of the window in which the place lies deepest.
 """
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from sgfr_jax import explanation, types
-from sgfr_jax.backbones.architectures import ARCHITECTURES
+from sgfr_jax import explanation
 from sgfr_jax.datasets import Example
 from sgfr_jax.datasets.geometry import Geometry, Window, to_size, windows
 from sgfr_jax.detector import (
+    alternatives,
     assembly,
-    choices,
-    detectors,
-    loading,
+    contributions,
     looks,
-    models,
-    nulls,
-    parts,
     places,
+    predicting,
+    splits,
 )
+from sgfr_jax.detector.method import Method, Stage
+from sgfr_jax.detector.model import Detector
+from sgfr_jax.detector.stages import Stages
+from sgfr_jax.detector.state import Look, Origins
 
 # Places of an image that are explained, and how many atoms of each bank are named.
 NUM_PLACES, NUM_ATOMS = 3, 5
@@ -86,61 +89,50 @@ class Explained(NamedTuple):
     places: tuple[Place, ...]  # highest first
 
 
-class _Stream(NamedTuple):
-    """What explains the patches of one bank."""
-
-    name: str
-    levels: tuple[str, ...]
-    grid: int
-    explain: Callable  # (bank, patches [NUM_PLACES, D]) -> explanation.Explanation
-
-
 class _Look(NamedTuple):
-    """One of the ways in which a model looks at images."""
+    """One of the ways in which a detector looks at images."""
 
     geometry: Geometry
     prefix: str  # of the names of its streams
-    banks: tuple[types.Bank, ...]
-    origins: tuple[detectors.Origins, ...]
-    weights: np.ndarray  # [S]: what each stream counts in the look's map; their sum is 1
+    fitted: Look
     # `(map - mean) / divisor` is the look's part of the anomaly map.
     mean: float
     divisor: float
 
 
 def make_explainer(
-    model: models.Model, detector: detectors.Detector, *, least: float
+    detector: Detector, stages: Stages, *, least: float
 ) -> Callable[[Sequence[np.ndarray]], Iterator[Explained]]:
     """What scores and explains images: `[uint8 [H, W] or [H, W, 3], ...] -> Explained, ...`.
 
     Args:
-      model: from `models.load`.
-      detector: from `models.make_detector`.
+      detector: fitted.
+      stages: of it, from `model.stages_of`.
       least: of an image's places all but the highest must have more in the anomaly map.
 
     Returns:
-      A function that scores as `models.make_scorer` does, image by image in order, and names 1 to
-      `NUM_PLACES` places of each.
+      A function that scores as `predicting.make_scorer` does, image by image in order, and names 1
+      to `NUM_PLACES` places of each.
     """
-    solver, state = model.config.solver, looks.each(detector.place, model.state)
-    streams, of_looks = _streams(model), _looks(model)
-    grids = [stream.grid for stream in streams]
+    method = detector.method
+    state = stages.services.replicate(detector.state)
+    every_look = _looks(detector)
 
     def explain(images: Sequence[np.ndarray]) -> Iterator[Explained]:
-        split = loading.laid(models.as_split(images), model.config.geometries)
-        apart = looks.apart(split, detector, {solver: state}, [0.0])
+        split = splits.laid(splits.of_arrays(images), method.geometries)
+        apart = looks.apart(split, stages, {method.solver: state})
         scored = [
-            _score(model, detector, example, of_image, least)
-            for example, (of_image,) in zip(split.examples, apart, strict=True)
+            _score(detector, example, each, least)
+            for example, (each,) in zip(split.examples, apart, strict=True)
         ]
         marked = [one.marked for one in scored]
         found = zip(*(
-            parts.at_places(seen, detector, solver, own, grids, marked)
-            for seen, own in zip(loading.looks(split), looks.states(state), strict=True)
+            contributions.at_places(seen, stages, look, marked)
+            for seen, look in zip(splits.looks(split), state.looks, strict=True)
         ), strict=True)  # fmt: skip
         for example, one, of_image in zip(split.examples, scored, found, strict=True):
-            whole = models.with_surroundings(one.whole, example)
-            yield Explained(*whole, _explain(of_looks, streams, example, one, of_image))
+            whole = predicting.with_surroundings(one.whole, example)
+            yield Explained(*whole, _explain(every_look, stages, example, one, of_image))
 
     return explain
 
@@ -170,92 +162,80 @@ class _Scored(NamedTuple):
     """An image before it is explained."""
 
     whole: assembly.Whole
-    marked: parts.Marked  # its highest places
+    marked: contributions.Marked  # its highest places
     values: np.ndarray  # [n]: of the anomaly map there
     of_looks: np.ndarray  # [L, n]: and of the map of each look
 
 
-def _looks(model: models.Model) -> list[_Look]:
-    each = zip(
-        model.config.geometries, looks.states(model.state),
-        nulls.by_look(model.state, model.origins), looks.scales(model.state), strict=True,
-    )  # fmt: skip
-    several = len(model.config.geometries) > 1
+def _looks(detector: Detector) -> list[_Look]:
+    geometries = detector.method.geometries
+    each = zip(geometries, detector.state.looks, looks.scales(detector.state), strict=True)
+    several = len(geometries) > 1
     return [
-        _Look(
-            of, f"{of.kind}: " if several else "", nulls.banks(state), origins, _weights(state),
-            *scale,
-        )
-        for of, state, origins, scale in each
-    ]  # fmt: skip
+        _Look(geometry, f"{geometry.kind}: " if several else "", look, *scale)
+        for geometry, look, scale in each
+    ]
 
 
-def _weights(state: Any) -> np.ndarray:
-    """What each bank of a look counts in its map; they add up to 1."""
-    return np.ones(1) if isinstance(state, types.Bank) else np.asarray(state.map_weights)
+def _coding(method: Method) -> Method:
+    """What codes of patches follow from."""
+    kept = method.only(Stage.CODE)
+    return dataclasses.replace(kept, subspace_rank=method.subspace_rank)
 
 
-def _streams(model: models.Model) -> list[_Stream]:
-    config = model.config
-    widths, code = ARCHITECTURES[config.backbone].widths, choices.make_coder(config.solver, config)
-    found = []
-    for image_size, names, grid in models.layout(config):
-        levels = tuple(names.split("+"))
-        explain = partial(
-            explanation.explain,
-            code=code, level_widths=[widths[name] for name in levels], num_atoms=NUM_ATOMS,
-        )  # fmt: skip
-        found.append(_Stream(f"{names}@{image_size}", levels, grid, jax.jit(explain)))
-    return found
+@functools.lru_cache(32)
+def _rebuild(method: Method, widths: tuple[int, ...], jit: Callable) -> Callable:
+    """`(bank, patches [NUM_PLACES, D]) -> Explanation`, compiled once for equal methods."""
+    code = alternatives.make_coder(method.solver, method)
+    found = partial(explanation.explain, code=code, level_widths=list(widths), num_atoms=NUM_ATOMS)
+    return jit(found)
 
 
 def _score(
-    model: models.Model,
-    detector: detectors.Detector,
-    example: Example,
-    of_looks: Sequence[assembly.Whole],
-    least: float,
+    detector: Detector, example: Example, of_looks: Sequence[assembly.Whole], least: float
 ) -> _Scored:
     """What all looks make of an image together, and its highest places."""
-    whole = looks.together(detector, model.state, of_looks)
+    whole = looks.together(detector.method, detector.state, of_looks)
     anomaly_map = whole.anomaly_map
-    if model.config.geometry not in _ONE_SQUARE:
+    if detector.method.geometry not in _ONE_SQUARE:
         # As it comes if other images of the same call are no squares.
         anomaly_map = to_size(anomaly_map, example.image.shape[:2])
     apart = _APART * math.sqrt(anomaly_map.size)
     highest = peaks(anomaly_map, NUM_PLACES, apart=apart, least=least)
-    marked = parts.Marked(highest, anomaly_map.shape, whole.anomaly_map.shape)
+    marked = contributions.Marked(highest, anomaly_map.shape, whole.anomaly_map.shape)
     values = np.array([anomaly_map[pixel] for pixel in highest])
     each = np.stack([marked.read(one.anomaly_map) for one in of_looks])
     return _Scored(whole, marked, values, each)
 
 
 def _explain(
-    of_looks: Sequence[_Look],
-    streams: Sequence[_Stream],
+    every_look: Sequence[_Look],
+    stages: Stages,
     example: Example,
     scored: _Scored,
-    found: Sequence[parts.Found],
+    found: Sequence[contributions.Found],
 ) -> tuple[Place, ...]:
     """The places of one image, from what each look has there."""
     views = [[] for _ in scored.values]
     standard = [
         (values - look.mean) / look.divisor
-        for look, values in zip(of_looks, scored.of_looks, strict=True)
+        for look, values in zip(every_look, scored.of_looks, strict=True)
     ]
     # What the image as a whole adds to its map, which all looks share, and all streams of each.
-    prior = (scored.values - np.sum(standard, axis=0)) / len(of_looks)
-    for look, values, here in zip(of_looks, standard, found, strict=True):
+    prior = (scored.values - np.sum(standard, axis=0)) / len(every_look)
+    for look, values, here in zip(every_look, standard, found, strict=True):
         whole = here.parts.sum(axis=0) / look.divisor
         # By so much the look's share is lower than all parts: its halo, less what an only look
         # adds as a whole, and what is nominal.
         lower = whole - values - prior
-        added = here.parts / look.divisor - look.weights[:, None] * lower[None]
-        banks = zip(streams, look.banks, look.origins, strict=True)
+        weights = np.asarray(look.fitted.map_weights)
+        added = here.parts / look.divisor - weights[:, None] * lower[None]
+        banks = zip(stages.streams, look.fitted.banks, look.fitted.origins, strict=True)
         for s, (stream, bank, origin) in enumerate(banks):
             patches = here.patches[s]
             # One shape compiles once.
-            rebuilt = stream.explain(bank, np.resize(patches, (NUM_PLACES, patches.shape[1])))
+            explain = _rebuild(_coding(stages.method), stream.widths, stages.services.jit)
+            rebuilt = explain(bank, np.resize(patches, (NUM_PLACES, patches.shape[1])))
             rebuilt = jax.device_get(rebuilt)
             for i, of_place in enumerate(views):
                 of_place.append(
@@ -286,7 +266,7 @@ def _shares_of_sides(
     return (left + column * (right - left)) / width, (top + row * (bottom - top)) / height
 
 
-def _atoms(found: explanation.Explanation, i: int, origin: detectors.Origins) -> Iterator[Atom]:
+def _atoms(found: explanation.Explanation, i: int, origin: Origins) -> Iterator[Atom]:
     for number, weight in zip(found.atoms[i], found.coefficients[i], strict=True):
         if number >= 0:
             yield Atom(int(number), float(weight), *(int(of[number]) for of in origin))

@@ -8,19 +8,16 @@ one bank are put together at a time: photographs are large.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from sgfr_jax.datasets import geometry
 from sgfr_jax.datasets.geometry import Window
-from sgfr_jax.detector import (
-    assembly,
-    detectors,
-    loading,
-    places,
-)
+from sgfr_jax.detector import assembly, places, splits
+from sgfr_jax.detector.splits import Split, Views
+from sgfr_jax.detector.stages import Stages
+from sgfr_jax.detector.state import Look
 
 
 class Marked(NamedTuple):
@@ -46,34 +43,28 @@ class Found(NamedTuple):
 
 
 def at_places(
-    look: loading.Split,
-    detector: detectors.Detector,
-    solver: str,
-    state: Any,
-    grids: Sequence[int],
-    marked: Sequence[Marked],
+    split: Split, stages: Stages, look: Look, marked: Sequence[Marked]
 ) -> Iterator[Found]:
     """What the banks of one look have at some places of images, in order.
 
     Args:
-      look: the images, as they are looked at in one way.
-      detector: that scores.
-      solver: with which.
-      state: of the look.
-      grids: patches per side, of every bank.
+      split: the images, as this look sees them.
+      stages: whose own solver scores.
+      look: what is fitted to it.
       marked: the places, of every image.
 
     Raises:
       DatasetError: if features are not finite.
     """
-    views = loading.views(look)
+    views = splits.views(split)
     first = np.searchsorted(views.owners, np.arange(len(marked)))
-    seen = [_seen(look, number, of_image) for number, of_image in enumerate(marked)]
+    seen = [_seen(split, number, of_image) for number, of_image in enumerate(marked)]
     chosen = [first[i] + number for i, of_image in enumerate(seen) for number in of_image.needed]
-    squares = _squares(detector, solver, state, views.take(chosen))
+    squares = _squares(stages, look, views.take(chosen))
+    grids = [stream.grid for stream in stages.streams]
     for of_image, places_of_image in zip(seen, marked, strict=True):
         shown = list(itertools.islice(squares, len(of_image.needed)))
-        yield _found(look, of_image, places_of_image, shown, grids)
+        yield _found(split, of_image, places_of_image, shown, grids)
 
 
 class _Seen(NamedTuple):
@@ -92,7 +83,7 @@ class _Square(NamedTuple):
     patches: list[np.ndarray]  # of every bank [P, D]
 
 
-def _seen(look: loading.Split, number: int, marked: Marked) -> _Seen:
+def _seen(look: Split, number: int, marked: Marked) -> _Seen:
     if look.windows is not None:
         windows = on_map = look.windows[number]
     else:
@@ -110,18 +101,17 @@ def _seen(look: loading.Split, number: int, marked: Marked) -> _Seen:
     return _Seen(windows, on_map, needed.tolist(), weights.argmax(axis=1).tolist())
 
 
-def _squares(
-    detector: detectors.Detector, solver: str, state: Any, views: loading.Views
-) -> Iterator[_Square]:
-    for batch in assembly.batches(detector, views):
-        parts = np.asarray(detector.parts[solver](state, batch.patches, batch.extents))
-        patches = [np.asarray(of_bank) for of_bank in jax.tree.leaves(batch.patches)]
+def _squares(stages: Stages, look: Look, views: Views) -> Iterator[_Square]:
+    contribute = stages.programs[stages.method.solver].contributions
+    for batch in assembly.batches(stages, views):
+        parts = np.asarray(contribute(look, batch.patches, batch.extents))
+        patches = [np.asarray(of_bank) for of_bank in batch.patches]
         for i in range(batch.num):
             yield _Square(parts[:, i], [of_bank[i] for of_bank in patches])
 
 
 def _found(
-    look: loading.Split,
+    look: Split,
     seen: _Seen,
     marked: Marked,
     squares: Sequence[_Square],

@@ -1,0 +1,144 @@
+"""The default method for features of your own: levels of any network, as arrays.
+
+    look = fit_banks(key, levels)                        # levels: [B, h, w, D] each, nominal images
+    look, held = calibrate(look, levels)
+    look = weigh(look, held, defective, sources, masks, groups)
+    maps, scores = score(look, new_levels)
+
+`defective` are the levels of images with synthetic defects, such as `synthetic.draw` makes. Without
+them, leave `weigh` out for streams that count alike.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from sgfr_jax import patches
+from sgfr_jax.detector import programs, sampling, squares, weighing
+from sgfr_jax.detector import state as states
+from sgfr_jax.detector.method import AUTO, Method
+from sgfr_jax.detector.services import PLAIN, Services
+from sgfr_jax.detector.state import Look
+from sgfr_jax.detector.streams import Stream
+from sgfr_jax.detector.weighing import HeldOut, Squares
+from sgfr_jax.errors import ArgumentError
+
+Levels = Sequence[jax.Array]  # `[B, h, w, D]` each, of the same images
+
+
+def fit_banks(
+    key: jax.Array, levels: Levels, method: Method | None = None, machine: Services = PLAIN
+) -> Look:
+    """A bank of atoms for each level, chosen from nominal images.
+
+    Args:
+      key: consumed.
+      levels: of nominal images.
+      method: which sampler and how many atoms; None: the default.
+      machine: services of the machine.
+
+    Returns:
+      A `Look` that is not calibrated.
+
+    Raises:
+      ArgumentError: if levels are not of the same images, or not square.
+    """
+    method, _, features = _prepared(levels, method)
+    owners, banks, origins = np.arange(len(levels[0])), [], []
+    for number, of_stream in enumerate(features):
+        num_images, each, width = of_stream.shape
+        num = method.num_atoms(num_images * each)
+        bank = sampling.make_bank(
+            method, jax.random.fold_in(key, number), of_stream.reshape(-1, width),
+            np.ones(num_images * each, np.float32), num, machine=machine,
+            shape=(num_images, each),
+        )  # fmt: skip
+        picks = np.broadcast_to(np.arange(each), (num_images, each))
+        banks.append(bank)
+        origins.append(sampling.origins(method, bank, picks, owners))
+    return states.plain_look(tuple(banks), tuple(origins))
+
+
+def calibrate(
+    look: Look, levels: Levels, method: Method | None = None, machine: Services = PLAIN
+) -> tuple[Look, HeldOut]:
+    """Calibrates the banks on the nominal images that they are chosen from, each held out.
+
+    Args:
+      look: from `fit_banks`.
+      levels: of the same images in the same order.
+      method: how patches are coded; None: the default.
+      machine: services of the machine.
+
+    Returns:
+      The look, whose streams count alike, and what nominal images come to, which `weigh` takes.
+    """
+    method, streams, features = _prepared(levels, method)
+    made = programs.make(method, streams, machine)
+    nominal = Squares(features, np.arange(len(levels[0])))
+    look, held = weighing.calibrate(made, streams, look, nominal, machine)
+    alike = Squares((), np.zeros(0, int))
+    return weighing.weigh(made, streams, look, held, alike, np.zeros(0), (), machine), held
+
+
+def weigh(
+    look: Look,
+    held: HeldOut,
+    defective: Levels,
+    sources: np.ndarray,
+    masks: np.ndarray,
+    groups: Sequence[str],
+    method: Method | None = None,
+    machine: Services = PLAIN,
+) -> Look:
+    """Says what each level counts, by how well it tells defects from nominal images.
+
+    Args:
+      look: from `calibrate`.
+      held: from the same.
+      defective: levels of images with a defect each.
+      sources: `[B]`: the nominal image that each is made from; -1: none.
+      masks: `[B, S, S]` bool: where the defects are, `S` being the method's `image_size`.
+      groups: of every image the kind of its defect: each kind counts as much.
+      method: as of `calibrate`.
+      machine: services of the machine.
+    """
+    method, streams, features = _prepared(defective, method)
+    made = programs.make(method, streams, machine)
+    drawn = Squares(features, np.asarray(sources))
+    return weighing.weigh(made, streams, look, held, drawn, masks, groups, machine)
+
+
+def score(look: Look, levels: Levels, method: Method | None = None) -> tuple[jax.Array, jax.Array]:
+    """The anomaly maps `[B, S, S]` and scores `[B]` of images; a pure function to be compiled.
+
+    Args:
+      look: from `weigh`, or `calibrate`.
+      levels: of the images.
+      method: as of `calibrate`.
+    """
+    method, streams, features = _prepared(levels, method)
+    return squares.score_patches(method, streams, look, features)
+
+
+def _prepared(
+    levels: Levels, method: Method | None
+) -> tuple[Method, tuple[Stream, ...], list[jax.Array]]:
+    """The method filled in, a stream for each level, and its patches `[B, P, D]`."""
+    method = Method(layers=(AUTO,), grid=0) if method is None else method
+    sampler, size = method.sampler or "k_center", method.image_size or 256
+    method = dataclasses.replace(method, sampler=sampler, image_size=size)
+    streams, found = [], []
+    for number, level in enumerate(levels):
+        if level.ndim != 4 or level.shape[1] != level.shape[2] or len(level) != len(levels[0]):
+            raise ArgumentError(
+                f"levels={[tuple(x.shape) for x in levels]} must be [B, h, w, D] of the same"
+                " images, with h = w"
+            )
+        num_images, grid, _, width = level.shape
+        streams.append(Stream(size, (f"level{number}",), grid, (width,)))
+        own = patches.unit_norm(level) if method.unit_norm else level
+        found.append(own.reshape(num_images, grid**2, width))
+    return method, tuple(streams), found
