@@ -22,7 +22,7 @@ from sgfr_jax import checked_json, unfinished
 from sgfr_jax.checked_json import Damaged
 
 # Raised with every change that another version would misread.
-FORMAT = 2
+FORMAT = 3
 _NAME = "sgfr_jax model"
 _JSON, _ARRAYS = "model.json", "arrays"
 

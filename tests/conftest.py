@@ -1,4 +1,3 @@
-import dataclasses
 import os
 
 import jax
@@ -75,4 +74,4 @@ def small(folder):
     from sgfr_jax.commands.flags import config
     from tests.small import SMALL
 
-    return config.resolve(dataclasses.replace(SMALL, data_dir=str(folder)))
+    return config.resolve(SMALL.replace(data_dir=str(folder)))

@@ -34,6 +34,6 @@ def write_folder(directory):
 
 
 # Small enough to compile and run in a second or two.
-SMALL = config.Config(
+SMALL = config.Config.of(
     dataset="folder", layers=("block2", "block4"), image_size=64, bank_size=20, num_neighbors=5
 )

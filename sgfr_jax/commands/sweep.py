@@ -6,7 +6,7 @@ r"""Runs a grid of configurations, each once, whatever dies on the way.
 
 The grids are functions of `sgfr_jax.commands.sweeping.grids`. Every point and category has a record
 in WORKDIR/records, named by a hash of its configuration and its data; the same command again
-computes what is missing, and `python -m experiments.report` makes tables and plots of what is there.
+computes what is missing, and `python -m experiments.report` makes tables and plots of it.
 
 All other flags are those of `experiments.run` and hold for every point of the grid.
 """

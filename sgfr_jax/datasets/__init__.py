@@ -12,21 +12,15 @@ import wrapt
 
 from sgfr_jax import names
 from sgfr_jax.datasets import depth
-from sgfr_jax.datasets.btad import list_btad
-from sgfr_jax.datasets.demo import list_demo
 from sgfr_jax.datasets.fetch import obtain
-from sgfr_jax.datasets.folder import list_folder
 from sgfr_jax.datasets.globs import list_globs
 from sgfr_jax.datasets.images import Loaded, read_example, read_examples, read_image, read_mask
-from sgfr_jax.datasets.imitations import list_imitation
+from sgfr_jax.datasets.listers import DATASETS
 from sgfr_jax.datasets.manifest import list_manifest
-from sgfr_jax.datasets.mtd import SPLITS, list_mtd
-from sgfr_jax.datasets.mvtec import list_mvtec
-from sgfr_jax.datasets.mvtec2 import list_mvtec2
+from sgfr_jax.datasets.mtd import SPLITS
 from sgfr_jax.datasets.preparation import prepare
 from sgfr_jax.datasets.prepared import BUILDERS, list_prepared
 from sgfr_jax.datasets.types import Category, DatasetError, Encoded, Example
-from sgfr_jax.datasets.visa import list_visa
 
 __all__ = [
     "DATASETS",
@@ -44,17 +38,6 @@ __all__ = [
     "read_image",
     "read_mask",
 ]
-
-DATASETS = {
-    "btad": list_btad,
-    "demo": list_demo,
-    "folder": list_folder,
-    "imitation": list_imitation,
-    "mtd": list_mtd,
-    "mvtec": list_mvtec,
-    "mvtec2": list_mvtec2,
-    "visa": list_visa,
-}
 
 
 @wrapt.when_imported("tensorflow_datasets")
@@ -103,7 +86,7 @@ def load(
         raise DatasetError(names.unknown_name("split", split, SPLITS))
     if split != "random" and (name != "mtd" or prepared_dir is not None):
         raise DatasetError(
-            f"--split={split} is for data set 'mtd' from its --data_dir; the others, and prepared "
+            f"split={split} is for data set 'mtd' from its `data_dir`; the others, and prepared "
             "records, have one split."
         )
     globs = {"train_glob": train_glob, "test_glob": test_glob, "mask_glob": mask_glob}
@@ -135,7 +118,7 @@ def load(
 
 def _expanded(flag: str, path: Path | str | None) -> Path | None:
     if path == "":
-        raise DatasetError(f"--{flag}= is empty: name a path, such as . for the current directory.")
+        raise DatasetError(f"{flag}= is empty: name a path, such as . for the current directory.")
     try:
         return None if path is None else Path(path).expanduser()
     except RuntimeError as error:
@@ -147,11 +130,11 @@ def _expanded(flag: str, path: Path | str | None) -> Path | None:
 def _check_routes(name, globs, manifest, prepared_dir, accept_license):
     own = [flag for flag, value in (*globs.items(), ("manifest", manifest)) if value is not None]
     if own and name != "folder":
-        raise DatasetError(f"--{own[0]} is for data set 'folder', not for '{name}'.")
+        raise DatasetError(f"`{own[0]}` is for data set 'folder', not for '{name}'.")
     if manifest is not None and len(own) > 1:
-        raise DatasetError(f"--manifest and --{own[0]} both say which images there are; give one.")
+        raise DatasetError(f"`manifest` and `{own[0]}` both say which images there are; give one.")
     if own and manifest is None and globs["train_glob"] is None:
-        raise DatasetError(f"--{own[0]} needs --train_glob: a detector learns from its images.")
+        raise DatasetError(f"`{own[0]}` needs `train_glob`: a detector learns from its images.")
     if name not in BUILDERS and (prepared_dir is not None or accept_license):
         flag = "accept_license" if prepared_dir is None else "prepared_dir"
-        raise DatasetError(f"--{flag} is for {', '.join(BUILDERS)}, not for data set '{name}'.")
+        raise DatasetError(f"`{flag}` is for {', '.join(BUILDERS)}, not for data set '{name}'.")

@@ -76,13 +76,13 @@ def instructions(dataset: str, data_dir: object) -> str:
     lines = [
         f"Data set '{dataset}' is published by {archive.publisher} (licence: {archive.licence}):",
         f"  {archive.page}",
-        f"Put '{archive.file}', or what it holds, into '{data_dir}' (--data_dir).",
+        f"Put '{archive.file}', or what it holds, into '{data_dir}' (`data_dir`).",
     ]
     if archive.url is not None:
         lines += [
             f"  {archive.size:,} bytes, SHA-256 {archive.sha256}",
             "Or let it be downloaded from",
             f"  {archive.url}",
-            "by passing --accept_license, which says that you have read the licence and accept it.",
+            "by passing `accept_license`, which says that you have read the licence and accept it.",
         ]
     return "\n".join(lines)

@@ -35,7 +35,7 @@ def list_btad(
     refuse_other(data_dir, dataset="btad", layout=LAYOUT)
     directories = category_directories(data_dir, _LAYOUT)
     if not directories:
-        raise DatasetError(f"there is no category in '{data_dir}' (--data_dir).\n{LAYOUT}")
+        raise DatasetError(f"there is no category in '{data_dir}' (`data_dir`).\n{LAYOUT}")
     problems = []
     found = tuple(
         list_category(

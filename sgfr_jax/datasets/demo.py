@@ -46,7 +46,7 @@ def list_demo(
     """
     if data_dir is not None:
         raise DatasetError(
-            f"data set 'demo' is built in and takes no data directory (--data_dir='{data_dir}'); "
+            f"data set 'demo' is built in and takes no data directory (data_dir='{data_dir}'); "
             "for your own images use data set 'folder'."
         )
     names = select_categories(CATEGORIES, categories, dataset="demo")

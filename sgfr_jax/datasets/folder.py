@@ -17,7 +17,7 @@ Put your images like this (or the same within DIR/<category>/ for several produc
   DIR/test/<kind>/*                   optional: defective images to test, of any kinds
   DIR/ground_truth/<kind>/*_mask.png  optional: masks, not zero where the defect is
 Instead of good: ok, normal, nominal, pass or passed.
-Images that lie otherwise: --train_glob, --test_glob and --mask_glob, or --manifest."""
+Images that lie otherwise: `train_glob`, `test_glob` and `mask_glob`, or `manifest`."""
 
 
 def list_folder(
@@ -37,7 +37,7 @@ def list_folder(
     if not directories:
         raise DatasetError(
             f"there is neither a directory 'train' nor '<category>/train' in '{data_dir}' "
-            f"(--data_dir).\n{LAYOUT}"
+            f"(`data_dir`).\n{LAYOUT}"
         )
     problems = []
     found = tuple(

@@ -42,9 +42,9 @@ def list_globs(
     """
     root = Path() if data_dir is None else data_dir
     if not root.is_dir():
-        raise DatasetError(f"the data directory (--data_dir) '{root}' is not a directory.")
+        raise DatasetError(f"the data directory (`data_dir`) '{root}' is not a directory.")
     if mask_glob is not None and test_glob is None:
-        raise DatasetError("--mask_glob needs --test_glob: masks belong to test images.")
+        raise DatasetError("`mask_glob` needs `test_glob`: masks belong to test images.")
     name = real(root).name or "images"
     select_categories([name], categories, dataset="folder")
     patterns = {"train": train_glob, "test": test_glob, "mask": mask_glob}
@@ -58,12 +58,12 @@ def list_globs(
     # Beside their images masks may match all patterns: what is a mask is no image.
     train, test = ([p for p in paths if p not in set(masks)] for paths in (train, test))
     problems += [
-        f"all that --{which}_glob={patterns[which]} matches, --mask_glob={mask_glob} matches too."
+        f"all that {which}_glob={patterns[which]} matches, mask_glob={mask_glob} matches too."
         for which, paths in (("train", train), ("test", test))
         if matched.get(which) and not paths
     ]
     problems += [
-        f"'{path}' matches --train_glob and --test_glob; it may be in one."
+        f"'{path}' matches `train_glob` and `test_glob`; it may be in one."
         for path in sorted(set(train) & set(test))
     ]
     problems += duplicate_stems(train)
@@ -98,10 +98,10 @@ def _test_example(path: Path, root: Path, pattern: str, mask: Path | None) -> Ex
 
 def _fault(which: str, pattern: str) -> str | None:
     if not pattern.strip() or not Path(pattern).parts or "\0" in pattern:
-        return f"--{which}_glob is empty; give a pattern such as '{which}/*.png'."
+        return f"`{which}_glob` is empty; give a pattern such as '{which}/*.png'."
     if os.path.isabs(pattern) or ".." in Path(pattern).parts:
         return (
-            f"--{which}_glob={pattern} leaves the data directory; give --data_dir, and the pattern "
+            f"{which}_glob={pattern} leaves the data directory; give `data_dir`, and the pattern "
             "relative to it."
         )
     return None
@@ -116,15 +116,15 @@ def _matches(
         found = photographs(sorted(filter(is_image, matched)))
         others.update(filter(is_other, matched))
     except (ValueError, NotImplementedError) as error:  # such as 'a**'
-        problems.append(f"--{which}_glob={pattern} is not a pattern: {error}.")
+        problems.append(f"{which}_glob={pattern} is not a pattern: {error}.")
         return []
     problems += [
-        f"'{path}', which --{which}_glob matches, is a link to '{real(path)}', outside of '{root}'."
+        f"'{path}', which `{which}_glob` matches, is a link to '{real(path)}', outside of '{root}'."
         for path in found
         if not real(path).is_relative_to(real(root))
     ]
     if not found:
-        problems.append(f"--{which}_glob={pattern} matches no image in '{root.absolute()}'.")
+        problems.append(f"{which}_glob={pattern} matches no image in '{root.absolute()}'.")
     return found
 
 

@@ -33,7 +33,7 @@ def list_imitation(
     if data_dir is not None:
         raise DatasetError(
             f"data set 'imitation' is built in and takes no data directory "
-            f"(--data_dir='{data_dir}'); for your own images use data set 'folder'."
+            f"(data_dir='{data_dir}'); for your own images use data set 'folder'."
         )
     names = select_categories(PRODUCTS, categories, dataset="imitation")
     return tuple(_category(name, split_seed) for name in names)

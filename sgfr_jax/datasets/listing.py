@@ -19,13 +19,13 @@ def require_directory(data_dir: Path | None, *, dataset: str, layout: str) -> Pa
       layout: where to get the data and how they must lie, for the message.
     """
     if data_dir is None:
-        problem = f"data set '{dataset}' needs a data directory (--data_dir), and none was given"
+        problem = f"data set '{dataset}' needs a data directory (`data_dir`), and none was given"
     elif not data_dir.exists():
-        problem = f"the data directory (--data_dir) '{data_dir}' does not exist"
+        problem = f"the data directory (`data_dir`) '{data_dir}' does not exist"
     elif not data_dir.is_dir():
-        problem = f"the data directory (--data_dir) '{data_dir}' is a file, not a directory"
+        problem = f"the data directory (`data_dir`) '{data_dir}' is a file, not a directory"
     elif not _entries(data_dir):
-        problem = f"the data directory (--data_dir) '{data_dir}' is empty"
+        problem = f"the data directory (`data_dir`) '{data_dir}' is empty"
     else:
         refuse(bad_links(data_dir))
         return data_dir

@@ -16,7 +16,7 @@ from sgfr_jax.datasets.types import Category, Example
 FORMAT = """\
 A manifest is a CSV file with a header, or JSON lines, with these columns, which are separated by
 commas, semicolons or tabs:
-  path      the image; this and `mask` are relative to --data_dir, or else to the manifest
+  path      the image; this and `mask` are relative to `data_dir`, or else to the manifest
   split     train, validation or test
   label     good, ok, pass or 0, or bad, ng, fail or 1; may be empty in train and validation
   mask      optional: the mask, not zero where the defect is

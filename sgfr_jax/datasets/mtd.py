@@ -57,7 +57,7 @@ def list_mtd(
     missing = [f"MT_{kind}/Imgs" for kind in (_FREE, *_DEFECTS) if not _images(data_dir, kind)]
     if missing:
         raise DatasetError(
-            f"there are no images in {', '.join(missing)} of '{data_dir}' (--data_dir).\n{LAYOUT}"
+            f"there are no images in {', '.join(missing)} of '{data_dir}' (`data_dir`).\n{LAYOUT}"
         )
     problems: list[str] = []
     free = _examples(data_dir, _FREE, problems)
@@ -94,7 +94,7 @@ def _split(
     if not chosen:
         raise DatasetError(
             f"'{data_dir / 'MT_Free'}' has no tile with {num_train} images or fewer to train on; "
-            "use --split=random."
+            "use split=random."
         )
     others = set(range(len(free))) - set(chosen)
     return [free[i] for i in chosen], [free[i] for i in others]

@@ -31,7 +31,7 @@ def list_mvtec(
     refuse_other(data_dir, dataset="mvtec", layout=LAYOUT)
     directories = category_directories(data_dir)
     if not directories:
-        raise DatasetError(f"there is no category in '{data_dir}' (--data_dir).\n{LAYOUT}")
+        raise DatasetError(f"there is no category in '{data_dir}' (`data_dir`).\n{LAYOUT}")
     problems = []
     found = tuple(
         list_category(name, directories[name], data_dir, masks_required=True, problems=problems)

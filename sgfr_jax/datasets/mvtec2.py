@@ -39,7 +39,7 @@ def list_mvtec2(
     refuse_other(data_dir, dataset="mvtec2", layout=LAYOUT)
     directories = category_directories(data_dir, _LAYOUT)
     if not directories:
-        raise DatasetError(f"there is no category in '{data_dir}' (--data_dir).\n{LAYOUT}")
+        raise DatasetError(f"there is no category in '{data_dir}' (`data_dir`).\n{LAYOUT}")
     problems, found = [], []
     for name in select_categories(directories, categories, dataset="mvtec2"):
         directory = directories[name]

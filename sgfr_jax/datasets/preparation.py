@@ -6,6 +6,7 @@ from pathlib import Path
 from sgfr_jax import names
 from sgfr_jax.datasets import fetch
 from sgfr_jax.datasets.counts import PUBLISHED
+from sgfr_jax.datasets.listers import DATASETS
 from sgfr_jax.datasets.prepared import BUILDERS, config_name, prepared_categories
 from sgfr_jax.datasets.types import DatasetError
 
@@ -46,10 +47,10 @@ def prepare(
         return done if categories is None else tuple(categories)
     if data_dir is None:
         raise DatasetError(
-            f"'{prepared_dir}' (--prepared_dir) lacks some or all of data set '{dataset}'; give "
-            "--data_dir too, and it is prepared."
+            f"'{prepared_dir}' (`prepared_dir`) lacks some or all of data set '{dataset}'; give "
+            "`data_dir` too, and it is prepared."
         )
-    from sgfr_jax.datasets import DATASETS, builders  # imports TFDS
+    from sgfr_jax.datasets import builders  # imports TFDS
 
     root = fetch.obtain(dataset, data_dir, accept_license=accept_license, report=report)
     found = DATASETS[dataset](root, categories=categories, split_seed=split_seed)

@@ -68,7 +68,7 @@ def list_prepared(
 
     Args:
       dataset: a key of `BUILDERS`.
-      prepared_dir: where the builders wrote (`--prepared_dir`).
+      prepared_dir: where the builders wrote (`prepared_dir`).
       categories: the names of those wanted; `None` for all that are prepared.
       split_seed: as when they were prepared.
     """
@@ -77,8 +77,8 @@ def list_prepared(
     known = prepared_categories(prepared_dir, dataset, split_seed)
     if not known:
         raise DatasetError(
-            f"no prepared data set '{dataset}' lies in '{prepared_dir}' (--prepared_dir); give "
-            "--data_dir too, and it is prepared."
+            f"no prepared data set '{dataset}' lies in '{prepared_dir}' (`prepared_dir`); give "
+            "`data_dir` too, and it is prepared."
         )
     problems, found = [], []
     for name in select_categories(known, categories, dataset=dataset):

@@ -54,8 +54,8 @@ def refuse_other(data_dir: Path, *, dataset: str, layout: str) -> None:
         below = [path for path in subdirectories(data_dir) if recognise(path) == dataset]
         if below and dataset != "folder":
             raise DatasetError(
-                f"there is no '{dataset}' in '{data_dir}' (--data_dir), but there is in "
-                f"'{below[0]}': use --data_dir={below[0]}."
+                f"there is no '{dataset}' in '{data_dir}' (`data_dir`), but there is in "
+                f"'{below[0]}': use data_dir={below[0]}."
             )
         return
     if dataset == "folder" and found == "mvtec2" and not _has_public_test(data_dir):
@@ -64,6 +64,6 @@ def refuse_other(data_dir: Path, *, dataset: str, layout: str) -> None:
         return  # anyone's own images, of which the nominal ones are called `ok`
     if found != dataset and {found, dataset} != {"mvtec", "folder"}:
         raise DatasetError(
-            f"'{data_dir}' (--data_dir) looks like data set '{found}', not '{dataset}'; use "
-            f"--dataset={found}, or another directory.\n{layout}"
+            f"'{data_dir}' (`data_dir`) looks like data set '{found}', not '{dataset}'; use "
+            f"dataset={found}, or another directory.\n{layout}"
         )

@@ -39,7 +39,7 @@ def list_visa(
     split = data_dir / SPLIT
     if not split.is_file():
         raise DatasetError(
-            f"there is no '{split}' (--data_dir), which says what trains and what tests.\n{LAYOUT}"
+            f"there is no '{split}' (`data_dir`), which says what trains and what tests.\n{LAYOUT}"
         )
     problems = []
     table = rows.read_rows(split, required=_COLUMNS, optional=(), problems=problems)

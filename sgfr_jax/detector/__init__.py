@@ -2,7 +2,7 @@
 
 `fit_detector`, `predict`, `threshold`, `explain`, `update`, `save`, `load` and `export` are what
 most need. Below them are the stages, for whoever composes them: `features` has the method for
-features of your own, `squares` scores images as one pure function, `network.make` brings a network
+features of your own, `squares` scores images as one pure function, `make_network` brings a network
 of your own.
 """
 
@@ -19,6 +19,7 @@ from sgfr_jax.detector.features import calibrate, fit_banks, score, weigh
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.model import Detector
 from sgfr_jax.detector.network import Network
+from sgfr_jax.detector.network import make as make_network
 from sgfr_jax.detector.saved import load, save
 from sgfr_jax.detector.services import Services
 from sgfr_jax.detector.squares import load_network, score_squares, sizes
@@ -39,6 +40,7 @@ __all__ = [
     "fit_detector",
     "load",
     "load_network",
+    "make_network",
     "predict",
     "save",
     "score",

@@ -54,7 +54,7 @@ def test_everything_that_misfits_is_reported_at_once():
         "bn1.bias: int8",
     ):
         assert f"    {part}" in message
-    assert "--backbone" not in message
+    assert "`backbone`" not in message
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)

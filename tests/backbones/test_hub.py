@@ -137,7 +137,7 @@ def test_a_hub_that_refuses_is_not_out_of_reach(client):
 
 def test_without_the_client(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(WeightsError, match=r"pip install 'sgfr_jax\[hub\]'.*--weights=FILE"):
+    with pytest.raises(WeightsError, match=r"pip install 'sgfr_jax\[hub\]'.*weights=FILE"):
         backbones.load("resnet18", "hf://timm/resnet18.a1_in1k")
 
 

@@ -146,7 +146,7 @@ def test_images_of_another_shape(shape, stem):
 
 
 def test_networks_without_weights_of_their_own():
-    with pytest.raises(WeightsError, match=r"resnet50 has no .*--weights=FILE, .*resnet50-\*\.pth"):
+    with pytest.raises(WeightsError, match=r"resnet50 has no .*weights=FILE, .*resnet50-\*\.pth"):
         backbones.load("resnet50")
     with pytest.raises(WeightsError, match=r"vitb14_reg has no .*=hf://facebook/dinov2-with-reg"):
         backbones.load("dinov2_vitb14_reg")
@@ -175,5 +175,5 @@ def test_a_file_without_a_classifier(tmp_path):
     assert set(backbone.state) == {"stem"}
     with pytest.raises(WeightsError, match=r"weights\.pth' has no classifier"):
         backbones.load_classifier("resnet18", path)
-    with pytest.raises(WeightsError, match="this file fits resnet18: --backbone=resnet18"):
+    with pytest.raises(WeightsError, match="this file fits resnet18: backbone=resnet18"):
         backbones.load("efficientnet_lite0", path)

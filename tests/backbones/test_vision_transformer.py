@@ -288,5 +288,5 @@ def test_everything_that_misfits_is_reported_at_once(tiny, tmp_path):
 def test_registers_tell_the_files_apart(either):
     path, architecture = either
     other = TINY[4 - architecture.tokens.registers]
-    with pytest.raises(WeightsError, match=f"this file fits {architecture.name}: --backbone"):
+    with pytest.raises(WeightsError, match=f"this file fits {architecture.name}: backbone="):
         backbones.load(other.name, path)

@@ -1,4 +1,4 @@
-"""Ten small configurations that between them reach every stage, and the numbers they come to.
+"""Nine small configurations that between them reach every stage, and the numbers they come to.
 
 `golden.json` beside this file keeps the numbers, and `test_golden.py` compares. Where a change is
 meant to change them,
@@ -18,7 +18,6 @@ choice that has changed from a number that has.
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
 import platform
@@ -27,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 import skimage.data
@@ -36,21 +36,25 @@ from sgfr_jax.commands import export, run
 from sgfr_jax.commands.files import artefacts, prediction, records
 from sgfr_jax.commands.flags import config, usage
 from sgfr_jax.commands.host import environment
-from sgfr_jax.datasets import Category, Example, synthesis
+from sgfr_jax.commands.host.machine import Resources
+from sgfr_jax.datasets import Example, synthesis
 from sgfr_jax.datasets import images as images_of
 from sgfr_jax.datasets.geometry import to_size
 from sgfr_jax.detector import (
     assembly,
-    detectors,
-    fused,
-    growth,
-    loading,
-    models,
-    nulls,
-    sampling,
-    stream_maps,
+    fitting,
+    growing,
+    model,
+    predicting,
+    programs,
+    saved,
+    scoring,
+    splits,
     synthetic,
+    weighing,
 )
+from sgfr_jax.detector.services import Services
+from sgfr_jax.detector.stages import Stages
 
 FILE = Path(__file__).with_suffix(".json")
 # How far a number may lie from the kept one, relative to the largest magnitude of its stage (one
@@ -75,7 +79,6 @@ FITTED = {
     "tiles": PLAIN | {"geometry": "tile", "tile": 64},
     "both_looks": STREAMS | RATIO | {"geometry": "square+tile", "tile": 64},
     "basis": PLAIN | LEARNED | {"subspace_rank": 4, "solver": "project"},
-    "streaming": PLAIN | {"sampler": "k_center_stream"},
     "one_shot": STREAMS | {"shots": 1},
 }
 
@@ -98,7 +101,7 @@ class Bench:
         """Of a directory that is empty; embeddings of one configuration serve the others."""
         self.directory = directory
         self.run = functools.cache(self.run_anew)
-        self.detector = functools.cache(self._detector)
+        self.stages = functools.cache(self._stages)
         self.numbers = functools.cache(lambda name: CONFIGURATIONS[name](self))
 
     @functools.cached_property
@@ -126,9 +129,9 @@ class Bench:
     def run_anew(self, name: str, *, batch_size: int = _BATCH, cached: bool = True) -> Run:
         """A configuration of `FITTED`, fitted, scored and saved; `run` does it once."""
         data_dir = str(self.photographs(name))
-        settings = config.Config(dataset="folder", data_dir=data_dir, **FITTED[name])
+        settings = config.Config.of(dataset="folder", data_dir=data_dir, **FITTED[name])
         workdir = Path(tempfile.mkdtemp(dir=self.directory))
-        resources = run.Resources(
+        resources = Resources(
             workdir, batch_size=batch_size, num_figures=0, num_review=0, save_maps=True,
             save_model=True, cache_dir=self.directory / "cache" if cached else None,
             cache_bytes=10**9,
@@ -139,14 +142,18 @@ class Bench:
         found = [np.load(maps / f"{image['file']}.npy") for image in record.images]
         return Run(record, workdir / "models" / "part", found)
 
-    def _detector(self, name: str) -> detectors.Detector:
-        """Of the saved model of a run."""
-        return models.make_detector(models.load(self.run(name).model), _BATCH)
+    def detector(self, name: str) -> model.Detector:
+        """That a run has saved."""
+        return saved.load(self.run(name).model)
+
+    def _stages(self, name: str) -> Stages:
+        """Of the same."""
+        return model.stages_of(self.detector(name), Services(batch_size=_BATCH))
 
 
 @contextlib.contextmanager
 def _small() -> Iterator[None]:
-    """Few synthetic defects, and blocks of patches so small that a streaming sampler folds.
+    """Few synthetic defects, and maps of fewer pixels that weigh the streams.
 
     The defects are those that stand out most: the highest place of an image with a faint one is
     elsewhere, the same as in the nominal image that it was drawn on, so that rounding decides which
@@ -157,10 +164,11 @@ def _small() -> Iterator[None]:
             patch.delitem(synthesis.KINDS, kind)
         patch.setattr(synthetic, "SIZES", (0.5,))
         patch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
-        for module in (fused, stream_maps):
+        for module in (scoring, weighing):
             patch.setattr(module, "COARSE", 8)
-        patch.setattr(fused, "CALIBRATION_IMAGES", 4)
-        patch.setattr(sampling, "STREAM_PATCHES", 128)
+        # Others compile as many pixels as there usually are, for what may be the same method.
+        patch.setattr(programs, "_cached", functools.cache(programs._cached.__wrapped__))
+        patch.setattr(fitting, "CALIBRATION_IMAGES", 4)
         yield
 
 
@@ -195,18 +203,18 @@ def _fitted(name: str, bench: Bench) -> Numbers:
     found = bench.run(name)
     images = found.record.images
     scores = {key: [image[key] for image in images] for key in images[0] if "score" in key}
-    return _state(models.load(found.model)) | scores | _maps(found.maps)
+    return _state(bench.detector(name)) | scores | _maps(found.maps)
 
 
-def _state(model: models.Model) -> Numbers:
+def _state(detector: model.Detector) -> Numbers:
     """What has been chosen, weighed and held out."""
-    banks, states = nulls.banks(model.state), nulls.looks.states(model.state)
-    found = {}
-    for i, (bank, origin) in enumerate(zip(banks, model.origins, strict=True)):
+    every_look, found = detector.state.looks, {}
+    banks = [(bank, origin) for of in every_look for bank, origin in zip(of.banks, of.origins, strict=True)]
+    for i, (bank, origin) in enumerate(banks):
         found[f"atoms of bank {i}"] = np.stack(origin)[:, bank.weights > 0]
-    if model.config.has_streams:
-        found["weights of streams"] = [[of.map_weights, of.image_weights] for of in states]
-    null = model.nulls.images
+    if detector.method.has_streams:
+        found["weights of streams"] = [[of.map_weights, of.image_weights] for of in every_look]
+    null = detector.nulls.images
     return _flat(found | {"null": np.repeat(null.scores, null.counts)})
 
 
@@ -236,20 +244,19 @@ def tested(root: Path) -> list[np.ndarray]:
 
 def predicted(bench: Bench, name: str, root: Path) -> list[prediction.Predicted]:
     """What `predict` makes of test photographs with the saved model of a run."""
-    scorer = models.make_scorer(models.load(bench.run(name).model), detector=bench.detector(name))
+    scorer = predicting.make_scorer(bench.detector(name), bench.stages(name))
     sources = prediction.find(str(root / "part" / "test"))
     return list(prediction.predict(scorer, sources, batch_size=_BATCH, min_side=1))
 
 
-def grown(bench: Bench, name: str, images: Path) -> tuple[models.Model, growth.Seen]:
+def grown(bench: Bench, name: str, images: Path) -> tuple[model.Detector, growing.Seen]:
     """The saved model of a run after it has learned from nominal photographs in a directory."""
-    model = models.load(bench.run(name).model)
+    detector, stages = bench.detector(name), bench.stages(name)
     found = prediction.find(str(images))
     examples = tuple(Example(source.name, source.path, 0, "good", None) for source in found)
-    settings = dataclasses.replace(model.config, geometry="square")
-    hashes = {"part": loading.hash_images(examples)}
-    (checked,) = loading.check([Category("part", examples, ())], settings, hashes, ())
-    return growth.grow(model, bench.detector(name), growth.unseen(model, checked.train))
+    split = splits.Split(examples, splits.hash_images(examples), None)
+    key = jax.random.key(detector.about.seed)
+    return growing.grow(detector, stages, growing.unseen(detector, split), key)
 
 
 def exported(bench: Bench, name: str) -> list[assembly.Whole]:
@@ -272,10 +279,10 @@ def _loaded(bench: Bench) -> Numbers:
 
 def _grown(bench: Bench) -> Numbers:
     """A model of both looks that has learned from photographs of another texture."""
-    model, seen = grown(bench, "both_looks", bench.gravel)
-    scorer = models.make_scorer(model, detector=bench.detector("both_looks"))
+    detector, seen = grown(bench, "both_looks", bench.gravel)
+    scorer = predicting.make_scorer(detector, bench.stages("both_looks"))
     before = _flat({"score before": seen.scores, "share known before": seen.known})
-    return before | _state(model) | _wholes(list(scorer(tested(bench.shapes))))
+    return before | _state(detector) | _wholes(list(scorer(tested(bench.shapes))))
 
 
 def _exported(bench: Bench) -> Numbers:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sgfr_jax.datasets.geometry import to_size
-from sgfr_jax.detector import models
+from sgfr_jax.detector import saved
 from tests.commands import golden
 
 # Slow, but on every Python that CI runs.
@@ -38,7 +38,7 @@ def assert_same(one, other):
     for key in one.record.images[0]:
         assert [of[key] for of in one.record.images] == [of[key] for of in other.record.images], key
     np.testing.assert_array_equal(one.maps, other.maps)
-    states = [(model.state, model.origins) for model in map(models.load, (one.model, other.model))]
+    states = [saved.load(run.model).state for run in (one, other)]
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
@@ -73,12 +73,10 @@ def test_an_exported_model_scores_as_the_run_did(bench):
 
 def test_a_model_that_learns_what_it_knows_stays_as_it_is(bench):
     known = bench.squares / "part" / "test" / "good" / "0.png"
-    model, seen = golden.grown(bench, "one_bank", known)
+    detector, seen = golden.grown(bench, "one_bank", known)
     assert seen.known.tolist() == [1.0]
-    before = models.load(bench.run("one_bank").model)
-    jax.tree.map(
-        np.testing.assert_array_equal, (model.state, model.origins), (before.state, before.origins)
-    )
+    before = bench.detector("one_bank")
+    jax.tree.map(np.testing.assert_array_equal, detector.state, before.state)
 
 
 def test_a_difference_names_the_stage_and_the_number():

@@ -258,9 +258,9 @@ def test_examples_travel_to_worker_processes(tmp_path):
 
 
 def test_nothing_to_prepare_from(tmp_path):
-    with pytest.raises(DatasetError, match="give --data_dir too"):
+    with pytest.raises(DatasetError, match="give `data_dir` too"):
         datasets.load("visa", prepared_dir=tmp_path)
-    with pytest.raises(DatasetError, match="give --data_dir too"):
+    with pytest.raises(DatasetError, match="give `data_dir` too"):
         prepared.list_prepared("visa", tmp_path)
     with pytest.raises(DatasetError, match="Known: btad, mtd"):
         prepared.list_prepared("demo", tmp_path)

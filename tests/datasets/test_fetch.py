@@ -187,7 +187,7 @@ def test_no_network_says_what_to_do(tmp_path, monkeypatch):
     )
     with pytest.raises(DatasetError, match="cannot be downloaded") as caught:
         fetch.obtain("btad", tmp_path / "btad", accept_license=True)
-    assert caught.match("beanTech") and caught.match("licence") and caught.match("--data_dir")
+    assert caught.match("beanTech") and caught.match("licence") and caught.match("`data_dir`")
     assert list((tmp_path / "btad").iterdir()) == []
 
 
@@ -207,7 +207,7 @@ def test_without_a_licence_accepted_one_message_says_all(tmp_path, dataset):
     archive = ARCHIVES[dataset]
     for text in (archive.page, archive.publisher, archive.licence, archive.file, "here"):
         assert text in str(caught.value)
-    assert ("--accept_license" in str(caught.value)) == (archive.url is not None)
+    assert ("`accept_license`" in str(caught.value)) == (archive.url is not None)
     assert not (tmp_path / "here").exists()
 
 

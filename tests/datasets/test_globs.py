@@ -52,13 +52,13 @@ def test_relative_to_where_we_are(root, monkeypatch):
 @pytest.mark.parametrize(
     "globs, message",
     [
-        (("fine/*.tif",), r"--train_glob=fine/\*\.tif matches no image in '.*cups'"),
-        (("fine/*", "fine/1*"), r"fine/1\.png' matches --train_glob and --test_glob"),
-        (("../x/*.png",), "--train_glob=.* leaves the data directory"),
-        (("/x/*.png",), "--train_glob=.* leaves the data directory"),
-        (("a**b/*",), "--train_glob=.* (is not a pattern|matches no image)"),
-        ((" ",), "--train_glob is empty"),
-        (("fine/*", None, "marks/*"), "--mask_glob needs --test_glob"),
+        (("fine/*.tif",), r"train_glob=fine/\*\.tif matches no image in '.*cups'"),
+        (("fine/*", "fine/1*"), r"fine/1\.png' matches `train_glob` and `test_glob`"),
+        (("../x/*.png",), "train_glob=.* leaves the data directory"),
+        (("/x/*.png",), "train_glob=.* leaves the data directory"),
+        (("a**b/*",), "train_glob=.* (is not a pattern|matches no image)"),
+        ((" ",), "`train_glob` is empty"),
+        (("fine/*", None, "marks/*"), "`mask_glob` needs `test_glob`"),
         (("fine/*", "probe/*/*", "**/*_mask.png"), r"4_mask\.png' has no image"),
     ],
 )
@@ -73,7 +73,7 @@ def test_links_out_and_duplicate_stems_are_reported_together(root, tmp_path):
     trees.save(root / "fine/1.bmp", trees.image(0))
     with pytest.raises(DatasetError, match="there are 2 problems") as caught:
         _load(root, "fine/*")
-    assert caught.match("link.png', which --train_glob matches, is a link")
+    assert caught.match("link.png', which `train_glob` matches, is a link")
     assert caught.match("differ in their suffix alone")
 
 
@@ -89,7 +89,7 @@ def test_masks_beside_their_images_are_no_images(root):
         ("probe/OK/3.png", None),
         ("probe/chip/4.png", "4_mask.png"),
     ]
-    with pytest.raises(DatasetError, match=r"--mask_glob=probe/.* matches too"):
+    with pytest.raises(DatasetError, match=r"mask_glob=probe/.* matches too"):
         _load(root, "fine/*", "probe/*/*", "probe/*/*")
 
 

@@ -52,7 +52,7 @@ def test_every_directory_problem_says_how_the_files_must_lie(tmp_path, name):
     for data_dir, message in cases.items():
         with pytest.raises(DatasetError, match=message) as caught:
             datasets.load(name, data_dir)
-        assert "--data_dir" in str(caught.value)
+        assert "`data_dir`" in str(caught.value)
         assert "DIR/" in str(caught.value)
 
 
@@ -85,22 +85,22 @@ def test_a_directory_too_high_is_mended(tmp_path, name):
     path = tmp_path / "above" / "unpacked" / OTHERS[name]
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"use --data_dir=.*unpacked"):
+    with pytest.raises(DatasetError, match=r"use data_dir=.*unpacked"):
         datasets.load(name, tmp_path / "above")
 
 
 @pytest.mark.parametrize(
     "name, arguments, message",
     [
-        ("mvtec", {"train_glob": "*.png"}, "--train_glob is for data set 'folder'"),
-        ("mvtec", {"manifest": "a.csv"}, "--manifest is for data set 'folder'"),
+        ("mvtec", {"train_glob": "*.png"}, "`train_glob` is for data set 'folder'"),
+        ("mvtec", {"manifest": "a.csv"}, "`manifest` is for data set 'folder'"),
         ("folder", {"manifest": "a.csv", "test_glob": "*"}, "both say which images"),
-        ("folder", {"test_glob": "*"}, "--test_glob needs --train_glob"),
-        ("folder", {"prepared_dir": "p"}, "--prepared_dir is for btad, mtd, mvtec"),
-        ("folder", {"data_dir": ""}, "--data_dir= is empty"),
-        ("folder", {"manifest": ""}, "--manifest= is empty"),
-        ("mtd", {"prepared_dir": ""}, "--prepared_dir= is empty"),
-        ("demo", {"accept_license": True}, "--accept_license is for btad, mtd, mvtec"),
+        ("folder", {"test_glob": "*"}, "`test_glob` needs `train_glob`"),
+        ("folder", {"prepared_dir": "p"}, "`prepared_dir` is for btad, mtd, mvtec"),
+        ("folder", {"data_dir": ""}, "data_dir= is empty"),
+        ("folder", {"manifest": ""}, "manifest= is empty"),
+        ("mtd", {"prepared_dir": ""}, "prepared_dir= is empty"),
+        ("demo", {"accept_license": True}, "`accept_license` is for btad, mtd, mvtec"),
     ],
 )
 def test_routes_that_contradict_each_other(name, arguments, message):

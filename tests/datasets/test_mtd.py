@@ -147,7 +147,7 @@ def test_images_of_one_tile_stay_together(small):
 def test_unknown_splits_and_data_sets_that_have_one(small):
     with pytest.raises(DatasetError, match="unknown split 'groupd'"):
         datasets.load("mtd", small, split="groupd")
-    with pytest.raises(DatasetError, match="--split=grouped is for data set 'mtd'"):
+    with pytest.raises(DatasetError, match="split=grouped is for data set 'mtd'"):
         datasets.load("demo", split="grouped")
 
 

@@ -1,49 +1,46 @@
-"""Models that are made, not fitted: banks of noise, whose scores mean nothing but are scores."""
+"""Detectors that are made, not fitted: banks of noise, whose scores mean nothing but are scores."""
 
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from sgfr_jax import backbones, calibration, thresholds, types
-from sgfr_jax.commands.flags import config
-from sgfr_jax.detector import (
-    detectors,
-    models,
-    nulls,
-    stream_maps,
-    streams,
-)
+from sgfr_jax import calibration, thresholds, types
+from sgfr_jax.commands.flags.config import Config
+from sgfr_jax.detector import model, network, state, streams
+from sgfr_jax.detector.method import AUTO, Method
+from sgfr_jax.detector.network import Network
 
 NUM_ATOMS = 12
 
 
-def make(settings: config.Config) -> models.Model:
-    """A model of a configuration from `config.resolve`, of images that are all of one size."""
-    if settings.geometry == config.AUTO:
-        settings = dataclasses.replace(settings, geometry="square")
-    rng = np.random.default_rng(0)
-    if settings.has_streams:
-        planned = streams.plan(settings)
+def make(settings: Config) -> model.Detector:
+    """A detector of a configuration from `config.resolve`, of images that are all of one size."""
+    found = network.ours(settings.method.backbone, settings.method.weights)
+    return of(settings.method, found, seed=settings.evaluation.seed)
+
+
+def of(method: Method, seen_through: Network, *, seed: int = 0) -> model.Detector:
+    """A detector of a method from `settle.settle`, of images that are all of one size."""
+    if method.geometry == AUTO:
+        method = dataclasses.replace(method, geometry="square")
+    rng, planned = np.random.default_rng(0), streams.plan(method, seen_through)
+    banks = tuple(_bank(rng, stream.width) for stream in planned)
+    look = state.plain_look(banks, tuple(state.no_origins(NUM_ATOMS) for _ in banks))
+    if method.has_streams:
         num = len(planned)
-        state = stream_maps.Fused(
-            tuple(_bank(rng, stream.width) for stream in planned),
-            tuple(_calibration(rng) for _ in planned),
-            *(rng.uniform(0.1, 1, n).astype(np.float32) for n in (num, num, num, num, 2, 2)),
-            np.float32(rng.uniform(0.1, 1)),
-        )
-    else:
-        state = _bank(rng, config.num_features(settings))
+        numbers = (jnp.asarray(rng.uniform(0.1, 1, n), jnp.float32) for n in (*[num] * 4, 2, 2))
+        calibrations = tuple(_calibration(rng) for _ in planned)
+        above = jnp.float32(rng.uniform(0.1, 1))
+        look = state.Look(look.banks, look.origins, calibrations, *numbers, above)
     tally = thresholds.tally(rng.uniform(0.2, 0.4, 9).astype(np.float32))
-    about = models.About(
-        category="made", weights=backbones.weights_digest(settings.backbone), train=(), paths=(),
-        hashes=(), data="", made_with="{}", notes=(), f1_threshold=None, record="0",
-        patches=(),
+    about = model.About(
+        category="made", train=(), paths=(), hashes=(), data="", notes=(), patches=(), seed=seed,
+        record="0",
     )  # fmt: skip
-    origins = tuple(detectors.no_origins(NUM_ATOMS) for _ in nulls.banks(state))
-    return models.Model(
-        state, jax.device_get(origins), nulls.Nulls(tally, tally), settings, about
-    )  # fmt: skip
+    fitted = jax.device_get(state.alone(look))
+    return model.Detector(fitted, state.Nulls(tally, tally), method, seen_through, about)
 
 
 def _bank(rng, width) -> types.Bank:

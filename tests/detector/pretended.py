@@ -1,41 +1,57 @@
-"""A network that is none, and images for it: quick, and known by heart."""
+"""A network that is none, and images for it: quick to compile, and known by heart."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from sgfr_jax.commands.flags import config
-from sgfr_jax.datasets import Example, Loaded
-from sgfr_jax.detector import embedding, loading
+from sgfr_jax.datasets import Example
+from sgfr_jax.datasets.contents import content_hash
+from sgfr_jax.detector import network, settle
+from sgfr_jax.detector.method import Method
+from sgfr_jax.detector.splits import Split
 
-# Patches of 40 + 112 + 192 features on a grid of 2 x 2.
-SETTINGS = config.resolve(config.Config(layers=("fast",), image_size=32, grid=2, bank_size=6))
-FEATURES = 344
-
-
-def pretend(backbone, images):
-    """Stands for a network: features that follow from the first pixels of an image."""
-    features = jnp.asarray(images, jnp.float32).reshape(len(images), -1)[:, : 4 * FEATURES]
-    features = jnp.where(features == 255, jnp.nan, features).reshape(len(images), 4, FEATURES)
-    return features, jnp.all(jnp.isfinite(features), axis=(1, 2))
+STRIDES, WIDTHS = {"fine": 8, "coarse": 16}, {"fine": 5, "coarse": 7}
 
 
-def split_of(images):
-    examples = tuple(
-        Example(f"image {i}", image, 0, "good", None) for i, image in enumerate(images)
-    )
-    kept = tuple(Loaded(image, None) for image in images)
-    return loading.Split(examples, tuple(loading.content_hash(i) for i in images), kept)
+def embed(state, images):
+    """Of every cell the mean colour and its square's, mixed by the weights."""
+    pixels = jnp.asarray(images, jnp.float32) / 255
+    num, side = len(pixels), pixels.shape[1]
+    found = {}
+    for name, stride in STRIDES.items():
+        beyond = -side % stride
+        padded = jnp.pad(pixels, ((0, 0), (0, beyond), (0, beyond), (0, 0)), mode="edge")
+        cells = padded.reshape(num, len(padded[0]) // stride, stride, -1, stride, 3)
+        seen = jnp.concatenate([cells.mean(axis=(2, 4)), (cells**2).mean(axis=(2, 4))], axis=-1)
+        found[name] = jnp.tanh(jnp.tensordot(seen, state[name], axes=1))
+    return found
 
 
-def embedder(settings=SETTINGS, batch_size=4, cache_dir=None, compiled=pretend):
-    return embedding.Embedder(
-        settings, lambda: None, "digest", compiled, batch_size, cache_dir, 10**9
-    )
+def make(seed=0, **kwargs):
+    rng = np.random.default_rng(seed)
+    weights = {name: rng.normal(size=(6, num)).astype(np.float32) for name, num in WIDTHS.items()}
+    return network.make(embed, strides=STRIDES, widths=WIDTHS, state=weights, **kwargs)
 
 
-def made_images(rng):
-    return [rng.integers(0, 200, (32, 32, 3)).astype(np.uint8) for _ in range(10)]
+NETWORK = make()
 
 
-def expected_patches(images):
-    return np.stack(images).reshape(10, -1)[:, : 4 * FEATURES].reshape(-1, FEATURES)
+def settled(**fields):
+    """A method of small images, settled for the network."""
+    few = {"backbone": NETWORK.name, "image_size": 64, "num_neighbors": 3}
+    return settle.settle(Method(**few | fields), NETWORK)
+
+
+def images(rng, num=6, shape=(64, 64, 3)):
+    """Noise on waves that differ little, so that what is nominal has something to share."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    wave = 40 * np.sin(rows / 5) + 20 * np.sin(columns / 7)
+    if len(shape) == 3:
+        wave = wave[..., None]
+    noisy = 110 + wave + rng.normal(0, 8, (num, *shape))
+    return list(np.clip(noisy, 0, 254).astype(np.uint8))
+
+
+def split_of(arrays):
+    """Images in memory, with hashes."""
+    examples = tuple(Example(f"image {i}", x, 0, "good", None) for i, x in enumerate(arrays))
+    return Split(examples, tuple(map(content_hash, arrays)), None)

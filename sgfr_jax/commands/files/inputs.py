@@ -11,7 +11,7 @@ from sgfr_jax import datasets
 from sgfr_jax.commands.files import reading
 from sgfr_jax.commands.files.reading import Checked
 from sgfr_jax.commands.flags import config
-from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.commands.flags.checking import ConfigError, as_flags
 from sgfr_jax.commands.flags.config import Config
 from sgfr_jax.commands.host import devices, machine, memory, processes, progress
 from sgfr_jax.commands.host.machine import Resources
@@ -156,5 +156,5 @@ def check_data(settings: Config, *, accept_license: bool = False) -> bool:
             workers=os.cpu_count() or 1,
             report=lambda done, total: report(1),
         )
-    print(checking.describe(result))
+    print(as_flags(checking.describe(result)))
     return not result.problems

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from sgfr_jax.commands.flags.checking import as_flags
 from sgfr_jax.commands.flags.config import Config
 from sgfr_jax.commands.host import processes, progress
 from sgfr_jax.datasets import Category, DatasetError, Example
@@ -142,7 +143,7 @@ def _check(
             if keep:
                 kept.append(result)
         elif config.data.skip_bad_images:
-            print(f"skipped: {result}", file=sys.stderr)
+            print(as_flags(f"skipped: {result}"), file=sys.stderr)
             skipped += 1
         else:
             raise DatasetError(f"{result} (--skip_bad_images goes on without it)")

@@ -13,6 +13,7 @@ from sgfr_jax.datasets import fetch, prepared
 from sgfr_jax.datasets.archives import ARCHIVES, instructions
 from sgfr_jax.datasets.counts import shortfalls
 from sgfr_jax.datasets.encoding import encode
+from sgfr_jax.datasets.listers import DATASETS
 from sgfr_jax.datasets.problems import refuse
 from sgfr_jax.datasets.types import Category, DatasetError, Example
 
@@ -57,8 +58,6 @@ class AnomalyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _list(self, root: Path) -> Category:
         """Returns the config's category."""
-        from sgfr_jax.datasets import DATASETS  # the package imports this module when TFDS is there
-
         (found,) = DATASETS[self.DATASET](root, categories=[self.builder_config.name], split_seed=0)
         return found
 
@@ -117,8 +116,8 @@ def configs(categories: Sequence[str]) -> list[tfds.core.BuilderConfig]:
 
 def manual_instructions(dataset: str) -> str:
     """Returns what TFDS says where the files are missing."""
-    text = instructions(dataset, "manual_dir").replace("(--data_dir)", "of the DownloadConfig")
-    return text.replace("--accept_license", "accept_license=True to `tfds.builder`")
+    text = instructions(dataset, "manual_dir").replace("(`data_dir`)", "of the DownloadConfig")
+    return text.replace("`accept_license`", "accept_license=True to `tfds.builder`")
 
 
 def _encode_ahead(examples):
