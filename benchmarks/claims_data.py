@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from sgfr_jax.detector.loading import content_hash
 
 import sgfr_jax as sgfr
 from sgfr_jax import backbones, datasets, filters, linalg, patches
 from sgfr_jax.commands.files import cache
 from sgfr_jax.commands.sweeping import validation
+from sgfr_jax.datasets.contents import content_hash
 
 _NETWORK = "efficientnet_lite0"
 LEVELS = ("block4", "block10", "block14")

@@ -151,7 +151,7 @@ def k_center_program(
 
 
 def stream(points: float, features: int, atoms: int, *, rounds: float) -> Cost:
-    """`k_center_stream` on one device: a `k_center` of every block and the atoms so far."""
+    """`sgfr_jax.streaming` on one device: a `k_center` of every block and the atoms so far."""
     block = max(_STREAM_PATCHES, 3 * atoms)
     fold = k_center(block + atoms, features, atoms, rounds=rounds, pool=ALONE)
     return fold.times(points / block)

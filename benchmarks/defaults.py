@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgfr_jax.commands import run, select
-from sgfr_jax.commands.files import records
-from sgfr_jax.commands.flags import config
+from sgfr_jax.commands import select
+from sgfr_jax.commands.files import inputs, records
+from sgfr_jax.commands.flags import config, starting
+from sgfr_jax.commands.host import environment, machine
 
 _FOUR = "block2@{0}+block4@{0}+block10@{0}+block14@{0}"
 ALTERNATIVES = {
@@ -49,8 +50,8 @@ def score(base: config.Config, workdir: Path, cache_dir: Path | None, repeats: i
     """Scores every point on one data set, and keeps its criteria `[P, R]` in the work directory."""
     candidates = points(base)
     records.open_workdir(workdir)
-    categories = run.load_data(candidates[0][1])
-    resources = run.Resources(workdir, cache_dir=cache_dir, cache_bytes=_CACHE_BYTES)
+    categories = inputs.load_data(candidates[0][1])
+    resources = machine.Resources(workdir, cache_dir=cache_dir, cache_bytes=_CACHE_BYTES)
     _, rows = select.select(candidates, categories, resources, share=_SHARE, repeats=repeats)
     criteria = {
         row["point"]: [select.criterion_of(found) for found in row["repeats"]] for row in rows
@@ -70,7 +71,7 @@ class _Scored(NamedTuple):
 def _made(repeats: int) -> _Scored:
     """What numbers have in common that may stand in one table."""
     alternatives = {flag: list(values) for flag, values in ALTERNATIVES.items()}  # as JSON has it
-    return _Scored(repeats, alternatives, run.source(), {})
+    return _Scored(repeats, alternatives, environment.source(), {})
 
 
 def scored(workdir: Path, repeats: int) -> dict[str, dict[str, list[float]]]:
@@ -138,11 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.least_gain >= 0:
         parser.error(f"--least_gain={options.least_gain}: it must not be negative")
     workdir = options.workdir.expanduser()
-    with run.exit_on_mistakes(f"--workdir={workdir}"):
+    with starting.exit_on_mistakes(f"--workdir={workdir}"):
         for name in names:
             data_dir = options.mtd if name == "mtd" else None
             # The faster of the looks of `--geometry=auto`; what is chosen holds for both.
-            base = config.Config(dataset=name, data_dir=data_dir, geometry="square")
+            base = config.Config.of(dataset=name, data_dir=data_dir, geometry="square")
             score(base, workdir / name, options.cache_dir, options.repeats)
         print(table(scored(workdir, options.repeats), options.least_gain))
 

@@ -7,7 +7,7 @@ With --peers, anomalib's Patchcore is fitted to the same images in a process of 
 the same share).
 
     taskset -c 0 python -m benchmarks.memory --counts 100 1000 --peers=.venv-peers/bin/python
-    python -m benchmarks.memory --run_flags sampler=k_center_stream metrics=streaming
+    python -m benchmarks.memory --run_flags metrics=streaming
     python -m benchmarks.memory --dataset=mtd --data_dir=../shared/data/mtd
 """
 

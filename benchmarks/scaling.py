@@ -122,7 +122,7 @@ def predict(data: DataSet, device: Device, devices: int) -> dict[str, float]:
 
 
 def _sampling(patches, features, atoms, device, devices) -> cost_model.Cost:
-    """The exact sampler where the patches fit into memory, else the streaming one."""
+    """The sampler of runs where the patches fit into memory, else `sgfr_jax.streaming`."""
     pool = cost_model.ALONE if devices == 1 else cost_model.POOL
     # On real patches a round chose 3 to 32% of the pool, and there were 10 at a bank of 1%.
     rounds = max(10, atoms / (0.1 * pool * devices))

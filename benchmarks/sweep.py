@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace, peers: workers.Peers) -> list[report.Ro
         with_cache, without = [], []
         for settings in chosen:
             flags = ["--layers=fast"]
-            flags += [f"--{n}={getattr(settings, n)}" for n in ("sampler", "bank_ratio", "solver")]
+            flags += [f"--{n}={settings.get(n)}" for n in ("sampler", "bank_ratio", "solver")]
             with_cache.append(command("experiments.run", cached, *flags))
             without.append(command("experiments.run", uncached, *flags))
     stage = f"{len(points)} points of {options.dataset}"

@@ -38,22 +38,33 @@ def find_by_ending(app, env, node, contnode):
     """Links `samplers.uniform` or `sgfr_jax.uniform` to the one documented name that ends so."""
     if node.get("refdomain") != "py" or node.get("reftype") != "obj":
         return None
-    target = node["reftarget"]
-    ending = "." + target.removeprefix("sgfr_jax.")
+    target, meant = node["reftarget"], None
+    ending = "." + target
+    if target.startswith("sgfr_jax."):
+        meant = _resolve(target)
+        # A front page may show a function under another name than the module that defines it.
+        ending = "." + getattr(meant, "__name__", target.removeprefix("sgfr_jax."))
     found = {
         name: entry
         for name, entry in env.domains.python_domain.objects.items()
         if name.endswith(ending) and entry.objtype in _DOCUMENTED and not entry.aliased
     }
-    if len(found) > 1 and target.startswith("sgfr_jax."):
-        meant = pkgutil.resolve_name(target)
-        found = {n: entry for n, entry in found.items() if pkgutil.resolve_name(n) is meant}
+    if meant is not None:
+        found = {n: entry for n, entry in found.items() if _resolve(n) is meant}
     if len(found) != 1:
         return None
     ((name, entry),) = found.items()
     return make_refnode(
         app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, title=name
     )
+
+
+def _resolve(name: str) -> object:
+    """What a dotted name stands for; None if nothing."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (AttributeError, ImportError):
+        return None
 
 
 def mark_code(lines: list[str]) -> list[str]:

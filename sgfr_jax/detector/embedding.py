@@ -147,7 +147,7 @@ def embed_squares(
         for stream in streams
     ]
     each = [
-        features.reshape(len(features), *stream.shape)
+        features.reshape(features.shape[0], *stream.shape)
         for (features, _), stream in zip(found, streams, strict=True)
     ]
     return each, jnp.all(jnp.stack([finite for _, finite in found]), axis=0)

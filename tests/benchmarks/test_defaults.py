@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from benchmarks import defaults
-from sgfr_jax.commands import run, select
-from sgfr_jax.commands.files import records
+from sgfr_jax.commands import select
+from sgfr_jax.commands.files import inputs, records
 from sgfr_jax.commands.flags import config
 from sgfr_jax.datasets import Category, Example
 
@@ -14,11 +14,11 @@ def rows_of(table):
 
 
 def test_every_alternative_differs_from_the_defaults_in_its_flag_alone():
-    (_, default), *others = defaults.points(config.Config(dataset="demo", geometry="square"))
+    (_, default), *others = defaults.points(config.Config.of(dataset="demo", geometry="square"))
     assert len(others) == sum(map(len, defaults.ALTERNATIVES.values()))
     for title, settings in others:
         flag, _, value = title.partition("=")
-        changed = {k for k, v in vars(settings).items() if v != getattr(default, k)}
+        changed = {k for k, v in settings.flat().items() if v != default.get(k)}
         assert flag in changed
         if value != "fast":  # one bank has a size of its own
             assert changed == {flag}
@@ -44,11 +44,11 @@ def test_a_default_stays_unless_the_best_is_ahead_by_more_than_chance():
 def test_what_was_scored_is_kept(tmp_path, monkeypatch, capsys, rng):
     shown = rng.integers(0, 255, (6, 300, 300, 3), np.uint8)
     train = tuple(Example(f"{i}", image, 0, "good", None) for i, image in enumerate(shown))
-    monkeypatch.setattr(run, "load_data", lambda settings: [Category("a", train, ())])
+    monkeypatch.setattr(inputs, "load_data", lambda settings: [Category("a", train, ())])
 
     def judged(settings, categories, resources):
-        value = 0.9 if settings.solver == "nearest" else 0.5
-        return {"a": dict.fromkeys(select.CRITERION, value + 0.01 * settings.seed)}
+        value = 0.9 if settings.method.solver == "nearest" else 0.5
+        return {"a": dict.fromkeys(select.CRITERION, value + 0.01 * settings.evaluation.seed)}
 
     monkeypatch.setattr(select, "evaluate", judged)
     defaults.main(["--data=demo", f"--workdir={tmp_path}", "--repeats=2"])

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from sgfr_jax import types
-from sgfr_jax.detector import choices
+from sgfr_jax.detector import alternatives
 
 
 def broken_solver():
@@ -12,4 +12,4 @@ def broken_solver():
     def code(targets, bank):
         return types.Code(None, jnp.full((len(targets), len(bank.atoms)), jnp.nan))
 
-    return choices.Solver(lambda config: code)
+    return alternatives.Solver(lambda config: code)

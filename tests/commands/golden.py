@@ -209,7 +209,11 @@ def _fitted(name: str, bench: Bench) -> Numbers:
 def _state(detector: model.Detector) -> Numbers:
     """What has been chosen, weighed and held out."""
     every_look, found = detector.state.looks, {}
-    banks = [(bank, origin) for of in every_look for bank, origin in zip(of.banks, of.origins, strict=True)]
+    banks = [
+        (bank, origin)
+        for of in every_look
+        for bank, origin in zip(of.banks, of.origins, strict=True)
+    ]
     for i, (bank, origin) in enumerate(banks):
         found[f"atoms of bank {i}"] = np.stack(origin)[:, bank.weights > 0]
     if detector.method.has_streams:

@@ -1,122 +1,174 @@
 import dataclasses
-from typing import NamedTuple
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sgfr_jax.datasets import DatasetError
-from sgfr_jax.detector import embedding, streams
-from tests.detector.pretended import (
-    FEATURES,
-    SETTINGS,
-    embedder,
-    expected_patches,
-    made_images,
-    pretend,
-    split_of,
-)
+from sgfr_jax.detector import embedding, splits, streams
+from sgfr_jax.detector.services import PLAIN
+from tests.detector import pretended
+
+ONE_BANK = pretended.settled(layers=("fast",), image_size=32)
+PLANNED = streams.plan(ONE_BANK, pretended.NETWORK)
+
+
+def embedder(seen=pretended.NETWORK, planned=PLANNED, **services):
+    (made,) = embedding.make_embedders(
+        seen, planned, unit_norm=True, services=PLAIN._replace(**services)
+    )
+    return made
 
 
 @pytest.fixture
 def images(rng):
-    return made_images(rng)
+    return pretended.images(rng, 10, (32, 32, 3))
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 10, 16])
-def test_patches_come_image_after_image_whatever_the_batch(images, batch_size):
-    batches = list(embedder(batch_size=batch_size).batches(split_of(images)))
-    assert all(len(batch) == min(batch_size, 10) for batch in batches[:-1])
-    found = np.concatenate(batches).reshape(-1, FEATURES)
-    np.testing.assert_array_equal(found, expected_patches(images))
+def without_255(state, images):
+    """Features of images that are not finite where a pixel is white."""
+    levels = pretended.embed(state, images)
+    white = jnp.any(images == 255, axis=(1, 2, 3))[:, None, None, None]
+    return {name: jnp.where(white, jnp.nan, level) for name, level in levels.items()}
+
+
+def test_patches_come_image_after_image_whatever_the_batch(images):
+    """Against each image alone, by the functions that the paper's patches follow from."""
+    levels = pretended.NETWORK.load(()).state
+    alone = jax.jit(partial(embedding.merged, grid=4, unit_norm=True))
+    expected = np.concatenate(
+        [alone(pretended.embed(levels, image[None]))[0].reshape(1, 16, 12) for image in images]
+    )
+    for batch_size in (1, 3, 16):
+        batches = list(embedder(batch_size=batch_size).batches(pretended.split_of(images)))
+        assert all(len(own) == min(batch_size, 10) for (own,) in batches[:-1])
+        found = np.concatenate([own for (own,) in batches])
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_image_does_not_depend_on_its_batch(images):
+    split = pretended.split_of(images)
+    ((whole,),) = embedder(batch_size=10).batches(split)
+    ((some,),) = embedder(batch_size=10).batches(split.take([7, 2]))
+    np.testing.assert_array_equal(some, whole[[7, 2]])
 
 
 def test_features_that_are_not_finite_name_their_image(images):
     images[7][0, 1, 1] = 255
-    with pytest.raises(DatasetError, match=r"^image 7: its features are NaN"):
-        list(embedder(batch_size=3).batches(split_of(images)))
+    seen = dataclasses.replace(
+        pretended.NETWORK,
+        load=lambda levels: pretended.NETWORK.load(levels)._replace(embed=without_255),
+    )
+    with pytest.raises(DatasetError, match=r"^image 7: its features are NaN.*`weights`"):
+        list(embedder(seen, batch_size=3).batches(pretended.split_of(images)))
 
 
 @pytest.mark.parametrize("unit_norm", [True, False])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
-def test_what_cannot_be_scored_is_seen_whatever_the_norm(unit_norm, bad):
-    class Network(NamedTuple):
-        state: float
+def test_what_cannot_be_scored_is_seen_whatever_the_norm(unit_norm):
+    planned = (streams.Stream(8, ("only",), 2, (3,)),)
 
-        def embed(self, state, images):
-            level = jnp.ones((len(images), 4, 4, 3)).at[1, 2, 2, 0].set(state)
-            return {"block4": level}
+    def embed(state, images):
+        return {"only": jnp.ones((len(images), 4, 4, 3)).at[1, 2, 2, 0].set(state)}
 
-    compiled = embedding.make_embedding(dataclasses.replace(SETTINGS, unit_norm=unit_norm))
-    features, finite = compiled(Network(bad), np.zeros((3, 8, 8, 3), np.uint8))
-    np.testing.assert_array_equal(finite, [True, False, True])
-    assert features.shape == (3, 4, 3)
-    assert compiled(Network(1.0), np.zeros((3, 8, 8, 3), np.uint8))[1].all()
+    @jax.jit
+    def embedded(state):
+        pixels = np.zeros((3, 8, 8, 3), np.uint8)
+        return embedding.embed_squares(state, pixels, embed, planned, unit_norm=unit_norm)
+
+    for bad in (np.nan, np.inf, 1e30):
+        (features,), finite = embedded(bad)
+        np.testing.assert_array_equal(finite, [True, False, True])
+        assert features.shape == (3, 4, 3)
+    assert embedded(1.0)[1].all()
 
 
-def test_nothing_is_embedded_twice(images, tmp_path):
-    split, calls = split_of(images), []
+def test_streams_of_one_size_are_embedded_together(images):
+    """And share the weights, which are loaded once, when the first image asks for them."""
+    loaded = []
 
-    def counting(backbone, batch):
-        calls.append(len(batch))
-        return pretend(backbone, batch)
+    def load(levels):
+        loaded.append(levels)
+        return pretended.NETWORK.load(levels)
 
-    made = embedder(cache_dir=tmp_path, compiled=counting)
-    assert not made.known(split.hashes)
-    first = np.concatenate(list(made.batches(split)))
-    assert made.known(split.hashes) and len(calls) == 3
-    second = np.concatenate(list(made.batches(split)))
+    seen = dataclasses.replace(pretended.NETWORK, load=load)
+    planned = streams.plan(pretended.settled(), seen)
+    made = embedding.make_embedders(
+        seen, planned, unit_norm=True, services=PLAIN._replace(batch_size=4)
+    )
+    assert [(e.image_size, e.min_side, len(e.streams)) for e in made] == [(64, 16, 1), (96, 16, 2)]
+    split = pretended.split_of(images[:4])
+    for each in made:
+        (found,) = each.batches(split)
+        assert [x.shape for x in found] == [(4, *stream.shape) for stream in each.streams]
+    assert loaded == [("fine", "coarse")]
+
+
+class InMemory(dict):
+    """Keeps embeddings by what they follow from."""
+
+    def read(self, described, rows):
+        found = self.get(repr(described))
+        return found and iter(np.split(found, range(rows, len(found), rows)))
+
+    def write(self, described, shape, blocks):
+        made = []
+        for block in blocks:
+            made.append(block)
+            yield block
+        self[repr(described)] = Whole(np.concatenate(made))
+        assert self[repr(described)].shape == shape
+
+
+class Whole(np.ndarray):
+    """An array that is true."""
+
+    def __new__(cls, array):
+        return array.view(cls)
+
+    def __bool__(self):
+        return True
+
+
+def test_nothing_is_embedded_twice(images):
+    split, loaded, kept = pretended.split_of(images), [], InMemory()
+
+    def load(levels):
+        loaded.append(levels)
+        return pretended.NETWORK.load(levels)
+
+    def batches():
+        seen = dataclasses.replace(pretended.NETWORK, load=load)
+        return embedder(seen, batch_size=4, kept=kept).batches(split)
+
+    first, second = (np.concatenate([own for (own,) in batches()]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    assert len(calls) == 3
-    # A damaged entry is made again.
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:-9])
-    np.testing.assert_array_equal(np.concatenate(list(made.batches(split))), first)
-    assert len(calls) == 6 and made.known(split.hashes)
+    assert len(loaded) == len(kept) == 1
+    # Images without hashes are not known again, and none need not be kept.
+    list(embedder(batch_size=4, kept=kept).batches(splits.of_arrays(images)))
+    list(embedder(batch_size=4, kept=kept).batches(split.take([])))
+    assert len(kept) == 1
 
 
-def test_an_entry_is_named_by_the_code_that_makes_it(images, monkeypatch):
-    made, hashes = embedder(), split_of(images).hashes
-    before = made.entry(hashes)
-    monkeypatch.setattr(embedding.cache, "source_digest", lambda *parts: "of another version")
-    assert made.entry(hashes) != before
+def test_an_embedding_is_described_by_what_it_follows_from(images):
+    hashes, made = pretended.split_of(images).hashes, embedder()
 
+    def described(**change):
+        return repr(made._replace(**change).described(hashes))
 
-@pytest.mark.parametrize("maker", ["make_embedding", "make_stream_embedding", "_merged"])
-def test_whatever_makes_embeddings_counts(images, monkeypatch, maker):
-    made, hashes = embedder(), split_of(images).hashes
-    before = made.entry(hashes)
-    monkeypatch.setattr(embedding, maker, expected_patches)
-    assert made.entry(hashes) != before
+    def planned(**change):
+        return tuple(dataclasses.replace(stream, **change) for stream in PLANNED)
 
-
-def test_the_rule_of_streams_counts():
-    # Their grids are in no other part of the name.
-    assert streams in embedding._EMBEDDING
-
-
-def test_an_entry_is_named_by_what_it_depends_on(images):
-    made, hashes = embedder(), split_of(images).hashes
     others = [
-        made._replace(digest="other").entry(hashes),
-        made.entry(hashes[::-1]),
-        *(
-            made._replace(config=dataclasses.replace(SETTINGS, **change)).entry(hashes)
-            for change in (
-                {"layers": ("block4",)}, {"image_size": 64}, {"grid": 3}, {"unit_norm": False},
-                {"backbone": "resnet18"},
-            )
-        ),
-    ]  # fmt: skip
-    assert len({made.entry(hashes), *others}) == len(others) + 1
-    # What comes after embedding does not count, nor does the batch.
-    for change in ({"sampler": "random"}, {"solver": "ridge"}, {"seed": 3}, {"bank_ratio": 0.5}):
-        other = dataclasses.replace(SETTINGS, **change)
-        assert made._replace(config=other, batch_size=9).entry(hashes) == made.entry(hashes)
-
-
-def test_short_batches_are_padded_to_one_shape():
-    padded = embedding.pad(np.ones((2, 3)), 4)
-    np.testing.assert_array_equal(padded, [[1] * 3, [1] * 3, [0] * 3, [0] * 3])
-    whole = np.ones((4, 3))
-    assert embedding.pad(whole, 4) is whole
+        repr(made.described(hashes[::-1])),
+        described(network=dataclasses.replace(pretended.NETWORK, digest="other")),
+        described(network=dataclasses.replace(pretended.NETWORK, name="other")),
+        described(streams=planned(levels=("coarse", "fine"))),
+        described(streams=planned(image_size=64)),
+        described(streams=planned(grid=3)),
+        described(unit_norm=False),
+    ]
+    assert len({described(), *others}) == len(others) + 1
+    # Neither the batch nor the machine counts.
+    assert described(services=PLAIN._replace(batch_size=9, workers=3)) == described()

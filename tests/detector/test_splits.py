@@ -1,125 +1,102 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from sgfr_jax import datasets
-from sgfr_jax.datasets import DatasetError
-from sgfr_jax.detector import loading
+from sgfr_jax.datasets import DatasetError, Example
+from sgfr_jax.datasets.contents import content_hash
+from sgfr_jax.datasets.geometry import Geometry
+from sgfr_jax.detector import splits
+from sgfr_jax.detector.services import PLAIN
+from tests.detector import pretended
 
 
-def listed(small):
-    return datasets.load("folder", small.data_dir)
+@pytest.fixture
+def files(tmp_path, rng):
+    """Images of which the second has a mask."""
+    found = []
+    for i, image in enumerate(pretended.images(rng, 3, (72, 80))):
+        path, mask = tmp_path / f"{i}.png", tmp_path / f"{i}_mask.png"
+        Image.fromarray(image).save(path)
+        Image.fromarray(255 * (image > 150).astype(np.uint8)).save(mask)
+        found.append(Example(path.name, path, int(i == 1), "good", mask if i == 1 else None))
+    return tuple(found)
 
 
-def check(small, embedded=(), names=("cap", "nut"), **kwargs):
-    categories = [category for category in listed(small) if category.name in names]
-    hashes = {category.name: loading.hash_images(category.train) for category in categories}
-    return loading.check(categories, small, hashes, embedded, **kwargs)
+def split_of(examples):
+    return splits.Split(examples, splits.hash_images(examples), None)
 
 
-def test_images_are_kept_when_they_fit_and_read_again_when_not(small, monkeypatch):
-    kept = check(small)
-    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
-    not_kept = check(small)
-    assert [category.name for category in kept] == ["cap", "nut"]
-    for first, second in zip(kept, not_kept, strict=True):
-        assert first.train.kept is not None and second.train.kept is None
-        for split in ("train", "test"):
-            pairs = zip(
-                loading.iterate(getattr(first, split), small),
-                loading.iterate(getattr(second, split), small),
-                strict=True,
-            )
-            for a, b in pairs:
-                np.testing.assert_array_equal(a.image, b.image)
-                np.testing.assert_array_equal(a.mask, b.mask)
+def test_squares_come_in_order_from_files_as_from_memory(files):
+    split = split_of(files)
+    read = list(splits.iterate(split, 64, 8))
+    assert [one.image.shape for one in read] == [(64, 64, 3)] * 3
+    # A nominal image has an empty mask; one with a defect its own.
+    assert [bool(one.mask.any()) for one in read] == [False, True, False]
+    kept = split._replace(kept=tuple(read))
+    assert all(a is b for a, b in zip(splits.iterate(kept, 64, 8), read, strict=True))
+    # What is kept at another size is read again.
+    assert next(splits.iterate(kept, 32, 8)).image.shape == (32, 32, 3)
+    arrays = splits.of_arrays([np.asarray(Image.open(e.image)) for e in files])
+    for one, other in zip(read, splits.iterate(arrays, 64, 8), strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
 
 
-def test_worker_processes_read_the_same(small, folder, monkeypatch, capsys):
-    (folder / "cap" / "train" / "good" / "2.png").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"cap/train/good/2\.png.*--skip_bad_images"):
-        check(small, workers=1)
-    skipping = dataclasses.replace(small, skip_bad_images=True)
-    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
-    expected, found = (check(skipping, names=["cap"], workers=n)[0] for n in (0, 1))
-    said = capsys.readouterr().err.splitlines()
-    assert sum("skipped: " in line and "2.png" in line for line in said) == 2
-    assert found._replace(train=None, test=None) == expected._replace(train=None, test=None)
-    assert found.fingerprint() == expected.fingerprint()
-    assert (found.test.workers, expected.test.workers) == (1, 0)
-    pairs = zip(
-        loading.iterate(found.test, small), loading.iterate(expected.test, small), strict=True
-    )
-    for a, b in pairs:
-        np.testing.assert_array_equal(a.image, b.image)
-        np.testing.assert_array_equal(a.mask, b.mask)
-
-
-def test_whether_a_mask_is_known_is_kept(small, folder, monkeypatch):
-    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
-    (folder / "cap" / "ground_truth" / "dent" / "1_mask.png").unlink()
-    cap = check(small)[0]
-    known = [loaded.mask is not None for loaded in loading.iterate(cap.test, small)]
-    assert known == [e.mask is not None or not e.label for e in cap.test.examples]
-    assert sum(known) == len(known) - 1
-
-
-def test_training_images_that_are_embedded_are_not_read(small, folder):
-    hashes = loading.hash_images(listed(small)[0].train)
-    path = folder / "cap" / "train" / "good" / "2.png"
-    path.write_bytes(path.read_bytes()[:300])
-    changed = loading.hash_images(listed(small)[0].train)
-    assert [a == b for a, b in zip(hashes, changed, strict=True)] == [True, True, False, True, True]
-    cap, nut = check(small, embedded={"cap"})
-    assert len(cap.train.examples) == 5 and cap.train.kept is None
-    assert nut.train.kept is not None and cap.test.kept is not None
-
-
-def test_a_truncated_image_is_named_or_skipped(small, folder, capsys):
-    path = folder / "cap" / "train" / "good" / "2.png"
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(DatasetError, match=r"cap/train/good/2\.png.*--skip_bad_images"):
-        check(small)
-    cap, nut = check(dataclasses.replace(small, skip_bad_images=True))
-    assert [len(c.train.examples) for c in (cap, nut)] == [4, 5]
-    assert len(cap.train.hashes) == len(cap.train.kept) == 4
-    assert (cap.notes, nut.notes) == (("1 bad images skipped",), ())
-    assert "2.png" in capsys.readouterr().err
-
-
-def test_a_category_whose_training_images_are_all_bad(small, folder):
-    for path in (folder / "cap" / "train" / "good").iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(DatasetError, match="category cap has no training image left"):
-        check(dataclasses.replace(small, skip_bad_images=True))
-
-
-def test_an_image_smaller_than_the_stride(small, folder):
-    Image.new("L", (6, 30)).save(folder / "nut" / "test" / "good" / "tiny.png")
-    with pytest.raises(DatasetError, match=r"tiny\.png.*6 x 30 pixels; at least 8"):
-        check(small)
-
-
-def test_an_image_that_goes_bad_after_the_check(small, folder, monkeypatch):
-    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
-    cap = check(small)[0]
-    (folder / "cap" / "train" / "good" / "1.png").write_bytes(b"")
+def test_a_bad_image_is_an_error_or_a_result(files):
+    files[1].image.write_bytes(b"")
+    split = split_of(files)
+    found = dict(splits.read(split, 64, 8))
+    assert isinstance(found[1], DatasetError) and found[2].image.shape == (64, 64, 3)
     with pytest.raises(DatasetError, match=r"1\.png"):
-        list(loading.iterate(cap.train, small))
+        list(splits.iterate(split, 64, 8))
+    with pytest.raises(DatasetError, match=r"0\.png.*80 x 72 pixels; at least 75"):
+        list(splits.iterate(split, 64, 75))
 
 
-def test_the_fingerprint_follows_images_and_masks(small, folder):
-    before = [category.fingerprint() for category in check(small)]
-    assert before == [category.fingerprint() for category in check(small)]
-    mask = folder / "cap" / "ground_truth" / "dent" / "0_mask.png"
-    Image.new("L", (72, 72), 255).save(mask)
-    after = [category.fingerprint() for category in check(small)]
-    assert before[0] != after[0] and before[1] == after[1]
+def test_some_of_a_split_in_every_way_that_it_is_looked_at(files):
+    kinds = [Geometry("square"), Geometry("tile", tile=40, overlap=0.0)]
+    laid = splits.laid(split_of(files), kinds)
+    some = laid.take([2, 0])
+    assert [e.name for e in some.examples] == ["2.png", "0.png"]
+    assert some.hashes == (laid.hashes[2], laid.hashes[0])
+    first, second = splits.looks(some)
+    assert not first.also and first.windows is None
+    assert second.windows == tuple(laid.also[0].windows[i] for i in (2, 0))
+    assert splits.num_views(first) == 2 and splits.num_views(second) == 2 * 4
+
+
+def test_hashes_follow_contents_and_what_is_read_as_white(files):
+    hashes = splits.hash_images(files)
+    assert len(set(hashes)) == 3 and hashes == splits.hash_images(files)
+    assert hashes[0] == content_hash(files[0].image)
+    dark = splits.hash_images([files[0]._replace(white=4095)])
+    assert dark == (f"{hashes[0]} 4095",) and splits.of_contents(dark) == hashes[:1]
+    assert splits.of_contents(split_of(files).hashes) == hashes
+
+
+def test_the_fingerprint_follows_images_and_masks(files):
+    before = splits.fingerprint(files, splits.hash_images(files))
+    assert [row[:3] for row in before] == [[e.name, e.label, "good"] for e in files]
+    assert [bool(mask) for *_, mask in before] == [False, True, False]
+    Image.new("L", (80, 72), 255).save(files[1].mask)
+    after = splits.fingerprint(files, splits.hash_images(files))
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_every_process_hashes_its_share(files):
+    halves = []
+
+    def joined(found):
+        halves.append(found)
+        return found
+
+    for own in (range(2), range(2, 3)):
+        services = PLAIN._replace(share=lambda num, own=own: own, joined=joined)
+        splits.hash_images(files, services)
+    first, second = halves
+    assert (*first, *second) == splits.hash_images(files)
 
 
 def test_content_hashes(tmp_path):
     one, two = np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8)
-    assert loading.content_hash(one) != loading.content_hash(two)
-    assert loading.content_hash(None) == loading.content_hash(tmp_path / "absent") == ""
+    assert content_hash(one) != content_hash(two)
+    assert content_hash(None) == content_hash(tmp_path / "absent") == ""

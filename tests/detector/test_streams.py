@@ -3,12 +3,19 @@ import random
 import pytest
 
 from sgfr_jax.backbones.architectures import ARCHITECTURES
-from sgfr_jax.commands.flags import config
-from sgfr_jax.detector import streams
+from sgfr_jax.detector import embedding, network, settle, streams
+from sgfr_jax.detector.method import Method
+from tests.detector import pretended
+
+
+def settled(**fields):
+    method = Method(**fields)
+    seen = network.describe(method.backbone)
+    return settle.settle(method, seen), seen
 
 
 def planned(**fields):
-    return streams.plan(config.resolve(config.Config(**fields)))
+    return streams.plan(*settled(**fields))
 
 
 def test_coarse_levels_at_both_scales_and_fine_ones_at_the_larger():
@@ -26,12 +33,13 @@ def test_coarse_levels_at_both_scales_and_fine_ones_at_the_larger():
 def test_sizes_suit_the_network():
     for name, architecture in ARCHITECTURES.items():
         found = planned(backbone=name)
-        assert {s.level for s in found} == set(architecture.stream_levels)
-        settings = config.resolve(config.Config(backbone=name))
-        assert streams.levels(settings) == architecture.stream_levels  # from shallow to deep
+        assert {s.levels for s in found} == {(level,) for level in architecture.stream_levels}
+        wanted = embedding.wanted_levels(network.describe(name), found)
+        assert wanted == architecture.stream_levels  # from shallow to deep
         for stream in found:
             assert stream.image_size % (architecture.size_multiple if "dino" in name else 32) == 0
-            assert stream.grid <= -(-stream.image_size // architecture.strides[stream.level])
+            (level,) = stream.levels
+            assert stream.grid <= -(-stream.image_size // architecture.strides[level])
 
 
 @pytest.mark.parametrize("size", [32, 40, 224, 250])
@@ -54,15 +62,15 @@ AUTO_OF_LITE0 = (
 def test_the_automatic_plan_by_name_in_any_order(size):
     shuffled = random.Random(size).sample(AUTO_OF_LITE0, len(AUTO_OF_LITE0))
     assert planned(layers=tuple(shuffled), image_size=size) == planned(image_size=size)
-    resolved = config.resolve(config.Config(layers=tuple(shuffled), image_size=size))
-    assert resolved.layers == AUTO_OF_LITE0 and resolved.grid == 0
+    method, _ = settled(layers=tuple(shuffled), image_size=size)
+    assert method.layers == AUTO_OF_LITE0 and method.grid == 0
 
 
 @pytest.mark.parametrize("name,architecture", ARCHITECTURES.items())
 def test_any_level_of_a_network_can_be_named(name, architecture):
     layers = tuple(f"{level}@1" for level in reversed(architecture.levels))
     found = planned(backbone=name, layers=layers)
-    assert tuple(stream.level for stream in found) == architecture.levels
+    assert tuple(stream.levels for stream in found) == tuple((x,) for x in architecture.levels)
     assert {stream.width for stream in found} == set(architecture.widths.values())
 
 
@@ -75,7 +83,25 @@ def test_a_scale_is_of_the_image_size_and_rounded_to_what_the_network_takes():
     assert (small.image_size, small.grid) == (28, 2)
 
 
-def test_levels_are_named_once():
-    settings = config.resolve(config.Config(layers=("block14@1", "block2@1.5", "block14@2")))
-    assert streams.levels(settings) == ("block2", "block14") == config.levels(settings)
-    assert config.strides(settings) == [4, 32]
+def test_the_levels_that_some_streams_see():
+    layers = ("block14@1", "block2@1.5", "block14@2")
+    method, seen = settled(layers=layers)
+    assert embedding.wanted_levels(seen, streams.plan(method, seen)) == ("block2", "block14")
+    assert settle.largest_stride(method, seen) == 32
+    # Those of one bank in the order in which it merges them.
+    method, seen = settled(layers=("block4", "block2"))
+    assert embedding.wanted_levels(seen, streams.plan(method, seen)) == ("block4", "block2")
+
+
+def test_one_bank_is_one_stream_of_merged_levels():
+    (found,) = planned(layers=("block2", "block4"))
+    assert found == streams.Stream(256, ("block2", "block4"), 64, (24, 40))
+    assert (found.name, found.width, found.shape) == ("block2+block4@256", 64, (4096, 64))
+
+
+def test_of_any_network():
+    found = streams.plan(pretended.settled(), pretended.NETWORK)
+    assert [(s.name, s.shape) for s in found] == [
+        ("coarse@64", (16, 7)), ("fine@96", (144, 5)), ("coarse@96", (36, 7))
+    ]  # fmt: skip
+    assert streams.sizes(found) == (64, 96)

@@ -1,14 +1,10 @@
 import numpy as np
 import pytest
 
-from sgfr_jax.datasets import Example, images, synthesis
+from sgfr_jax.datasets import images, synthesis
 from sgfr_jax.datasets.geometry import Geometry
-from sgfr_jax.detector import loading, synthetic
-
-
-def split_of(images):
-    examples = tuple(Example(f"{i}", x, 0, "good", None) for i, x in enumerate(images))
-    return loading.Split(examples, tuple(map(loading.content_hash, images)), None)
+from sgfr_jax.detector import splits, synthetic
+from tests.detector.pretended import split_of
 
 
 @pytest.fixture
@@ -49,7 +45,7 @@ def test_an_even_surface_shows_what_can_be_drawn_on_it():
 
 def test_of_the_windows_of_an_image_the_one_with_the_defect_is_seen(textures):
     geometry = Geometry("tile", tile=48, overlap=0.0)
-    train = loading.with_windows(split_of(textures), geometry)
+    train = splits.with_windows(split_of(textures), geometry)
     drawn = synthetic.draw(train, 0, 32, copies=1)
     assert len(drawn.masks) == len(drawn.seen.owners) == len(drawn.groups)
     assert drawn.seen.split.windows is None and drawn.masks.any(axis=(1, 2)).all()
@@ -60,7 +56,7 @@ def test_of_the_windows_of_an_image_the_one_with_the_defect_is_seen(textures):
 
 
 def test_padding_stays_what_it_was(textures):
-    train = loading.with_windows(split_of(textures), Geometry("pad"))
+    train = splits.with_windows(split_of(textures), Geometry("pad"))
     drawn = synthetic.draw(train, 0, 32, copies=1)
     np.testing.assert_allclose(drawn.seen.extents, [[1, 80 / 96]] * len(drawn.masks), rtol=1e-6)
     assert not drawn.masks[:, :, 27:].any()

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 import sgfr_jax
+import sgfr_jax.detector
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 # Modules that say nothing to a user.
 INTERNAL = {
     f"sgfr_jax.{name}"
-    for name in ("checked_json", "checks", "locks", "names", "unfinished", "version")
+    for name in ("checked_json", "checks", "commands", "locks", "names", "unfinished", "version")
 }
+# Lists of names, each of which is described with the module that defines it.
+FRONT_PAGES = (sgfr_jax, sgfr_jax.detector)
 
 
 def listed_modules():
@@ -41,23 +44,27 @@ def public_names(module):
 
 def test_every_module_is_listed_once():
     listed = listed_modules()
-    top = {f"sgfr_jax.{module.name}" for module in pkgutil.iter_modules(sgfr_jax.__path__)}
+    top, stages = (
+        {f"{page.__name__}.{module.name}" for module in pkgutil.iter_modules(page.__path__)}
+        for page in FRONT_PAGES
+    )
     assert len(set(listed)) == len(listed)
     missing = top - INTERNAL - set(listed)
     assert not missing, f"add a line to docs/api.md for each of {sorted(missing)}"
-    assert set(listed) <= top | {"sgfr_jax"}
+    assert set(listed) <= top | stages | {"sgfr_jax"}
 
 
-def test_every_name_of_the_front_page_is_in_a_listed_module():
+@pytest.mark.parametrize("page", FRONT_PAGES, ids=lambda page: page.__name__)
+def test_every_name_of_a_front_page_is_in_a_listed_module(page):
     modules = [importlib.import_module(name) for name in listed_modules()]
     documented = {
         id(getattr(module, name))
         for module in modules
-        if module is not sgfr_jax
+        if module not in FRONT_PAGES
         for name in public_names(module)
     }
-    for name in sgfr_jax.__all__:
-        value = getattr(sgfr_jax, name)
+    for name in page.__all__:
+        value = getattr(page, name)
         assert id(value) in documented or isinstance(value, str), name
 
 
@@ -90,9 +97,25 @@ def test_pages_name_only_what_exists():
                 assert flag.removeprefix("no") in known or flag in known, f"--{flag} in {page}"
 
 
+def test_pages_use_names_of_the_front_pages():
+    aliases = {"sgfr": sgfr_jax, "stages": sgfr_jax.detector}
+    for page in (ROOT / "README.md", DOCS / "index.md", DOCS / "in_python.md"):
+        used = re.findall(r"\b(sgfr|stages)\.(\w+)", page.read_text(encoding="utf-8"))
+        assert used
+        for alias, name in used:
+            assert name in aliases[alias].__all__, f"{alias}.{name} in {page.name}"
+
+
+def test_the_readme_is_short_and_leads_to_pages_that_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 160
+    for place in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / place).is_file(), place
+
+
 def test_the_first_lines_run(rng):
     text = (DOCS / "index.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    _, block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names = {"features": rng.normal(size=(5, 16, 16, 64)).astype(np.float32), "D": 64}
     exec(compile(block, "index.md", "exec"), names)
     assert names["maps"].shape == (5, 256, 256)
@@ -195,7 +218,7 @@ def test_the_pages_build_without_warnings_and_need_no_network(tmp_path):
         assert not [place for place in loaded if "//" in place], path
     api = set().union(*(page.anchors for page in pages.values()))
     for module in map(importlib.import_module, listed_modules()):
-        if module is sgfr_jax:
+        if module in FRONT_PAGES:
             continue
         functions = [
             name
@@ -203,13 +226,13 @@ def test_the_pages_build_without_warnings_and_need_no_network(tmp_path):
             if inspect.isfunction(getattr(module, name)) or inspect.isclass(getattr(module, name))
         ]
         assert functions and not [n for n in functions if f"{module.__name__}.{n}" not in api]
-    front = (tmp_path / "html" / "generated" / "sgfr_jax.html").read_text(encoding="utf-8")
-    for name in sgfr_jax.__all__:
-        value = getattr(sgfr_jax, name)
-        if not isinstance(value, str):  # each name leads to where it is described
-            assert re.search(
-                rf'href="[^"#]*#{value.__module__.rsplit(".", 1)[0]}[\w.]*\.{name}"', front
-            )
+    for page in FRONT_PAGES:
+        path = tmp_path / "html" / "generated" / f"{page.__name__}.html"
+        front = path.read_text(encoding="utf-8")
+        for value in (getattr(page, name) for name in page.__all__):
+            if not isinstance(value, str):  # each name leads to where it is described
+                package = value.__module__.rsplit(".", 1)[0]
+                assert re.search(rf'href="[^"#]*#{package}[\w.]*\.{value.__name__}"', front)
     tutorial = (tmp_path / "html" / "tutorial.html").read_text(encoding="utf-8")
     assert tutorial.count("<img") >= 3 and "image AUROC" in tutorial
     method = (tmp_path / "html" / "method.html").read_text(encoding="utf-8")

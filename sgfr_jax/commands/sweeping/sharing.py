@@ -181,7 +181,7 @@ class Worker:
                 jax.block_until_ready(own.score(look, nothing, extents))
             return FittedLook(dict.fromkeys(made, look), [], seconds)
 
-        return stages._replace(embedders=(self._tested_patches(stages, category.test),)), fit
+        return stages._replace(embedders=(self._tested_patches(settings, stages, category.test),)), fit
 
     def _fit(
         self, settings: Config, stages: Stages, key: jax.Array, train: Split
@@ -203,14 +203,14 @@ class Worker:
         look = states.plain_look((bank,), (origins,))
         return look, Seconds(gathered - start, sampled)
 
-    def _tested_patches(self, stages: Stages, test: Split) -> Any:
+    def _tested_patches(self, settings: Config, stages: Stages, test: Split) -> Any:
         """What yields the patches of the test images, from memory where they fit."""
         (embedder,), (stream,) = stages.embedders, stages.streams
         size = splits.num_views(test) * 4 * stream.grid**2 * stream.width
         if not test.examples or size > KEPT_BYTES:
             return embedder
         kept = self._tested.get(
-            (stages.network, stages.streams, test.hashes),
+            tasks.embedding_of(settings),
             lambda: list(embedder.batches(splits.views(test).split)),
         )
         return _InMemory(kept)

@@ -3,18 +3,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.files import locking
+from sgfr_jax.commands.flags.checking import ConfigError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_one_of_many_holds_the_lock(tmp_path):
     """A lock file that its holder has just removed is no lock."""
     code = (
         "import sys, time; from pathlib import Path; from sgfr_jax.commands.files import locking\n"
-        "from sgfr_jax.detector.choices import ConfigError\n"
+        "from sgfr_jax.commands.flags.checking import ConfigError\n"
         "place, end = Path(sys.argv[1]), time.time() + 1.5\n"
         "while time.time() < end:\n"
         "    try:\n"

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.files import records
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.metrics import Metrics
 
 

@@ -1,18 +1,18 @@
 """A run and what lies in its work directory already, whose ever it is."""
 
-import dataclasses
 import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import datasets
 from sgfr_jax.commands import run
 from sgfr_jax.commands.files import records, workdirs, written
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.commands.host import machine
 from sgfr_jax.commands.pages import category, review
 from sgfr_jax.datasets import outputs
 from tests.small import SMALL
@@ -21,7 +21,7 @@ from tests.small import SMALL
 @pytest.fixture
 def cap(folder):
     """A run of one category, as it is asked for."""
-    settings = dataclasses.replace(SMALL, data_dir=str(folder), categories=("cap",))
+    settings = SMALL.replace(data_dir=str(folder), categories=("cap",))
     return config.resolve(settings)
 
 
@@ -48,7 +48,7 @@ def pretended(monkeypatch):
 
 
 def go(settings, workdir, **resources):
-    return run.run(settings, run.Resources(workdir, num_figures=1, **resources))
+    return run.run(settings, machine.Resources(workdir, num_figures=1, **resources))
 
 
 def files(directory):
@@ -95,7 +95,7 @@ def test_images_where_results_go_are_refused(cap, folder, tmp_path, pretended, m
     before = files(tmp_path)
     Path("elsewhere").symlink_to(place)
     for data_dir in (f"{place}/cap", str(tmp_path / place / "cap"), "elsewhere/cap"):
-        settings = dataclasses.replace(cap, data_dir=data_dir)
+        settings = cap.replace(data_dir=data_dir)
         with pytest.raises(ConfigError, match=rf"^--workdir=\.: '.*' lies in '{place}', where"):
             go(settings, Path())
     assert files(tmp_path) == before and not pretended
@@ -127,7 +127,7 @@ def test_names_that_are_too_long(folder, cap, tmp_path):
     for part in ("test", "ground_truth"):
         (root / part / "dent").rename(root / part / ("d" * 251))
     (root / "test" / "good" / "0.png").rename(root / "test" / "good" / f"{'g' * 251}.png")
-    settings = dataclasses.replace(cap, categories=(root.name,), image_size=32, bank_size=5)
+    settings = cap.replace(categories=(root.name,), image_size=32, bank_size=5)
     work = tmp_path / "work"
     go(config.resolve(settings), work, save_maps=True)
     assert len([name for name in files(work) if name.startswith("maps/")]) == 6

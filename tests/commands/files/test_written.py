@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.files import written
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.datasets import outputs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def opened(directory, by="predict"):

@@ -1,30 +1,33 @@
-import dataclasses
-
 import pytest
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.detector.method import Method
 
-FAST = (config.FAST,)
+FAST = ("fast",)
 
 
 def resolved(**fields):
-    return config.resolve(config.Config(**fields))
+    return config.resolve(config.Config.of(**fields))
+
+
+def method(**fields):
+    return resolved(**fields).method
 
 
 def test_defaults_come_from_the_backbone():
-    assert resolved().has_streams and resolved().image_size == 256
-    assert resolved().layers == ("auto",)
-    fast = resolved(layers=FAST)
+    assert method().has_streams and method().image_size == 256
+    assert method().layers == ("auto",)
+    fast = method(layers=FAST)
     assert fast.layers == ("block4", "block10", "block14")
     assert fast.grid == 16
-    resnet = resolved(backbone="wide_resnet50_2", image_size=224, layers=FAST)
+    resnet = method(backbone="wide_resnet50_2", image_size=224, layers=FAST)
     assert resnet.layers == ("layer2", "layer3")
     assert resnet.grid == 28
 
 
 def test_grid_is_rounded_up_like_the_feature_map():
-    assert resolved(image_size=250, layers=FAST).grid == 16
+    assert method(image_size=250, layers=FAST).grid == 16
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,6 @@ def test_grid_is_rounded_up_like_the_feature_map():
         ({"solver": "zzz"}, "Known: affine_ridge, ridge, nearest"),
         ({"layers": ("auto", "block4")}, "--layers=auto,block4 must be auto or fast alone"),
         ({"grid": 8}, "--grid=8 must be left out"),
-        ({"sampler": "k_center_stream"}, "--sampler=k_center_stream must be another"),
         ({"layers": ("fast", "block4@1")}, "--layers=fast,block4@1 must be auto or fast alone"),
         (
             {"layers": ("block4", "block10@1")},
@@ -65,16 +67,13 @@ def test_grid_is_rounded_up_like_the_feature_map():
         ),
         (
             {"layers": ("block4@1", "block2@1", "block4@1.05")},
-            "--layers=block4@1.05 must be left out: at 256 pixels a side it is what block4@1 is",
+            "--layers=block4@1.05 is the same stream as block4@1 (both are 256 pixels a side); name"
+            " one of them",
         ),
-        ({"layers": ("block4@1", "block4@1")}, "--layers=block4@1 must be left out"),
+        ({"layers": ("block4@1", "block4@1")}, "--layers=block4@1 is the same stream as block4@1"),
         (
             {"layers": ("block4@1",), "grid": 8},
             "--grid=8 must be left out with --layers=block4@1: it is for --layers=names of levels",
-        ),
-        (
-            {"layers": ("block4@1",), "sampler": "k_center_stream"},
-            "--sampler=k_center_stream must be another with --layers=block4@1",
         ),
         (
             {"layers": ("block2@1", "block10@1"), "subspaces": "pca", "subspace_rank": 24},
@@ -187,37 +186,44 @@ def test_subspaces_need_atoms_enough_and_solvers_subspaces_enough():
 
 def test_bases_are_learned_from_patches_at_random_unless_a_sampler_is_named():
     for name, num in (("pca", 16_384), ("k_subspaces", 16_384), ("sparse_clustering", 1_000)):
-        made = resolved(layers=FAST, subspaces=name)
+        settings = resolved(layers=FAST, subspaces=name)
+        made = settings.method
         assert (made.sampler, made.num_atoms(100_000)) == ("random", num)
-        assert made == config.resolve(made)
+        assert settings == config.resolve(settings)
         assert made.num_atoms(500) == min(num, 500, 100 if num == 1_000 else 500)
-        assert resolved(layers=FAST, subspaces=name, bank_size=70).num_atoms(100_000) == 70
-        old = resolved(layers=FAST, subspaces=name, sampler="k_center")
+        assert method(layers=FAST, subspaces=name, bank_size=70).num_atoms(100_000) == 70
+        old = method(layers=FAST, subspaces=name, sampler="k_center")
         assert (old.sampler, old.num_atoms(100_000)) == ("k_center", 1_000)
-    assert resolved().sampler == resolved(subspaces="dictionary").sampler == "k_center"
+    assert method().sampler == method(subspaces="dictionary").sampler == "k_center"
 
 
 def test_a_tiny_ratio_still_makes_one_atom():
-    assert config.Config(bank_ratio=1e-6).num_atoms(100) == 1
-    assert config.Config(bank_ratio=0.01).num_atoms(194816) == 1948
+    assert Method(bank_ratio=1e-6).num_atoms(100) == 1
+    assert Method(bank_ratio=0.01).num_atoms(194816) == 1948
 
 
 def test_the_default_bank_of_one_image_is_large_enough_to_code_over():
-    fast = config.Config(layers=("fast",))
+    fast = Method.fast()
     assert fast.num_atoms(194816) == 1948
     assert [fast.num_atoms(n) for n in (4, 256, 10_000, 12_800)] == [4, 100, 100, 128]
-    assert dataclasses.replace(fast, bank_ratio=0.01).num_atoms(256) == 3
-    assert dataclasses.replace(fast, bank_size=20).num_atoms(256) == 20
+    assert Method.fast(bank_ratio=0.01).num_atoms(256) == 3
+    assert Method.fast(bank_size=20).num_atoms(256) == 20
 
 
 def test_digest_depends_on_every_field_but_where_records_lie():
     base = config.Config()
-    assert dataclasses.replace(base, prepared_dir="other").digest() == base.digest()
-    others = [
-        dataclasses.replace(base, **{field.name: "other"})
-        for field in dataclasses.fields(base)
-        if field.name != "prepared_dir"
-    ]
+    assert base.replace(prepared_dir="other").digest() == base.digest()
+    others = [base.replace(**{name: "other"}) for name in config.FIELDS if name != "prepared_dir"]
     digests = {c.digest(category="a") for c in (base, *others)} | {base.digest(category="b")}
     assert len(digests) == len(others) + 2
     assert base.digest(category="a") == config.Config().digest(category="a")
+
+
+def test_fields_of_all_parts_are_named_as_flags_are():
+    settings = config.Config.of(shots=3, sigma=2.0, seed=7)
+    assert (settings.data.shots, settings.method.sigma, settings.evaluation.seed) == (3, 2.0, 7)
+    assert settings.flat() == config.DEFAULTS | {"shots": 3, "sigma": 2.0, "seed": 7}
+    assert settings.replace(shots=None, sigma=4.0, seed=0) == config.Config()
+    assert settings.get("sigma") == 2.0
+    with pytest.raises(KeyError, match="sigmas"):
+        settings.replace(sigmas=2.0)

@@ -10,10 +10,10 @@ import pytest
 from absl import app, flags
 
 from sgfr_jax.commands import report, run
-from sgfr_jax.commands.flags import launching
+from sgfr_jax.commands.flags import launching, starting
 from sgfr_jax.commands.host import interruption
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WITH_ABSL = [name for name in launching.NAMES if name not in ("export", "report")]
 
 
@@ -57,7 +57,7 @@ def test_help_is_no_failure(scripts, monkeypatch, capsys, name, asked):
 def test_full_help(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["/somewhere/experiments/run.py", "--helpfull"])
     with pytest.raises(SystemExit) as stopped:
-        launching.launch(run.main, "experiments.run")
+        launching.launch(run.main, "sgfr_jax.commands.run")
     said = capsys.readouterr().out
     assert stopped.value.code == 0
     assert "python -m experiments.run" in said and "--verbosity" in said  # absl's own
@@ -78,7 +78,7 @@ def test_flags_that_cannot_be_read(monkeypatch, given, words):
     before = {name: (flags.FLAGS[name].value, flags.FLAGS[name].present) for name in flags.FLAGS}
     try:
         with pytest.raises(SystemExit) as stopped:
-            launching.launch(run.main, "experiments.run")
+            launching.launch(run.main, "sgfr_jax.commands.run")
     finally:
         for name, (value, present) in before.items():
             flags.FLAGS[name].value, flags.FLAGS[name].present = value, present
@@ -123,7 +123,10 @@ _FULL = "No space left on device"
     ],
 )
 def test_errors_of_the_system_say_where(error, said):
-    with pytest.raises(SystemExit, match=f"^error: {said}"), run.exit_on_mistakes("--workdir=w"):
+    with (
+        pytest.raises(SystemExit, match=f"^error: {said}"),
+        starting.exit_on_mistakes("--workdir=w"),
+    ):
         raise error
 
 
@@ -143,7 +146,7 @@ def test_an_interrupted_command_says_what_comes_next(monkeypatch, name, said):
         interruption, "exit_at_once", lambda _, what_next: sys.exit(asked.append(what_next))
     )
     with pytest.raises(SystemExit):
-        importlib.import_module(f"experiments.{name}").main([name])
+        importlib.import_module(f"sgfr_jax.commands.{name}").main([name])
     assert said in asked[0]
 
 

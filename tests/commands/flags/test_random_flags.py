@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import filters
-from sgfr_jax.commands import predict, run, select
-from sgfr_jax.commands.flags import config, options
+from sgfr_jax.commands import predict, select
+from sgfr_jax.commands.flags import config, options, starting
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import devices, interruption, memory
 from sgfr_jax.detector import streams
 from tests.detector import made_models
@@ -24,11 +24,11 @@ NUMBERS = (
 NAMES = {
     "layers": ("auto", "fast", "block4@1", "block4@1e308", "block4@1e-308", "block4@nan",
                "block4@-1", "block4@99", "block4@", "@", "block4@inf"),
-    "mesh": ("auto", "0", "-1", "1", "9" * 400, "data=1,atoms=" + "9" * 400, "nan"),
+    "mesh": ("auto", "0", "-1", "1", "9" * 400, "nan"),
     "geometry": ("auto", "square", "tile", "crop", "pad", "square+tile"),
     "solver": ("affine_ridge", "omp", "elastic_net", "elastic_net_bank", "nearest", "project"),
     "subspaces": ("implicit", "pca", "k_subspaces", "dictionary"),
-    "sampler": ("k_center", "random", "k_center_stream"),
+    "sampler": ("k_center", "random", "self_representation"),
 }  # fmt: skip
 OF_A_RUN = [
     name
@@ -81,7 +81,7 @@ def check_run():
     settings = options.config_from_flags()
     devices.parse(options.MESH.value)
     options.cluster_from_flags()
-    resources = run.resources_from_flags("nowhere")
+    resources = starting.resources_from_flags("nowhere")
     assert 0 <= resources.cache_bytes <= 10**18
     config.check_sizes(settings, {"cap": 100})
     memory.check_batch(settings, resources.batch_size)
@@ -91,18 +91,16 @@ def check_run():
 
 def computable(settings):
     """Numbers stay numbers in float32, and sizes are such as memory holds."""
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
+    for name, value in settings.flat().items():
         if isinstance(value, float):
-            assert 0 <= np.float32(value) < 1e7, field.name
-            assert np.float32(value) > 1e-13 or field.name not in ("ridge", "l1"), field.name
-    sides = [settings.image_size]
-    if settings.has_streams:
-        sides = [stream.image_size for stream in streams.plan(settings)]
+            assert 0 <= np.float32(value) < 1e7, name
+            assert np.float32(value) > 1e-13 or name not in ("ridge", "l1"), name
+    method = settings.method
+    sides = streams.sizes(streams.plan(method, settings.network))
     assert 0 < max(sides) <= 8192
-    if settings.image_size <= 512:
-        assert np.isfinite(filters.gaussian_matrix(settings.image_size, settings.sigma)).all()
-    assert 1 <= settings.num_atoms(10**6) <= 10**6
+    if method.image_size <= 512:
+        assert np.isfinite(filters.gaussian_matrix(method.image_size, method.sigma)).all()
+    assert 1 <= method.num_atoms(10**6) <= 10**6
 
 
 def test_flags_of_a_run(rng):
@@ -125,19 +123,19 @@ def test_each_number_alone(name):
 
 
 def test_thresholds_of_predict(rng):
-    settings = config.resolve(config.Config(layers=("fast",), bank_size=12))
-    model = made_models.make(settings)
-    model = dataclasses.replace(model, about=model.about._replace(notes=("a note",)))
+    settings = config.resolve(config.Config.of(layers=("fast",), bank_size=12))
+    made = made_models.make(settings)
+    made = dataclasses.replace(made, about=made.about._replace(notes=("a note",)))
     for _ in range(300):
         with flagsaver.flagsaver(model="a", images="b", explain=True):
             if take(draw(rng, OF_PREDICT)) and not refused(predict._check_flags):
-                decisions, about = predict._decide(model)
+                decisions, about = predict._decide(made)
                 assert math.isfinite(decisions.image) and math.isfinite(decisions.pixel)
                 assert about["thresholds"]["pixel"] == decisions.pixel
 
 
 def test_candidates_of_select(rng):
-    fields = [field.name for field in dataclasses.fields(config.Config)]
+    fields = list(config.FIELDS)
     base = config.Config()
     for _ in range(300):
         name = fields[rng.integers(len(fields))]

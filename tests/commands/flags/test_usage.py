@@ -1,19 +1,19 @@
 """Every flag is used or refused: all pairs of a flag and of what decides whether it is used."""
 
-import dataclasses
 import inspect
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import datasets, samplers, subspaces, types
-from sgfr_jax.commands import run, select
-from sgfr_jax.commands.flags import config, options, usage
+from sgfr_jax.commands import select
+from sgfr_jax.commands.flags import config, options, starting, usage
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.datasets.geometry import windows
-from sgfr_jax.detector import choices
+from sgfr_jax.detector import alternatives
+from sgfr_jax.detector.method import Method
 from tests.datasets import trees
 
 # Another value of every flag of a configuration, within its range.
@@ -36,11 +36,11 @@ OF_CODES = ("num_neighbors", "ridge", "sparsity", "l1", "l2", "max_atoms", "sear
 
 def is_refused(flag, **fields):
     """Whether a flag is, be it given with its default, and by one line that names it."""
-    base = config.Config(**{"layers": ("fast",)} | fields)
+    base = config.Config.of(**{"layers": ("fast",)} | fields)
     config.resolve(base)  # without the flag all is well
     refusals = []
     for asked, given in (
-        (dataclasses.replace(base, **{flag: OTHER[flag]}), ()),
+        (base.replace(**{flag: OTHER[flag]}), ()),
         (base, {flag}),
     ):
         try:
@@ -55,9 +55,9 @@ def is_refused(flag, **fields):
 
 def test_the_table_has_every_flag_that_may_be_without_use():
     assert {use.flag for use in usage.TABLE} == set(OTHER)
-    assert {field.name for field in dataclasses.fields(config.Config)} == set(OTHER) | ALWAYS
+    assert config.FIELDS.keys() == set(OTHER) | ALWAYS
     for flag, value in OTHER.items():
-        assert value != getattr(config.Config, flag)
+        assert value != config.DEFAULTS[flag]
 
 
 def bound(code):
@@ -68,22 +68,22 @@ def bound(code):
 
 
 @pytest.mark.parametrize("flag", OF_CODES)
-@pytest.mark.parametrize("solver", choices.SOLVERS)
+@pytest.mark.parametrize("solver", alternatives.SOLVERS)
 def test_flags_and_solvers(solver, flag):
     learner = {"subspaces": "pca"} if solver == "project" else {}
-    changed = config.Config(solver=solver, **{flag: OTHER[flag]})
-    differs = bound(choices.make_coder(solver, changed)) != bound(
-        choices.make_coder(solver, config.Config(solver=solver))
+    changed, usual = Method(**{flag: OTHER[flag]}), Method()
+    differs = bound(alternatives.make_coder(solver, changed)) != bound(
+        alternatives.make_coder(solver, usual)
     )
     assert is_refused(flag, solver=solver, **learner) == (not differs)
     if solver != "affine_ridge":  # as a baseline it uses what it uses
-        both = differs or flag in choices.SOLVERS["affine_ridge"].uses
+        both = differs or flag in alternatives.SOLVERS["affine_ridge"].uses
         assert is_refused(flag, baselines=(solver,), **learner) == (not both)
 
 
 @pytest.mark.parametrize("flag", OF_CODES)
 @pytest.mark.parametrize("solver", ["nearest", "omp", "lasso", "whole_bank_ridge"])
-@pytest.mark.parametrize("sampler", choices.SAMPLERS)
+@pytest.mark.parametrize("sampler", alternatives.SAMPLERS)
 def test_flags_and_samplers(sampler, solver, flag, monkeypatch):
     """Samplers that code patches use what their coder does."""
     codes = []
@@ -92,34 +92,34 @@ def test_flags_and_samplers(sampler, solver, flag, monkeypatch):
         codes.append(bound(code))
 
     monkeypatch.setattr(samplers, "support_frequency", take)
-    for settings in (
-        config.Config(solver=solver, sampler=sampler),
-        config.Config(solver=solver, sampler=sampler, **{flag: OTHER[flag]}),
+    for method in (
+        Method(solver=solver, sampler=sampler),
+        Method(solver=solver, sampler=sampler, **{flag: OTHER[flag]}),
     ):
         if sampler == "support_frequency":
-            choices.make_sampler(settings).start(None, jnp.zeros((90, 4)), jnp.ones(90), 4)
-        codes.append(bound(choices.make_coder(solver, settings)))
+            alternatives.make_sampler(method).start(None, jnp.zeros((90, 4)), jnp.ones(90), 4)
+        codes.append(bound(alternatives.make_coder(solver, method)))
     half = len(codes) // 2
     differs = codes[:half] != codes[half:]
     assert is_refused(flag, solver=solver, sampler=sampler) == (not differs)
 
 
 @pytest.mark.parametrize("flag", ["num_subspaces", "subspace_rank", "affine_subspaces", "sampler"])
-@pytest.mark.parametrize("learner", choices.LEARNERS)
+@pytest.mark.parametrize("learner", alternatives.LEARNERS)
 def test_flags_and_basis_learners(learner, flag, monkeypatch):
     calls = []
-    for name in choices.SUBSPACE_LEARNERS:
+    for name in alternatives.SUBSPACE_LEARNERS:
 
         def take(*args, **given):
             calls.append({key: value for key, value in given.items() if key != "code"})
             raise StopIteration
 
         monkeypatch.setattr(subspaces, name, take)
-    if learner in choices.SUBSPACE_LEARNERS:
+    if learner in alternatives.SUBSPACE_LEARNERS:
         for fields in ({}, {flag: OTHER[flag]}):
-            settings = config.Config(subspaces=learner, **fields)
+            method = Method(subspaces=learner, **fields)
             with pytest.raises(StopIteration):
-                choices.make_learner(settings)(None, BANK)
+                alternatives.make_learner(method)(None, BANK)
         differs = calls[0] != calls[1] or flag == "sampler"
     else:  # only one of them samples a bank
         differs = flag == "sampler" and learner == "implicit"
@@ -158,7 +158,7 @@ def contents(category):
 @pytest.mark.parametrize("kinds", ["square", "pad", "crop", "tile", "square+pad", "pad+tile"])
 def test_flags_and_geometries(kinds, flag):
     def seen(**fields):
-        found = config.Config(geometry=kinds, **{"tile": 40} | fields).geometries
+        found = Method(geometry=kinds, **{"tile": 40} | fields).geometries
         return [windows((90, 200), of) for of in found]
 
     differs = seen() != seen(**{flag: OTHER[flag]})
@@ -181,15 +181,15 @@ def test_flags_and_layers(fields, used):
 
 
 def test_what_is_cleared_is_as_if_it_had_not_been_given():
-    asked = config.Config(solver="nearest", ridge=0.1, num_neighbors=3, seed=5, split_seed=2)
-    assert usage.cleared(asked) == config.Config(solver="nearest", seed=5, split_seed=2)
-    assert usage.cleared(asked, ["ridge"]).ridge == 0.1
-    folder = dataclasses.replace(asked, dataset="folder")
-    assert usage.cleared(folder, ["split_seed"]).split_seed == 0  # no grid can know the data
+    asked = config.Config.of(solver="nearest", ridge=0.1, num_neighbors=3, seed=5, split_seed=2)
+    assert usage.cleared(asked) == config.Config.of(solver="nearest", seed=5, split_seed=2)
+    assert usage.cleared(asked, ["ridge"]).method.ridge == 0.1
+    folder = asked.replace(dataset="folder")
+    assert usage.cleared(folder, ["split_seed"]).data.split_seed == 0  # no grid can know the data
 
 
 def test_of_several_points_one_has_to_use_a_flag():
-    points = [config.Config(solver=name) for name in ("nearest", "omp")]
+    points = [config.Config.of(solver=name) for name in ("nearest", "omp")]
     usage.refuse_unused(points, {"sparsity", "search", "seed"})
     with pytest.raises(ConfigError, match=r"--max_atoms must be left out: no point uses it"):
         usage.refuse_unused(points, {"max_atoms"})
@@ -197,7 +197,7 @@ def test_of_several_points_one_has_to_use_a_flag():
 
 def test_candidates_differ_in_what_they_use():
     points = select.parse_grid("solver=affine_ridge|nearest;num_neighbors=5|8", config.Config())
-    assert len(points) == 3 and points[2][1].num_neighbors == config.Config.num_neighbors
+    assert len(points) == 3 and points[2][1].method.num_neighbors == Method().num_neighbors
     with pytest.raises(ConfigError, match="--l1 must be left out: no point uses it; it is for"):
         select.parse_grid("l1=0.1|0.01", config.Config())
     with pytest.raises(ConfigError, match=r"--sparsity must be left out: .* --solver=omp"):
@@ -228,13 +228,13 @@ def test_the_command_line_is_told_of_a_default_without_use(named):
     with pytest.raises(ConfigError, match="--sparsity=5 must be left out with --solver="):
         options.config_from_flags()
     named(solver="omp")
-    assert options.config_from_flags().sparsity == 5
+    assert options.config_from_flags().method.sparsity == 5
 
 
 def test_a_cache_of_some_size_needs_a_place(named, tmp_path):
     named(cache_dir="", cache_gb=3.0)
     with pytest.raises(ConfigError, match="--cache_gb=3 must be left out with --cache_dir="):
-        run.resources_from_flags(tmp_path)
+        starting.resources_from_flags(tmp_path)
 
 
 def test_a_selection_refuses_what_only_a_run_writes(named):

@@ -1,4 +1,3 @@
-import dataclasses
 import os
 
 import jax
@@ -7,7 +6,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from sgfr_jax.commands import run
-from sgfr_jax.commands.host import compilation
+from sgfr_jax.commands.host import compilation, machine
 
 
 @pytest.fixture
@@ -29,8 +28,8 @@ def test_categories_of_one_shape_compile_once(small, tmp_path, compiled):
     for categories in (("cap",), ("cap", "nut")):
         jax.clear_caches()
         compiled.clear()
-        settings = dataclasses.replace(small, categories=categories)
-        run.run(settings, run.Resources(tmp_path / str(len(categories)), batch_size=4))
+        settings = small.replace(categories=categories)
+        run.run(settings, machine.Resources(tmp_path / str(len(categories)), batch_size=4))
         counts.append(len(compiled))
     assert counts[0] == counts[1] > 0
 
@@ -51,7 +50,7 @@ def restored(monkeypatch):
 
 def test_programs_are_kept(tmp_path, small, restored):
     compilation.keep_in(tmp_path / "compiled")
-    run.run(small, run.Resources(tmp_path / "out", batch_size=4))
+    run.run(small, machine.Resources(tmp_path / "out", batch_size=4))
     kept = {path.name.split("-")[0] for path in (tmp_path / "compiled").iterdir()}
     assert {"jit_embed", "jit_score", "jit_k_center_advance"} <= kept
 

@@ -19,7 +19,7 @@ from sgfr_jax.commands.pages import (
     predictions,
 )
 from sgfr_jax.datasets.geometry import to_size
-from sgfr_jax.detector import nulls
+from sgfr_jax.detector import state as nulls
 
 SCALE = figures.Scale(0.0, 2.0, 1.0)
 

@@ -32,17 +32,17 @@ def finish(workdir, labels, name="cap", num_review=2, notes=()):
         selection.add(example, pixels, maps[i], scores[i])
     if num_review:
         points = None if ranked.pixels is None else curves.thin(ranked.pixels, ranked.regions)
-        review.save(workdir, name, results, selection, {BASE.solver: points})
+        review.save(workdir, name, results, selection, {BASE.method.solver: points})
     rows = [
         {"file": f"{i}.png", "label": int(label), "kind": kind, "score": score}
         for i, (label, kind, score) in enumerate(zip(labels, kinds, scores, strict=True))
     ]
-    return Record(name, name, vars(BASE), {"jax": "1"}, results, {}, rows, list(notes))
+    return Record(name, name, BASE.flat(), {"jax": "1"}, results, {}, rows, list(notes))
 
 
 def shown(workdir, *found):
     records.open_workdir(workdir)
-    records.finish(workdir, found, vars(BASE), {"jax": "1"})
+    records.finish(workdir, found, BASE.flat(), {"jax": "1"})
     return page.of_run(workdir)
 
 
@@ -58,14 +58,14 @@ def test_a_run_with_curves_and_pictures(tmp_path):
     assert category["files"] == [f"{i}.png" for i in range(6)]
     assert category["labels"] == [0, 1, 0, 0, 1, 1]
     results = json.loads((tmp_path / "results.json").read_text())["categories"]["cap"]
-    areas = category["areas"][BASE.solver]
+    areas = category["areas"][BASE.method.solver]
     assert areas == {name: f"{100 * results[name]:.1f}" for name in metrics.Metrics._fields}
-    curve = category["image_curves"][BASE.solver]
+    curve = category["image_curves"][BASE.method.solver]
     assert curve["thresholds"] == [5.0, 4.0, 1.0] and curve["false_positives"] == [0, 0, 2]
-    assert category["pixel_curves"][BASE.solver]["num_positives"] == 3 * 6
+    assert category["pixel_curves"][BASE.method.solver]["num_positives"] == 3 * 6
     assert [p["file"] for p in category["pictures"]][:4] == ["1.png", "4.png", "3.png", "2.png"]
     (row,) = found["tables"][0]["rows"]
-    assert row[:2] == ["cap", BASE.solver] and row[2] == [
+    assert row[:2] == ["cap", BASE.method.solver] and row[2] == [
         areas["image_auroc"],
         results["image_auroc"],
     ]
@@ -78,14 +78,14 @@ def test_what_a_test_set_cannot_define(tmp_path):
     nothing = finish(tmp_path, [], "nothing")
     found = shown(tmp_path, nominal, defective, nothing)
     for category in found["categories"]:
-        assert category["image_curves"] == {BASE.solver: None}
-        assert category["areas"][BASE.solver]["image_auroc"] == "-"
-    pixel_curves = [c["pixel_curves"][BASE.solver] for c in found["categories"]]
+        assert category["image_curves"] == {BASE.method.solver: None}
+        assert category["areas"][BASE.method.solver]["image_auroc"] == "-"
+    pixel_curves = [c["pixel_curves"][BASE.method.solver] for c in found["categories"]]
     assert [curve is None for curve in pixel_curves] == [True, False, True]
     assert found["categories"][2]["scale"] == [0.0, 1.0]
     assert found["notes"] == ["defective: no nominal test images"]
     (mean,) = found["tables"][0]["foot"]
-    assert mean[:3] == ["mean", BASE.solver, ["-", None]]
+    assert mean[:3] == ["mean", BASE.method.solver, ["-", None]]
     embedded(page.render(found))
 
 
@@ -97,7 +97,7 @@ def test_pictures_of_another_run_are_not_shown(tmp_path):
     assert [category["pixel_curves"] for category in found["categories"]] == [{}, {}]
     (note,) = found["notes"]
     assert note.startswith("There are no pictures and pixel curves of cap, nut:")
-    assert found["categories"][0]["image_curves"][BASE.solver] is not None
+    assert found["categories"][0]["image_curves"][BASE.method.solver] is not None
 
 
 def test_many_pictures_are_cut_evenly(tmp_path, monkeypatch):

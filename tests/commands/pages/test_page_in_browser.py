@@ -1,7 +1,6 @@
 """The page of a real run, opened from disk in a real browser: Chromium, without a window."""
 
 import csv
-import dataclasses
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ import pytest
 from sgfr_jax import metrics
 from sgfr_jax.commands import report, run
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.host import machine
 from sgfr_jax.datasets import images
 from tests.commands.pages.test_page import finish, shown
 from tests.commands.pages.test_summary import record
@@ -39,10 +39,9 @@ def finished(tmp_path_factory):
     hostile = folder / "nut" / "test" / HOSTILE_KIND / HOSTILE_FILE
     hostile.parent.mkdir(parents=True)
     shutil.copy(folder / "nut" / "test" / "dent" / "0.png", hostile)
-    settings = dataclasses.replace(
-        SMALL, layers=("block2",), data_dir=str(folder), baselines=("nearest",)
+    settings = SMALL.replace(layers=("block2",), data_dir=str(folder), baselines=("nearest",)
     )
-    resources = run.Resources(place / "out", batch_size=4, num_figures=0, save_maps=True)
+    resources = machine.Resources(place / "out", batch_size=4, num_figures=0, save_maps=True)
     run.run(config.resolve(settings), resources)
     report.main([f"--workdir={place / 'out'}", "--html"])
     return place / "out", folder

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 from PIL import Image
-from sgfr_jax.detector.choices import ConfigError
 
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.pages import plots, summary
 from tests.commands.pages.test_summary import record
 

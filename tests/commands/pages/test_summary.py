@@ -10,11 +10,11 @@ from sgfr_jax.commands.flags import config
 from sgfr_jax.commands.pages import summary
 from sgfr_jax.metrics import Metrics
 
-BASE = config.Config(layers=("block2",), image_size=64, grid=8)
+BASE = config.Config.of(layers=("block2",), image_size=64, grid=8)
 
 
 def record(category="cap", value=0.5, digest=None, num_test=10, **fields):
-    settings = vars(BASE) | {"split_seed": 0} | fields
+    settings = BASE.flat() | {"split_seed": 0} | fields
     results = dict.fromkeys(Metrics._fields, value) | {
         "num_test": num_test, "num_train": 5, "num_atoms": 20,
         "seconds": {"embed_train": 1.0, "sample": 2.0, "calibrate": 0.5, "score_test": 0.2,

@@ -3,7 +3,6 @@
 python -m tests.commands.sweeping.small_sweep FOLDER WORKDIR CACHE [MOMENT]
 """
 
-import dataclasses
 import os
 import resource
 import signal
@@ -12,15 +11,15 @@ from pathlib import Path
 
 from etils import epath
 
-from sgfr_jax.commands import run
 from sgfr_jax.commands.files import cache
+from sgfr_jax.commands.host import machine
 from sgfr_jax.commands.sweeping import (
     campaign,
     collection,
     executors,
     grids,
 )
-from sgfr_jax.detector import sampling, stages
+from sgfr_jax.detector import programs, sampling
 from tests.small import SMALL
 
 
@@ -34,14 +33,14 @@ def points(folder, grid=two_samplers):
     """The points of a grid on the small photographs."""
     grids.GRIDS["test"] = grid
     try:
-        return grids.points("test", dataclasses.replace(SMALL, data_dir=str(folder)))
+        return grids.points("test", SMALL.replace(data_dir=str(folder)))
     finally:
         del grids.GRIDS["test"]
 
 
 def go(found, workdir, cache_dir=None, execute=executors.local, **more):
     """Computes what is missing; the failures."""
-    resources = run.Resources(
+    resources = machine.Resources(
         Path(workdir), batch_size=4, cache_dir=cache_dir, cache_bytes=10**9 if cache_dir else 0
     )
     return campaign.run_missing(found, resources, epath.Path(workdir), execute=execute, **more)
@@ -66,27 +65,27 @@ def die_embedding():
 def die_sampling():
     make_bank, calls = sampling.make_bank, []
 
-    def dying(*args):
+    def dying(*args, **more):
         calls.append(args)
-        bank = make_bank(*args)
+        bank = make_bank(*args, **more)
         return die() if len(calls) == 2 else bank
 
     sampling.make_bank = dying
 
 
 def die_scoring():
-    make_scorer, calls = stages.make_scorer, []
+    make, calls = programs.make, []
 
-    def dying(*args, **kwargs):
-        scorer = make_scorer(*args, **kwargs)
+    def dying(*args):
+        made = make(*args)
 
         def score(*batch):
             calls.append(batch)
-            return die() if len(calls) == 15 else scorer(*batch)
+            return die() if len(calls) == 15 else made.score(*batch)
 
-        return score
+        return made._replace(score=score)
 
-    stages.make_scorer = dying
+    programs.make = dying
 
 
 def die_writing():

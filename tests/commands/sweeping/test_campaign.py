@@ -9,12 +9,12 @@ import pytest
 from etils import epath
 
 from sgfr_jax.commands.sweeping import campaign, collection, executors
-from sgfr_jax.detector import choices, sampling
+from sgfr_jax.detector import alternatives, sampling
 from tests.commands.broken import broken_solver
 from tests.commands.sweeping.small_sweep import go, points
 from tests.commands.sweeping.test_sharing import swept, without_times
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def numbers(workdir):
@@ -107,7 +107,7 @@ def test_a_full_disk_ends_a_sweep_that_goes_on_later(undisturbed, tmp_path, monk
 
 def test_a_point_that_fails_takes_no_other_with_it(undisturbed, tmp_path, monkeypatch):
     folder, _, cache_dir = undisturbed
-    monkeypatch.setitem(choices.SOLVERS, "broken", broken_solver())
+    monkeypatch.setitem(alternatives.SOLVERS, "broken", broken_solver())
 
     def grid(add):
         add(layers="block0", bank_size=200, solver="broken")

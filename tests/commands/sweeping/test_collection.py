@@ -3,9 +3,9 @@ import time
 
 import pytest
 from etils import epath
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands.files.records import Record
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.sweeping import collection
 from tests.test_unfinished import name_of_the_dead as unfinished_of_the_dead
 

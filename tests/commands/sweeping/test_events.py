@@ -3,8 +3,8 @@ import time
 
 import pytest
 from etils import epath
-from sgfr_jax.detector.choices import ConfigError
 
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.sweeping import events, executors, tasks
 from sgfr_jax.metrics import Metrics
 from tests.commands.sweeping.small_sweep import go, points

@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 from etils import epath
-from sgfr_jax.detector.choices import ConfigError
 
-from sgfr_jax.commands import run
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.commands.host import machine
 from sgfr_jax.commands.sweeping import on_ray
 from tests.commands.sweeping.small_sweep import go, points
 from tests.commands.sweeping.test_sharing import swept, without_times
@@ -76,7 +76,7 @@ def test_a_full_disk_on_a_worker(folder, tmp_path):
 
     groups = tasks.groups(tasks.plan(points(folder)))[:1]
     with pytest.raises(OSError, match="Not a directory"):
-        list(ON_TWO(groups, run.Resources(tmp_path, batch_size=4), groups_of_nowhere))
+        list(ON_TWO(groups, machine.Resources(tmp_path, batch_size=4), groups_of_nowhere))
 
 
 @pytest.mark.slow

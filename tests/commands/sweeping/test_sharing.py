@@ -6,10 +6,10 @@ import pytest
 from etils import epath
 
 from sgfr_jax.commands import run
-from sgfr_jax.commands.host import memory
+from sgfr_jax.commands.host import machine, memory
 from sgfr_jax.commands.pages import pixels
 from sgfr_jax.commands.sweeping import collection, sharing, tasks
-from sgfr_jax.detector import embedding, sampling
+from sgfr_jax.detector import sampling, streams
 from tests.commands.sweeping.small_sweep import go, points, two_samplers
 
 # A nearest atom needs no number of neighbours, and shares a bank where that is the default.
@@ -26,7 +26,7 @@ def separately(found, tmp_path):
     """The records of one `experiments.run` for every point."""
     made = []
     for number, point in enumerate(found):
-        resources = run.Resources(
+        resources = machine.Resources(
             tmp_path / f"run{number}", batch_size=4, num_figures=0,
             cache_dir=tmp_path / "cache", cache_bytes=10**9,
         )  # fmt: skip
@@ -78,9 +78,9 @@ def test_several_solvers_of_a_bank(folder, tmp_path, monkeypatch):
     made = []
     make_bank = sampling.make_bank
 
-    def counted(*args):
+    def counted(*args, **more):
         made.append(args[0].sampler)
-        return make_bank(*args)
+        return make_bank(*args, **more)
 
     monkeypatch.setattr(sampling, "make_bank", counted)
     compare(points(folder), tmp_path, same)
@@ -96,7 +96,7 @@ def test_memory_is_not_asked_for_what_it_holds_already(folder, tmp_path, monkeyp
             add(seed=seed, sampler="random")
 
     found, asked = points(folder, grid), []
-    gather = sampling.gather
+    gather = sharing._gather
 
     def gathered(*args):
         monkeypatch.setattr(memory, "available", lambda: 0)
@@ -107,9 +107,9 @@ def test_memory_is_not_asked_for_what_it_holds_already(folder, tmp_path, monkeyp
         return 10**9
 
     monkeypatch.setattr(memory, "available", available)
-    monkeypatch.setattr(sampling, "gather", gathered)
+    monkeypatch.setattr(sharing, "_gather", gathered)
     alone = [
-        point._replace(config=dataclasses.replace(point.config, categories=("cap",)))
+        point._replace(config=point.config.replace(categories=("cap",)))
         for point in found
     ]
     assert go(alone, tmp_path / "out") == []
@@ -123,8 +123,9 @@ def test_penalties_of_a_tuple_are_one_program(folder, tmp_path):
     sharing.mapped_scorer.cache_clear()
     compare(points(folder, grid), tmp_path, nearly_the_same)
     planned = tasks.plan(points(folder, grid))
-    mapped = ("ridge", "l2")
-    compiled = sharing.mapped_scorer(*sharing._program(planned[0].config, mapped))
+    method, mapped = planned[0].config.method, ("ridge", "l2")
+    planned_streams = streams.plan(method, planned[0].config.network)
+    compiled = sharing.mapped_scorer(*sharing._program(method, mapped), planned_streams)
     # Made once by the sweep, and compiled once for both categories and all values.
     assert sharing.mapped_scorer.cache_info().misses == 1
     assert compiled._cache_size() == 1
@@ -155,9 +156,8 @@ def test_more_solvers_than_their_pixels_fit_in(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_streams_and_streaming(folder, tmp_path):
+def test_other_samplers_learners_and_metrics(folder, tmp_path):
     def grid(add):
-        add(sampler="k_center_stream")
         add(metrics="streaming")
         add(sampler="support_frequency", num_neighbors=3)
         add(subspaces="pca", subspace_rank=4, solver="project")
@@ -192,13 +192,13 @@ def test_several_looks_with_a_bank_each(folder, tmp_path):
 
 def test_embeddings_are_read_once(folder, tmp_path, monkeypatch):
     go(points(folder), tmp_path / "first", tmp_path / "cache")
-    read, cached = [], embedding.Embedder.cached
+    read, from_disk = [], machine.Kept.read
 
-    def counted(self, split, rows):
-        read.append(len(split.examples))
-        return cached(self, split, rows)
+    def counted(self, described, rows):
+        read.append(len(described["images"]))
+        return from_disk(self, described, rows)
 
-    monkeypatch.setattr(embedding.Embedder, "cached", counted)
+    monkeypatch.setattr(machine.Kept, "read", counted)
     monkeypatch.setattr(
         "sgfr_jax.backbones.load", lambda *args: pytest.fail("a network was loaded")
     )

@@ -1,9 +1,8 @@
-import dataclasses
 import shutil
 
 import pytest
-from sgfr_jax.detector.choices import ConfigError
 
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.sweeping import grids, tasks
 from sgfr_jax.datasets import DatasetError
 from tests.commands.sweeping.small_sweep import points, two_samplers
@@ -14,11 +13,11 @@ def test_a_task_for_every_point_and_category_those_of_one_bank_together(folder):
     assert len(planned) == 8 == len({task.name for task in planned})
     groups = tasks.groups(planned)
     assert [len(group) for group in groups] == [2, 2, 2, 2]
-    assert [(g[0].category, g[0].config.sampler) for g in groups] == [
+    assert [(g[0].category, g[0].config.method.sampler) for g in groups] == [
         ("cap", "k_center"), ("cap", "random"), ("nut", "k_center"), ("nut", "random")
     ]  # fmt: skip
     assert groups[3][1].title.endswith("solver=nearest), category nut")
-    assert groups[3][1].config.categories == ("nut",)
+    assert groups[3][1].config.data.categories == ("nut",)
 
 
 def test_names_follow_from_the_configuration_and_the_data_alone(folder, tmp_path):
@@ -61,21 +60,21 @@ def test_other_seeds_and_shots_are_other_tasks(folder):
     ],
 )
 def test_what_shares_a_bank(small, flags, together):
-    other = dataclasses.replace(small, **flags)
+    other = small.replace(**flags)
     assert (tasks.bank_of(small) == tasks.bank_of(other)) == together
 
 
 @pytest.mark.parametrize("makes", [{"sampler": "support_frequency"}, {"subspaces": "dictionary"}])
 def test_a_solver_that_makes_the_bank_shares_none(small, makes):
-    one = dataclasses.replace(small, **makes)
-    assert tasks.bank_of(one) != tasks.bank_of(dataclasses.replace(one, num_neighbors=3))
+    one = small.replace(**makes)
+    assert tasks.bank_of(one) != tasks.bank_of(one.replace(num_neighbors=3))
 
 
 @pytest.mark.parametrize("layers", [("auto",), ("block4@1",)])
 def test_several_streams_share_between_solvers_of_the_same_penalties(small, layers):
-    one = dataclasses.replace(small, layers=layers)
-    assert tasks.bank_of(one) == tasks.bank_of(dataclasses.replace(one, solver="nearest"))
-    assert tasks.bank_of(one) != tasks.bank_of(dataclasses.replace(one, ridge=0.1))
+    one = small.replace(layers=layers)
+    assert tasks.bank_of(one) == tasks.bank_of(one.replace(solver="nearest"))
+    assert tasks.bank_of(one) != tasks.bank_of(one.replace(ridge=0.1))
 
 
 def test_a_plan_in_another_order_is_the_same_task(folder):
@@ -85,7 +84,7 @@ def test_a_plan_in_another_order_is_the_same_task(folder):
 
     planned = tasks.plan(points(folder, grid))
     assert len(planned) == 3 * 2 and len(tasks.groups(planned)) == 3 * 2
-    assert planned[0].config.layers == ("block4@1", "block2@1.5")
+    assert planned[0].config.method.layers == ("block4@1", "block2@1.5")
 
 
 def test_a_point_that_does_not_fit_the_data_is_named(folder):
@@ -122,5 +121,5 @@ def test_every_grid_has_sharing_groups():
     # The grid of 24 points has 6 banks.
     from sgfr_jax.commands.flags import config
 
-    found = grids.points("solver_by_bank", config.Config())
+    found = grids.points("solver_by_bank", config.Config.of())
     assert len({tasks.bank_of(point.config) for point in found}) == 6

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands import select
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.sweeping import validation
 from sgfr_jax.datasets import Category, Example, defects, synthesis
-from sgfr_jax.detector import loading, synthetic
+from sgfr_jax.detector import splits, synthetic
 
 
 def category_of(rng, num, shape=(80, 80, 3)):
@@ -18,7 +18,7 @@ def category_of(rng, num, shape=(80, 80, 3)):
 
 
 def candidates(grid="", **fields):
-    settings = config.Config(**{"layers": ("block2",), "image_size": 64} | fields)
+    settings = config.Config.of(**{"layers": ("block2",), "image_size": 64} | fields)
     return [of for _, of in select.parse_grid(grid, settings)]
 
 
@@ -41,7 +41,7 @@ def test_validation_images_are_never_fitted_on(rng):
     large = [e.mask.mean() for e in others if e.kind == f"cut_paste {max(validation.SIZES)}"]
     assert min(large) > 0.15
     # A detector draws its own with another seed.
-    own = synthetic.draw(loading.Split(found.train, (), None), 1, 64, copies=1)
+    own = synthetic.draw(splits.Split(found.train, (), None), 1, 64, copies=1)
     kinds = [e.kind for e in defective]
     for example in own.seen.split.examples[:3]:
         twin = defective[kinds.index(example.kind)]

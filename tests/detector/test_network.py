@@ -1,0 +1,72 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgfr_jax.backbones.architectures import ARCHITECTURES
+from sgfr_jax.detector import network
+from sgfr_jax.detector.network import Level
+from sgfr_jax.errors import ArgumentError
+
+
+def embed(state, images):
+    return {"a": jnp.asarray(images, jnp.float32)[:, ::4, ::4] * state}
+
+
+def test_a_network_of_anybodys():
+    made = network.make(embed, strides={"a": 4, "b": 8}, widths={"b": 5, "a": 3}, state=np.ones(3))
+    assert made.levels == (Level("a", 4, 3), Level("b", 8, 5))
+    assert made.strides == {"a": 4, "b": 8} and made.widths == {"a": 3, "b": 5}
+    assert made.default_levels == made.stream_levels == ("a", "b")
+    assert (made.name, made.digest, made.image_size) == ("network", "", 256)
+    loaded = made.load(("a",))
+    assert loaded.embed is embed and loaded.state.tolist() == [1, 1, 1]
+    assert loaded.embed(loaded.state, np.ones((2, 8, 8, 3), np.uint8))["a"].shape == (2, 2, 2, 3)
+    assert hash(made) and jax.tree.leaves(made) == [made]  # a static value
+
+
+def test_which_levels_are_seen_by_default():
+    few = {"default_levels": ["b"], "stream_levels": ("a", "c")}
+    sides = dict.fromkeys("abc", 14)
+    made = network.make(embed, strides=sides, widths=sides, size_multiple=14, digest="d", **few)
+    assert (made.default_levels, made.stream_levels) == (("b",), ("a", "c"))
+    assert (made.size_multiple, made.image_size, made.digest) == (14, 448, "d")
+
+
+@pytest.mark.parametrize(
+    "strides,widths,more,message",
+    [
+        ({"a": 4}, {"b": 3}, {}, r"strides=\['a'\] and widths=\['b'\] must name the same levels"),
+        ({"a": 4}, {"a": 3, "b": 3}, {}, "must name the same levels"),
+        ({}, {}, {}, "one at least"),
+        ({"a": 4}, {"a": 3}, {"default_levels": ["b"]}, r"default_levels=\['b'\]: unknown level"),
+        ({"a": 4}, {"a": 3}, {"stream_levels": ["a", "c"]}, r"stream_levels=\['a', 'c'\]: unknown"),
+    ],
+)
+def test_levels_that_do_not_fit(strides, widths, more, message):
+    with pytest.raises(ArgumentError, match=message):
+        network.make(embed, strides=strides, widths=widths, **more)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_ours_are_described_without_weights(name):
+    found, of = network.describe(name), ARCHITECTURES[name]
+    assert found.strides == dict(of.strides) and found.widths == dict(of.widths)
+    assert tuple(found.strides) == of.levels and found.digest == ""
+    assert set(found.stream_levels) | set(found.default_levels) <= set(of.levels)
+
+
+def test_ours_are_equal_and_know_their_weights():
+    found, same = (network.ours("efficientnet_lite0") for _ in range(2))
+    assert found == same and hash(found) == hash(same) and len(found.digest) == 64
+    described = network.describe("efficientnet_lite0")
+    assert dataclasses.replace(found, digest="") == described
+    assert network.ours("efficientnet_lite0", digest="of others").digest == "of others"
+
+
+def test_an_unknown_network_is_named_with_the_nearest():
+    for find in (network.describe, network.ours):
+        with pytest.raises(ArgumentError, match="`backbone`: .*efficientnet_lite1.*lite0"):
+            find("efficientnet_lite1")
