@@ -4,11 +4,13 @@ A short tour, with `levels` from any network as a mapping of name to `[B, h, w, 
 
     features = patches.unit_norm(patches.merge_levels(levels, grid=(16, 16)))
     bank = fit(key, features.reshape(-1, D), weights, sample=greedy_k_center, num_atoms=1000)
-    code = partial(local_code, num_neighbors=10, solve=partial(affine_ridge, ridge=1e-3))
+    code = bind(local_code, num_neighbors=10, solve=bind(affine_ridge, ridge=1e-3))
     scores = score(bank, features.reshape(-1, D), code=code)
     maps = anomaly_map(scores.reshape(-1, 16, 16), (256, 256), sigma=4.0)
 
-All of these are pure functions of arrays; none of them calls `jax.jit`. Imported by their own
+All of these are pure functions of arrays; none of them calls `jax.jit`. What `bind` returns is
+`functools.partial`'s, but equal where its values are: `jax.jit(score, static_argnames="code")`
+compiles once for equal coders. Imported by their own
 names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets` reads images,
 `sgfr_jax.metrics` and `sgfr_jax.histograms` evaluate, `sgfr_jax.streaming` samples in one pass,
 `sgfr_jax.search` finds nearest atoms on accelerators, `sgfr_jax.subspaces` learns bases,
@@ -17,6 +19,7 @@ names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets` reads
 `sgfr_jax.sharding` spreads fitting and scoring over devices.
 """
 
+from sgfr_jax.binding import bind
 from sgfr_jax.maps import anomaly_map, breadth, halo, image_prior, image_score
 from sgfr_jax.patches import merge_levels, unit_norm
 from sgfr_jax.pipeline import fit, score, score_and_owner, score_held_out
@@ -62,6 +65,7 @@ __all__ = [
     "__version__",
     "affine_ridge",
     "anomaly_map",
+    "bind",
     "breadth",
     "budget",
     "d2_sampling",
