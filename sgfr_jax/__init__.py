@@ -15,9 +15,12 @@ as a mapping of name to `[B, h, w, D]`:
 
     features = unit_norm(merge_levels(levels, grid=(16, 16)))
     bank = fit(key, features.reshape(-1, D), weights, sample=greedy_k_center, num_atoms=1000)
-    code = partial(local_code, num_neighbors=10, solve=partial(affine_ridge, ridge=1e-3))
+    code = bind(local_code, num_neighbors=10, solve=bind(affine_ridge, ridge=1e-3))
     scores = score(bank, features.reshape(-1, D), code=code)
     maps = anomaly_map(scores.reshape(-1, 16, 16), (256, 256), sigma=4.0)
+
+`bind` gives what `functools.partial` does, but equal where its values are:
+`jax.jit(score, static_argnames="code")` compiles once for equal coders.
 
 Imported by their own names: `sgfr_jax.backbones` loads pretrained networks, `sgfr_jax.datasets`
 reads images, `sgfr_jax.metrics` and `sgfr_jax.histograms` evaluate, `sgfr_jax.streaming` samples in
@@ -27,6 +30,7 @@ one pass, `sgfr_jax.search` finds nearest atoms on accelerators, `sgfr_jax.subsp
 `sgfr_jax.sharding` spreads fitting and scoring over devices.
 """
 
+from sgfr_jax.binding import bind
 from sgfr_jax.detector import (
     Detector,
     Method,
@@ -96,6 +100,7 @@ __all__ = [
     "__version__",
     "affine_ridge",
     "anomaly_map",
+    "bind",
     "breadth",
     "budget",
     "d2_sampling",

@@ -14,13 +14,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sgfr_jax import checks, linalg, types
 from sgfr_jax import extents as of_squares
-from sgfr_jax import linalg
 
 # A share of the mean, or of the common scale, below which a spread is taken for rounding.
 _LEAST_SPREAD = 1e-3
 
 
+@types.exportable
 class Calibration(NamedTuple):
     """What is nominal for one bank."""
 
@@ -35,7 +36,7 @@ def calibrate(
     owners: jax.Array,
     num_atoms: int,
     *,
-    prior: float = 10.0,
+    prior: float | jax.Array = 10.0,
     rings: int = 2,
     extents: jax.Array | None = None,
 ) -> Calibration:
@@ -67,8 +68,8 @@ def calibrate(
             f"scores and owners must be [B, h, w] of one shape, got {scores.shape} and"
             f" {owners.shape}"
         )
-    if not prior > 0 or rings < 0:
-        raise ValueError(f"prior={prior} must be positive, and rings={rings} not negative")
+    checks.positive("such as 10", prior=prior)
+    checks.not_negative("such as 2", rings=rings)
     scores = linalg.at_least_float32(scores)
     ring, shown = _rings(scores, rings, extents)
     scores = jnp.where(shown > 0, scores, 0)
@@ -100,7 +101,7 @@ def extend(
     scores: jax.Array,
     owners: jax.Array,
     *,
-    prior: float = 10.0,
+    prior: float | jax.Array = 10.0,
     extents: jax.Array | None = None,
 ) -> Calibration:
     """The calibration of a bank that has grown, where the images that made it are gone.
@@ -129,8 +130,7 @@ def extend(
             f"fresh must be [M'] with M' >= M, and scores and owners [B, h, w] of one shape, got"
             f" {fresh.shape} for {calibration.scales.shape}, {scores.shape} and {owners.shape}"
         )
-    if not prior > 0:
-        raise ValueError(f"prior={prior} must be positive")
+    checks.positive("such as 10", prior=prior)
     common = jnp.mean(calibration.scales)
     scores = linalg.at_least_float32(scores)
     _, shown = _rings(scores, 0, extents)
@@ -161,6 +161,7 @@ def standardize(
       `[B, h, w]`, not clamped.
     """
     ring, _ = _rings(scores, len(calibration.mean) - 1, extents)
+    scores = linalg.at_least_float32(scores)
     relative = scores / calibration.scales[owners]
     return (relative - calibration.mean[ring]) / calibration.spread[ring]
 

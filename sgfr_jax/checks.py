@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgfr_jax import types
+from sgfr_jax import linalg, types
 
 
 def targets_and_atoms(targets: jax.Array, bank: types.Bank) -> tuple[jax.Array, jax.Array]:
@@ -27,8 +27,7 @@ def targets_and_atoms(targets: jax.Array, bank: types.Bank) -> tuple[jax.Array, 
             f" and atoms {atoms.shape}; use ones, and 0 for padding"
         )
     floating(targets=targets, atoms=atoms)
-    dtype = jnp.promote_types(jnp.promote_types(targets.dtype, atoms.dtype), jnp.float32)
-    return targets.astype(dtype), atoms.astype(dtype)
+    return tuple(linalg.in_one_precision(targets, atoms))
 
 
 def floating(**arrays: jax.Array) -> None:
@@ -109,6 +108,13 @@ def not_negative(remedy: str, **values: float | jax.Array) -> None:
     for name, value in values.items():
         if not all(0 <= known < np.inf for known in _known(value)):
             raise ValueError(f"{name}={value}; it must not be negative or infinite, {remedy}")
+
+
+def share(**values: float | jax.Array) -> None:
+    """Raises ValueError for a value that is known and not in [0, 1]."""
+    for name, value in values.items():
+        if not all(0 <= known <= 1 for known in _known(value)):
+            raise ValueError(f"{name}={value}; it must be in [0, 1]")
 
 
 def _known(value: float | jax.Array) -> list[float]:

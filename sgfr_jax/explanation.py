@@ -16,6 +16,7 @@ from sgfr_jax import linalg, reconstruction, types
 from sgfr_jax.self_expression import MakeCode
 
 
+@types.exportable
 class Explanation(NamedTuple):
     """What rebuilt each of `N` patches, and where that failed."""
 

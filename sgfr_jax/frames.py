@@ -98,7 +98,7 @@ def origin_of(sums: jax.Array, total: jax.Array, unit: jax.Array) -> jax.Array:
 
 
 def _counted(points: jax.Array, weights: jax.Array) -> jax.Array:
-    return (weights > 0) & jnp.all(jnp.isfinite(points), axis=-1)
+    return (weights > jnp.zeros_like(weights)) & jnp.all(jnp.isfinite(points), axis=-1)
 
 
 @jax.custom_batching.custom_vmap

@@ -10,10 +10,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, pipeline, reconstruction, self_expression, streaming, types
+from sgfr_jax import (
+    checks,
+    linalg,
+    pipeline,
+    reconstruction,
+    self_expression,
+    streaming,
+    types,
+)
 from sgfr_jax.self_expression import MakeCode
 
 
+@types.exportable
 class Growth(NamedTuple):
     """A bank of `M'` slots that has seen `N` new patches."""
 
@@ -24,7 +33,7 @@ class Growth(NamedTuple):
 
 
 def nominal_level(
-    bank: types.Bank, *, code: MakeCode, quantile: float = 0.9, chunk_size: int = 256
+    bank: types.Bank, *, code: MakeCode, quantile: float | jax.Array = 0.9, chunk_size: int = 256
 ) -> jax.Array:
     """The residual at which a patch is as new to a bank as its own atoms are to each other.
 
@@ -47,8 +56,7 @@ def nominal_level(
     Raises:
       ValueError: if `quantile` is out of range, or what `code` raises.
     """
-    if not 0 <= quantile <= 1:
-        raise ValueError(f"quantile={quantile}; it must be 0 to 1")
+    checks.share(quantile=quantile)
     bank = types.clear_padding(jax.tree.map(jnp.asarray, bank))
     slots = jnp.arange(len(bank.atoms), dtype=jnp.int32)
     others = bank._replace(indices=slots)
@@ -106,6 +114,8 @@ def update(
             f"weights must be [N], one for each patch, got {weights.shape} and {patches.shape}"
         )
     bank = jax.tree.map(jnp.asarray, bank)
+    atoms, patches = linalg.in_one_precision(bank.atoms, patches)
+    bank = bank._replace(atoms=atoms, weights=bank.weights.astype(atoms.dtype))
     scores = pipeline.score(bank, patches, code=code, chunk_size=chunk_size)
     # A coder that shrinks leaves something even of an atom itself.
     nearest, distances = linalg.nearest_distances(patches, bank.atoms, bank.weights)

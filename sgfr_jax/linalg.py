@@ -16,8 +16,14 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 def at_least_float32(array: jax.Array) -> jax.Array:
     """The array in float32, or in float64 if it is that: residuals need the digits."""
-    array = jnp.asarray(array)
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return in_one_precision(array)[0]
+
+
+def in_one_precision(*arrays: jax.Array) -> list[jax.Array]:
+    """The arrays in float64 if one of them is that, else in float32."""
+    arrays = [jnp.asarray(array) for array in arrays]
+    dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
+    return [array.astype(dtype) for array in arrays]
 
 
 def max_or_nan(array: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
@@ -123,7 +129,7 @@ def seen_in(
       Targets `[N, D]`, atoms `[M, D]` and `|a|^2 / 2`, `[N, M]`.
     """
     # Which atoms are near has no derivative.
-    targets, atoms = jax.lax.stop_gradient((targets, atoms))
+    targets, atoms, weights = jax.lax.stop_gradient((targets, atoms, weights))
     origin, unit = frame(atoms, weights)
     targets, atoms = (targets - origin[None]) / unit, (atoms - origin[None]) / unit
     excess = jnp.maximum(frames.unit_of(targets, -1), 1)
@@ -161,7 +167,8 @@ def nearest_distances(
         # From differences: an atom is at distance zero from itself.
         return index, norm(rows - atoms[index])
 
-    atoms, num_points = jnp.asarray(atoms), len(points)
+    points, atoms = in_one_precision(points, atoms)
+    num_points = len(points)
     num_rows = max(1, min(chunk_size, num_points))
     padded = jnp.pad(points, ((0, -num_points % num_rows), (0, 0)))
     found = jax.lax.map(of_rows, padded.reshape(-1, num_rows, points.shape[1]))

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from sgfr_jax import checks, filters, linalg
 from sgfr_jax import extents as of_squares
-from sgfr_jax import filters, linalg
 
 
 def anomaly_map(
@@ -44,7 +44,7 @@ def anomaly_map(
 
 
 def image_score(
-    maps: jax.Array, extents: jax.Array | None = None, *, share: float = 0.0
+    maps: jax.Array, extents: jax.Array | None = None, *, share: float | jax.Array = 0.0
 ) -> jax.Array:
     """The largest value of every map, or the mean of its largest values.
 
@@ -52,7 +52,8 @@ def image_score(
       maps: `[B, H, W]`.
       extents: as of `anomaly_map`; what is padded does not count.
       share: of the square's pixels whose values are averaged, one at least: several are less noisy
-        than one. Where padding leaves fewer, these.
+        than one. Where padding leaves fewer, these. May be traced, at the cost of sorting all
+        pixels; their number is rounded, so that its gradient is zero.
 
     Returns:
       `[B]`; NaN for a map that holds NaN.
@@ -60,22 +61,26 @@ def image_score(
     Raises:
       ValueError: if share is not in [0, 1].
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share={share}; it must be in [0, 1]")
+    checks.share(share=share)
+    maps = linalg.at_least_float32(maps)
     if extents is not None:
         maps = jnp.where(of_squares.inside(extents, maps.shape[1:]), maps, -jnp.inf)
     flat = maps.reshape(len(maps), -1)
     largest = linalg.max_or_nan(flat, axis=1)
-    num = round(share * flat.shape[1])
-    if num < 2:
-        return largest
-    highest, _ = jax.lax.top_k(flat, num)
-    shown = highest > -jnp.inf
-    mean = jnp.sum(jnp.where(shown, highest, 0), axis=1) / jnp.sum(shown, axis=1)
+    if isinstance(share, jax.core.Tracer):
+        most = flat.shape[1]
+        num = jnp.maximum(jnp.round(share * most), 1)
+    else:
+        most = num = round(float(share) * flat.shape[1])
+        if num < 2:
+            return largest
+    highest, _ = jax.lax.top_k(flat, most)
+    shown = (highest > -jnp.inf) & (jnp.arange(most) < num)[None]
+    mean = jnp.mean(highest, axis=1, where=shown)
     return jnp.where(jnp.isnan(largest), jnp.nan, mean)
 
 
-def halo(scores: jax.Array, nominal: jax.Array, *, share: float) -> jax.Array:
+def halo(scores: jax.Array, nominal: jax.Array, *, share: float | jax.Array) -> jax.Array:
     """How much defects lift the whole maps of their images: what is to be taken off these.
 
     A defect raises the map not only where it is: it lies in the field of view of many patches, of
@@ -97,12 +102,13 @@ def halo(scores: jax.Array, nominal: jax.Array, *, share: float) -> jax.Array:
     Raises:
       ValueError: if share is not in [0, 1].
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share={share}; it must be in [0, 1]")
+    checks.share(share=share)
     return share * jnp.maximum(scores - nominal, 0)
 
 
-def breadth(maps: jax.Array, extents: jax.Array | None = None, *, share: float) -> jax.Array:
+def breadth(
+    maps: jax.Array, extents: jax.Array | None = None, *, share: float | jax.Array
+) -> jax.Array:
     """How widely images are anomalous: what is to be added to their maps.
 
     Of two images with one highest score, that whose whole map is high is defective in many places,
@@ -121,15 +127,14 @@ def breadth(maps: jax.Array, extents: jax.Array | None = None, *, share: float) 
     Raises:
       ValueError: if share is negative.
     """
-    if not share >= 0:
-        raise ValueError(f"share={share}; it must be 0 or positive")
+    checks.not_negative("such as 0.25", share=share)
     if extents is None:
         return share * jnp.mean(maps, axis=(1, 2))
     shown = of_squares.inside(extents, maps.shape[1:])
     return share * jnp.mean(maps, axis=(1, 2), where=shown)
 
 
-def image_prior(scores: jax.Array, *, share: float) -> jax.Array:
+def image_prior(scores: jax.Array, *, share: float | jax.Array) -> jax.Array:
     """What an image as a whole says of its pixels: what is to be added to its map.
 
     Pixels of an image that looks nominal are less likely to be defective than equal ones of an
@@ -149,6 +154,5 @@ def image_prior(scores: jax.Array, *, share: float) -> jax.Array:
     Raises:
       ValueError: if share is negative.
     """
-    if not share >= 0:
-        raise ValueError(f"share={share}; it must be 0 or positive")
+    checks.not_negative("such as 0.4", share=share)
     return share * jnp.minimum(scores, 1)

@@ -25,10 +25,11 @@ def reconstruct(atoms: jax.Array, code: types.Code) -> jax.Array:
             f" of the atoms {atoms.shape}; give the bank that the code was made with"
         )
     if code.indices is None:
-        return jnp.matmul(code.coefficients, atoms, precision=linalg.HIGHEST)
-    return jnp.einsum(
-        "nk,nkd->nd", code.coefficients, jnp.asarray(atoms)[code.indices], precision=linalg.HIGHEST
-    )
+        coefficients, atoms = linalg.in_one_precision(code.coefficients, atoms)
+        return jnp.matmul(coefficients, atoms, precision=linalg.HIGHEST)
+    support = jnp.asarray(atoms)[code.indices]
+    coefficients, support = linalg.in_one_precision(code.coefficients, support)
+    return jnp.einsum("nk,nkd->nd", coefficients, support, precision=linalg.HIGHEST)
 
 
 def residual(targets: jax.Array, atoms: jax.Array, code: types.Code) -> jax.Array:
@@ -47,7 +48,8 @@ def residual(targets: jax.Array, atoms: jax.Array, code: types.Code) -> jax.Arra
             f"targets must be [N, D] with the atoms' D, got targets {targets.shape}"
             f" and atoms {atoms.shape}"
         )
-    return targets - reconstruct(atoms, code)
+    targets, rebuilt = linalg.in_one_precision(targets, reconstruct(atoms, code))
+    return targets - rebuilt
 
 
 def residual_norm(targets: jax.Array, atoms: jax.Array, code: types.Code) -> jax.Array:

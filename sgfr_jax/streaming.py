@@ -16,26 +16,29 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from sgfr_jax import checks, linalg, samplers, types
 
 
+@types.exportable
 class Core(NamedTuple):
     """What is kept of the patches seen so far."""
 
-    atoms: jax.Array  # [M, D]
+    atoms: jax.Array  # [M, D] float32, or float64 if a block was that
     weights: jax.Array  # [M]: 1 for an atom, 0 for padding
     indices: jax.Array  # [M] int32: which of the patches seen each atom is, counted from 0
     reach: jax.Array  # [M]: how far the patches may lie that the atom stands for
     seen: jax.Array  # [] int32: how many slots of blocks have gone by, padding included
 
 
-def empty(num_atoms: int, num_features: int) -> Core:
+def empty(num_atoms: int, num_features: int, dtype: DTypeLike = jnp.float32) -> Core:
     """A core that has seen nothing.
 
     Args:
       num_atoms: `M`.
       num_features: `D`.
+      dtype: float64 for the carry of a loop over blocks of that, float32 for all others.
 
     Raises:
       ValueError: if a number is not positive.
@@ -43,10 +46,10 @@ def empty(num_atoms: int, num_features: int) -> Core:
     checks.positive("such as 1000", num_atoms=num_atoms)
     checks.positive("such as 272", num_features=num_features)
     return Core(
-        atoms=jnp.zeros((num_atoms, num_features), jnp.float32),
-        weights=jnp.zeros(num_atoms, jnp.float32),
+        atoms=jnp.zeros((num_atoms, num_features), dtype),
+        weights=jnp.zeros(num_atoms, dtype),
         indices=jnp.zeros(num_atoms, jnp.int32),
-        reach=jnp.zeros(num_atoms, jnp.float32),
+        reach=jnp.zeros(num_atoms, dtype),
         seen=jnp.zeros((), jnp.int32),
     )
 
@@ -62,14 +65,14 @@ def fold(key: jax.Array, core: Core, patches: jax.Array, weights: jax.Array) -> 
         are treated as padding.
 
     Returns:
-      A core of `M` atoms that stands for everything seen.
+      A core of `M` atoms that stands for everything seen; in float64 if it or the patches are.
 
     Raises:
       ValueError: if shapes do not fit.
     """
-    _check(core, patches, weights)
+    core, patches, weights = _checked(core, patches, weights)
     points = jnp.concatenate([core.atoms, patches])
-    eligible = jnp.concatenate([core.weights, _known(patches, weights)])
+    eligible = jnp.concatenate([core.weights, weights])
     indices = jnp.concatenate([core.indices, core.seen + jnp.arange(len(patches), dtype=jnp.int32)])
     reach = jnp.concatenate([core.reach, jnp.zeros(len(patches), core.reach.dtype)])
 
@@ -116,9 +119,9 @@ def cover(core: Core, patches: jax.Array, weights: jax.Array) -> Core:
     Raises:
       ValueError: if shapes do not fit.
     """
-    _check(core, patches, weights)
+    core, patches, weights = _checked(core, patches, weights)
     owner, distance = linalg.nearest_distances(patches, core.atoms, core.weights)
-    distance = jnp.where(_known(patches, weights) > 0, distance, 0)
+    distance = jnp.where(weights > 0, distance, 0)
     return core._replace(reach=core.reach.at[owner].max(distance), seen=core.seen + len(patches))
 
 
@@ -148,7 +151,14 @@ def covering_radius(core: Core) -> jax.Array:
     return jnp.max(core.reach)
 
 
-def _check(core: Core, patches: jax.Array, weights: jax.Array) -> None:
+def _checked(
+    core: Core, patches: jax.Array, weights: jax.Array
+) -> tuple[Core, jax.Array, jax.Array]:
+    """The same in one precision, the weights 0 where patches are not finite: nothing covers those.
+
+    Raises:
+      ValueError: if shapes do not fit.
+    """
     if patches.ndim != 2 or patches.shape[1:] != core.atoms.shape[1:]:
         raise ValueError(
             f"patches must be [N, D] with the core's D, got patches {patches.shape}"
@@ -159,8 +169,9 @@ def _check(core: Core, patches: jax.Array, weights: jax.Array) -> None:
             f"weights must be [N], one for each patch, got {weights.shape} and {patches.shape}"
         )
     checks.floating(patches=patches)
-
-
-def _known(patches: jax.Array, weights: jax.Array) -> jax.Array:
-    """The weights, 0 for patches that are not finite: nothing covers those."""
-    return jnp.where(jnp.all(jnp.isfinite(patches), axis=-1), weights, 0)
+    atoms, patches = linalg.in_one_precision(core.atoms, patches)
+    core = core._replace(
+        atoms=atoms, weights=core.weights.astype(atoms.dtype), reach=core.reach.astype(atoms.dtype)
+    )
+    weights = jnp.where(jnp.all(jnp.isfinite(patches), axis=-1), weights, 0)
+    return core, patches, weights.astype(atoms.dtype)

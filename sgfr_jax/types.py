@@ -1,13 +1,23 @@
 """The containers that the modules hand to each other: plain pytrees of arrays."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import export
 
 from sgfr_jax import linalg
 
+Named = TypeVar("Named", bound=tuple)
 
+
+def exportable(named: type[Named]) -> type[Named]:
+    """The `NamedTuple`, which functions that `jax.export` serializes may take and return."""
+    name = f"sgfr_jax.{named.__name__}"
+    return export.register_namedtuple_serialization(named, serialized_name=name)
+
+
+@exportable
 class Selection(NamedTuple):
     """Which of `N` points a sampler chose; also the state it resumes from.
 
@@ -23,14 +33,21 @@ class Selection(NamedTuple):
     distances: jax.Array
 
 
+@exportable
 class Bank(NamedTuple):
-    """The fitted state: the nominal patches that stand for all the others."""
+    """The fitted state: the nominal patches that stand for all the others.
+
+    Its indices have no gradient, and `jax.grad` refuses integers. Differentiate by the atoms,
+    `jax.grad(lambda atoms: f(bank._replace(atoms=atoms)))(bank.atoms)`, or by all of the bank with
+    `jax.grad(f, allow_int=True)(bank)`, whose indices are zeros of type `jax.dtypes.float0`.
+    """
 
     atoms: jax.Array  # [M, D] float32
     weights: jax.Array  # [M] float32: 1 for an atom, 0 for padding
     indices: jax.Array  # [M] int32: which patch given to `fit` an atom is; -1: it is none
 
 
+@exportable
 class Code(NamedTuple):
     """Self-expression: target `n` is about `coefficients[n] @ atoms[indices[n]]`.
 
@@ -42,6 +59,7 @@ class Code(NamedTuple):
     coefficients: jax.Array  # [N, K] float32
 
 
+@exportable
 class Subspaces(NamedTuple):
     """`S` linear or affine subspaces of rank up to `R`: `mean + span(rows of the basis)`.
 

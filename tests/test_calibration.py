@@ -146,8 +146,8 @@ def test_works_under_jit_and_vmap_and_without(rng):
         (((3, 4), (3, 4)), {}, r"must be \[B, h, w\] of one shape"),
         (((3, 4, 4), (3, 4, 5)), {}, r"must be \[B, h, w\] of one shape"),
         (((0, 4, 4), (0, 4, 4)), {}, r"must be \[B, h, w\] of one shape"),
-        (((3, 4, 4), (3, 4, 4)), {"prior": 0.0}, "prior=0.0 must be positive"),
-        (((3, 4, 4), (3, 4, 4)), {"rings": -1}, "rings=-1 not negative"),
+        (((3, 4, 4), (3, 4, 4)), {"prior": 0.0}, "prior=0.0; it must be positive"),
+        (((3, 4, 4), (3, 4, 4)), {"rings": -1}, "rings=-1; it must not be negative"),
     ],
 )
 def test_bad_arguments(shapes, options, message):
@@ -220,7 +220,7 @@ def test_atoms_that_have_come_are_scaled_by_what_images_fill(rng):
 def test_what_cannot_have_grown(shape, fresh, prior):
     known = calibration.Calibration(np.ones(3), np.ones((1, 1)), np.ones((1, 1)))
     scores, owners = np.ones(shape), np.zeros(shape, int)
-    with pytest.raises(ValueError, match=r"fresh must be|prior=0\.0 must be"):
+    with pytest.raises(ValueError, match=r"fresh must be|prior=0\.0; it must be"):
         calibration.extend(known, np.zeros(fresh, bool), scores, owners, prior=prior)
 
 
@@ -234,3 +234,23 @@ def test_the_precision_is_that_of_the_scores(rng):
             grown = calibration.extend(made, np.arange(5) > 2, of_type, owners)
             read = calibration.standardize(made, of_type, owners)
             assert {x.dtype for x in (*made, *grown, read)} == {jnp.dtype(expected)}
+
+
+def test_priors_may_be_traced(rng):
+    scores, owners = rng.gamma(2.0, size=SHAPE), rng.integers(0, 7, SHAPE)
+    fresh = np.arange(8) == 7
+
+    @jax.jit
+    def scales(prior):
+        known = calibration.calibrate(scores, owners, 7, prior=prior)
+        return known, calibration.extend(known, fresh, scores, owners, prior=prior).scales
+
+    with jax.enable_x64(True):
+        together = jax.vmap(scales)(np.array([2.0, 10.0]))
+        for i, prior in enumerate((2.0, 10.0)):
+            for found, alone in zip(*map(jax.tree.leaves, (together, scales(prior))), strict=True):
+                np.testing.assert_allclose(found[i], alone, rtol=1e-12)
+        slopes = jax.tree.leaves(jax.jacfwd(scales)(10.0))
+        ahead, behind = (jax.tree.leaves(scales(10.0 + step)) for step in (1e-5, -1e-5))
+        for slope, above, below in zip(slopes, ahead, behind, strict=True):
+            np.testing.assert_allclose(slope, (above - below) / 2e-5, atol=1e-9)

@@ -48,6 +48,22 @@ def test_image_score_is_the_mean_of_the_highest_share(rng, share, num):
     np.testing.assert_allclose(IMAGE_SCORE(made, share=share), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_shares_may_be_traced(rng):
+    made = rng.normal(size=(3, 10, 10)).astype(np.float32)
+    shares = [0.0, 0.01, 0.1, 0.104, 1.0]
+    score = jax.jit(jax.vmap(lambda share: maps.image_score(made, share=share)))
+    expected = [IMAGE_SCORE(made, share=share) for share in shares]
+    np.testing.assert_allclose(score(np.float32(shares)), expected, rtol=1e-6, atol=1e-6)
+    for rule in (
+        lambda share: maps.halo(made[0, 0], 0.5, share=share),
+        lambda share: maps.breadth(made, share=share),
+        lambda share: maps.image_prior(made[0, 0], share=share),
+    ):
+        found, slope = jax.vmap(rule)(np.float32(shares)), jax.jacobian(rule)(0.25)
+        np.testing.assert_allclose(found, np.stack([rule(s) for s in shares]), rtol=1e-6)
+        np.testing.assert_allclose(slope, rule(1.0), rtol=1e-6)  # each is linear in its share
+
+
 def test_where_padding_leaves_fewer_they_are_averaged(rng):
     made = rng.normal(size=(1, 10, 10)).astype(np.float32)
     found = IMAGE_SCORE(made, np.float32([[0.2, 0.3]]), share=0.5)
@@ -129,7 +145,7 @@ def test_images_that_look_nominal_have_lower_maps():
     expected = [-0.8, 0.0, 0.2, 0.4, 0.4, 0.4, -np.inf, np.nan]
     np.testing.assert_allclose(found, np.float32(expected), rtol=1e-6)
     np.testing.assert_array_equal(maps.image_prior(scores[:5], share=0.0), 0)
-    with pytest.raises(ValueError, match=r"share=-0\.1; it must be 0 or positive"):
+    with pytest.raises(ValueError, match=r"share=-0\.1; it must not be negative"):
         maps.image_prior(scores, share=-0.1)
 
 
@@ -143,7 +159,7 @@ def test_what_is_high_all_over_is_raised(rng):
     expected = 0.25 * np.array([made[0].mean(), made[1, :4].mean(), made[2, :2, :3].mean()])
     np.testing.assert_allclose(maps.breadth(made, extents, share=0.25), expected, rtol=1e-5)
     assert np.isnan(maps.breadth(made, share=0.25)).tolist() == [False, True, False]
-    with pytest.raises(ValueError, match=r"share=-0\.1; it must be 0 or positive"):
+    with pytest.raises(ValueError, match=r"share=-0\.1; it must not be negative"):
         maps.breadth(made, share=-0.1)
 
 

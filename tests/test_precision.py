@@ -48,6 +48,17 @@ MADE = {
 }
 
 
+def test_a_bank_grows_in_the_precision_of_what_is_new():
+    with jax.enable_x64(True):
+        points = jax.ShapeDtypeStruct((40, 4), jnp.float32)
+        bank = jax.eval_shape(bank_of, points)
+        for given in (jnp.bfloat16, jnp.float32, jnp.float64):
+            new, weights = jax.ShapeDtypeStruct((9, 4), given), jax.ShapeDtypeStruct((9,), given)
+            grow = partial(growing.update, code=CODE, level=0.1)
+            grown = jax.eval_shape(grow, jax.random.key(0), bank, new, weights).bank
+            assert grown.atoms.dtype == grown.weights.dtype == jnp.promote_types(given, jnp.float32)
+
+
 @pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 def test_float32_stays_float32_where_float64_is_allowed(make):
     with jax.enable_x64(True):

@@ -160,3 +160,27 @@ def test_a_core_has_a_size_and_patches_are_floating():
     with pytest.raises(ValueError, match=r"patches \(5, 4\) are int32"):
         core = streaming.empty(3, 4)
         streaming.fold(jax.random.key(0), core, np.ones((5, 4), np.int32), np.ones(5))
+
+
+def test_blocks_of_float64_keep_their_digits(rng):
+    """In float32 all of these patches were one."""
+    points, ones = 1 + 1e-9 * rng.normal(size=(80, 4)), np.ones(40)
+    with jax.enable_x64(True):
+        core = streaming.empty(12, 4)
+        assert core.atoms.dtype == np.float32
+        for block in np.split(points, 2):
+            core = FOLD(KEY, core, block, ones)
+        measured = streaming.uncovered(core)
+        for block in np.split(points, 2):
+            measured = COVER(measured, block, ones)
+        kinds = {x.dtype for x in (core.atoms, core.weights, core.reach, measured.reach)}
+        assert kinds == {np.dtype(np.float64)}
+        np.testing.assert_array_equal(core.atoms, points[np.asarray(core.indices)])
+        distances = cdist(points, core.atoms)
+        radius = streaming.covering_radius(measured)
+        np.testing.assert_allclose(radius, distances.min(axis=1).max(), rtol=1e-6)
+        assert radius <= streaming.covering_radius(core) < 1e-7
+        # Such a carry keeps its type from the first block on.
+        first = streaming.empty(12, 4, np.float64)
+        after = jax.eval_shape(streaming.fold, KEY, first, points[:40], ones)
+        assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, first)

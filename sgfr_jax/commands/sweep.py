@@ -11,7 +11,6 @@ computes what is missing, and `python -m experiments.report` makes tables and pl
 All other flags are those of `experiments.run` and hold for every point of the grid.
 """
 
-import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -88,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     with starting.exit_on_mistakes(f"--workdir={options.WORKDIR.value or default}"):
         if GRID.value is None:
             raise checking.ConfigError(f"--grid is missing; known: {', '.join(grids.GRIDS)}")
-        base = dataclasses.replace(options.named_by_flags(), grid=None)
+        base = options.named_by_flags().replace(grid=None)
         points = grids.points(GRID.value, base, _given())
         worker = tasks.parse_slice(SLICE.value)
         where = options.workdir_from_flags(default)

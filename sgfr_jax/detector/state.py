@@ -10,6 +10,7 @@ from sgfr_jax import thresholds, types
 from sgfr_jax.calibration import Calibration
 
 
+@types.exportable
 class Origins(NamedTuple):
     """Where the `M` atoms of a bank come from."""
 
@@ -18,6 +19,7 @@ class Origins(NamedTuple):
     cells: jax.Array  # [M] int32: the patch of the window's grid, row by row; -1 likewise
 
 
+@types.exportable
 class Look(NamedTuple):
     """What is fitted to one way of looking at images: a bank for each of `S` streams.
 
@@ -38,6 +40,7 @@ class Look(NamedTuple):
     halo_above: jax.Array  # []: the map's score above which an image has a halo
 
 
+@types.exportable
 class Nominal(NamedTuple):
     """What nominal images come to in each of `L` looks; float32 `[L]`."""
 
@@ -47,6 +50,7 @@ class Nominal(NamedTuple):
     score_spread: jax.Array
 
 
+@types.exportable
 class State(NamedTuple):
     """What a detector has learned, of every way in which it looks at images."""
 
@@ -55,6 +59,7 @@ class State(NamedTuple):
     whole: jax.Array  # [L] bool: which looks show an image whole, not in tiles; one at least
 
 
+@types.exportable
 class Nulls(NamedTuple):
     """What nominal images score that a detector has not learned from."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, frames, linalg, types
+from sgfr_jax import checks, frames, linalg, loops, types
 from sgfr_jax.samplers import eligibility
 
 # Points that are compared with a block of choices at a time.
@@ -129,7 +129,8 @@ def k_center_advance(
         weights = (jnp.arange(num_slots) < count).astype(points.dtype)
         return types.Selection(indices, weights, count, distances)
 
-    return jax.lax.while_loop(unfinished, advance, selection)
+    start = loops.begin(selection, points, upto)
+    return jax.lax.while_loop(unfinished, advance, start)
 
 
 def _look_ahead(state, points, origin, norms, upto, pool_size):
@@ -196,6 +197,7 @@ def traverse_pool(
         return places.at[count].set(best.astype(jnp.int32)), count + 1, distances
 
     carry = (jnp.zeros(num_slots, jnp.int32), start, distances)
+    carry = loops.begin(carry, candidates, norms, bound, upto)
     places, count, _ = jax.lax.while_loop(choosing, choose, carry)
     return places, count
 

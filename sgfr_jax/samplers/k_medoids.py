@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import frames, linalg, types
+from sgfr_jax import frames, linalg, loops, types
 from sgfr_jax.samplers import eligibility, swaps
 
 Sample = Callable[[jax.Array, jax.Array, jax.Array, int], types.Selection]
@@ -44,7 +44,7 @@ def d2_sampling(key: jax.Array, points: jax.Array, weights: jax.Array, num: int)
         odds = jnp.log(jnp.where(distances > 0, distances, 1)) + noise
         last = jnp.where(distances < 0, -jnp.inf, jnp.finfo(points.dtype).min)
         best = jnp.argmax(jnp.where(distances > 0, odds, last))
-        fresh = distances[best] > -jnp.inf
+        fresh = (distances[best] > -jnp.inf).astype(jnp.int32)
         products = jnp.matmul(points, points[best], precision=linalg.HIGHEST)
         lowered = jnp.minimum(distances, jnp.maximum(norms + norms[best] - 2 * products, 0))
         lowered = jnp.where(distances > -jnp.inf, lowered, -jnp.inf).at[best].set(-jnp.inf)
@@ -52,6 +52,7 @@ def d2_sampling(key: jax.Array, points: jax.Array, weights: jax.Array, num: int)
 
     distances = jnp.where(eligible, jnp.finfo(points.dtype).max, -jnp.inf).astype(points.dtype)
     state = (distances, jnp.zeros(num, jnp.int32), jnp.zeros((), jnp.int32))
+    state = loops.begin(state, key, points)
     distances, indices, count = jax.lax.fori_loop(0, num, choose, state)
     return eligibility.make_selection(indices, jnp.arange(num) < count, distances)
 
@@ -121,7 +122,7 @@ def k_medoids(
         found = jnp.where(filled, found, 0)
         return step + 1, found, jnp.any(found != medoids)
 
-    state = (0, first.indices, jnp.bool_(True))
+    state = loops.begin((0, first.indices, jnp.bool_(True)), points, filled)
     medoids = jax.lax.while_loop(moving, alternate, state)[1]
     swap_key = jax.random.fold_in(key, num)  # `start` folds in the numbers of slots
     medoids = swaps.swap(swap_key, points, eligible, medoids, filled, num_candidates)

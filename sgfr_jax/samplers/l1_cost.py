@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, linalg, loops, types
 
 # Looks at all exemplars, at most; Newton steps between two looks, at most; and sweeps of coordinate
 # descent before each step.
@@ -80,6 +80,7 @@ def _lasso_cost(target, atoms, valid, fidelity, support_size, tolerance):
     nothing = jnp.zeros(support_size, target.dtype)
     judged = _judge(target, target, nothing, atoms, valid, fidelity)
     state = (0, jnp.arange(support_size, dtype=jnp.int32), nothing, *judged)
+    state = loops.begin(state, atoms, valid, fidelity, tolerance)
     *_, cost, gap = jax.lax.while_loop(unsolved, improve, state)
     # A comparison with NaN is false, and so is the cost where squares have vanished.
     vanished = (jnp.sum(target**2) == 0) & jnp.any(target != 0)
@@ -139,7 +140,7 @@ def _solve_lasso(gram, products, coefficients, penalty, small):
 
     def improve(state):
         steps, coefficients, pulls, _ = state
-        carry = (coefficients, pulls, jnp.zeros_like(small))
+        carry = loops.begin((coefficients, pulls, jnp.zeros_like(small)), gram, penalty)
         carry = jax.lax.fori_loop(0, _SWEEPS * num_atoms, one_coordinate, carry)
         coefficients, pulls, largest = carry
         return steps + 1, *newton(coefficients, pulls), largest
@@ -150,4 +151,5 @@ def _solve_lasso(gram, products, coefficients, penalty, small):
 
     pulls = products - jnp.matmul(gram, coefficients, precision=linalg.HIGHEST)
     state = (0, coefficients, pulls, jnp.full_like(small, jnp.inf))
+    state = loops.begin(state, gram, products, penalty)
     return jax.lax.while_loop(moving, improve, state)[1]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg, types
+from sgfr_jax import checks, linalg, loops, types
 from sgfr_jax.samplers import eligibility
 from sgfr_jax.samplers.l1_cost import l1_cost
 
@@ -160,4 +160,5 @@ def self_representation_advance(
         return selection, known
 
     never = jnp.full(num_points, -1, jnp.int32)
-    return jax.lax.while_loop(unfinished, search, (selection, never))[0]
+    start = loops.begin((selection, never), points, upto)
+    return jax.lax.while_loop(unfinished, search, start)[0]

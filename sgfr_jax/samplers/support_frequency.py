@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import self_expression, types
+from sgfr_jax import loops, self_expression, types
 from sgfr_jax.samplers import eligibility
 from sgfr_jax.samplers.uniform import uniform
 
@@ -82,7 +82,8 @@ def support_frequency(
             return used + jnp.sum(shares, axis=0), None
         return used.at[found.indices].add(shares), None
 
-    used, _ = jax.lax.scan(count, jnp.zeros(num_candidates, points.dtype), chunks)
+    start = loops.begin(jnp.zeros(num_candidates, points.dtype), bank, chunks)
+    used, _ = jax.lax.scan(count, start, chunks)
     used, chosen = jax.lax.top_k(jnp.where(bank.weights > 0, used, -1), num)
     distances = jnp.where(eligible, jnp.inf, -jnp.inf).astype(points.dtype)
     return eligibility.make_selection(bank.indices[chosen], used >= 0, distances)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg
+from sgfr_jax import linalg, loops
 
 # Points that are tried as medoids at a time, of which all distances are held.
 _BLOCK = 64
@@ -115,11 +115,13 @@ def swap(
             return medoids, known, best_swap(medoids, known), made + 1
 
         carry = (state.medoids, state.known, best_swap(state.medoids, state.known), jnp.int32(0))
+        carry = loops.begin(carry, distances)
         medoids, known, _, made = jax.lax.while_loop(improves, make, carry)
         idle = jnp.where(made > 0, 0, state.idle + block)
         return _State(medoids, known, state.tried + block, idle)
 
     state = _State(medoids, _know(points, medoids, filled), jnp.int32(0), jnp.int32(0))
+    state = loops.begin(state, order, points, filled)
     return jax.lax.while_loop(moving, try_block, state).medoids
 
 

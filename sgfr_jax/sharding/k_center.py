@@ -12,6 +12,7 @@ from sgfr_jax.samplers import eligibility, k_center
 from sgfr_jax.sharding.mesh import DATA
 
 
+@types.exportable
 class Traversal(NamedTuple):
     """How far a traversal has come; replicated but for the distances."""
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg
+from sgfr_jax import linalg, loops
 from sgfr_jax.solvers import restricted
 
 
@@ -130,6 +130,7 @@ def _search(
             steps=jnp.int32(0),
             done=jnp.array(False),
         )
+        state = loops.begin(state, target, support, penalty, l1, gram)
         more = partial(step, solve=solve)
         return jax.lax.while_loop(lambda s: ~s.done & (s.steps < 6 * num), more, state).accepted
 

@@ -87,7 +87,7 @@ def ridge(
 def _penalised(gram: jax.Array, valid: jax.Array, ridge: float) -> jax.Array:
     """The Gram matrix with its diagonal raised, and padding decoupled from the rest."""
     ridge = jnp.maximum(ridge, _LEAST_RIDGE * gram.shape[0] * jnp.finfo(gram.dtype).eps)
-    scale = jnp.trace(gram) / jnp.maximum(jnp.sum(valid), 1)
+    scale = jnp.trace(gram) / jnp.maximum(jnp.sum(valid, dtype=gram.dtype), 1)
     # A support that coincides with the target has no scale of its own; any will do.
     penalty = ridge * jnp.where(scale > jnp.finfo(gram.dtype).tiny / ridge, scale, 1)
     return gram + jnp.diag(jnp.where(valid, penalty, 1))

@@ -48,7 +48,7 @@ def elastic_net(
     checks.not_negative("such as 1e-3", l2=l2)
     support = jnp.where(valid[:, None], support, 0)
     target, support, factor = frames.in_units(target, support)
-    scale = jnp.sum(support**2) / jnp.maximum(jnp.sum(valid), 1)
+    scale = jnp.sum(support**2) / jnp.maximum(jnp.sum(valid, dtype=support.dtype), 1)
     largest = jnp.max(jnp.abs(jnp.matmul(support, target, precision=linalg.HIGHEST)))
     found = active_set.minimize(target, support, penalty=l2 * scale, l1=l1 * largest, free=True)
     return factor * found

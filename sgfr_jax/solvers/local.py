@@ -60,4 +60,4 @@ def nearest(target: jax.Array, support: jax.Array, valid: jax.Array) -> jax.Arra
       `[K]`.
     """
     checks.support(target, support, valid)
-    return jnp.zeros(valid.shape, target.dtype).at[0].set(valid[0])
+    return jnp.zeros(valid.shape, target.dtype).at[0].set(valid[0].astype(target.dtype))

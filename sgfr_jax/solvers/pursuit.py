@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, frames, linalg, types
+from sgfr_jax import checks, frames, linalg, loops, types
 from sgfr_jax.solvers import restricted
 
 
@@ -105,4 +105,5 @@ def _choose(
         target,
         jnp.array(True),
     )
+    start = loops.begin(start, directions, eligible, tolerance)
     return jax.lax.fori_loop(0, sparsity, add, start)[0]

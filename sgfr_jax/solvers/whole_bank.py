@@ -37,7 +37,7 @@ def whole_bank_ridge(targets: jax.Array, bank: types.Bank, *, ridge: float) -> t
     atoms = checks.real_atoms(atoms, bank)
     own, unit = frames.unit_of(targets, -1), frames.unit_of(atoms)
     targets, atoms = targets / own, atoms / unit
-    scale = jnp.sum(atoms**2) / jnp.maximum(jnp.sum(bank.weights > 0), 1)
+    scale = jnp.sum(atoms**2) / jnp.maximum(jnp.sum(bank.weights > 0, dtype=atoms.dtype), 1)
     # A bank of zeros has no scale of its own; any will do.
     penalty = ridge * jnp.where(scale > jnp.finfo(atoms.dtype).tiny / ridge, scale, 1)
 

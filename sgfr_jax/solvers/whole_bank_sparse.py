@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, frames, linalg, types
+from sgfr_jax import checks, frames, linalg, loops, types
 from sgfr_jax.solvers import active_set
 
 
+@types.exportable
 class ElasticNetSolution(NamedTuple):
     """Codes of `N` targets and how far from optimal they may be."""
 
@@ -108,7 +109,8 @@ def elastic_net_solution(
     own, unit = frames.unit_of(targets, -1), frames.unit_of(atoms)
     targets, atoms = targets / own, atoms / unit
     num_slots = min(max_atoms, atoms.shape[0])
-    penalty = l2 * jnp.sum(atoms**2) / jnp.maximum(jnp.sum(bank.weights > 0), 1)
+    num_real = jnp.sum(bank.weights > 0, dtype=atoms.dtype)
+    penalty = l2 * jnp.sum(atoms**2) / jnp.maximum(num_real, 1)
 
     def solve(target: jax.Array) -> tuple[types.Code, jax.Array, jax.Array]:
         threshold = l1 * jnp.max(jnp.abs(_correlate(atoms, target)))
@@ -174,9 +176,8 @@ def _grow(
         return far & state.changed & (state.iterations < max_iterations)
 
     zero = jnp.zeros(atoms.shape[0], target.dtype)
-    return jax.lax.while_loop(
-        unfinished, step, state_of(zero, target, jnp.int32(0), jnp.array(True))
-    )
+    start = state_of(zero, target, jnp.int32(0), jnp.array(True))
+    return jax.lax.while_loop(unfinished, step, loops.begin(start, atoms, tolerance))
 
 
 def _duality_gap(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sgfr_jax import reconstruction, self_expression, types
+from sgfr_jax import loops, reconstruction, self_expression, types
 from sgfr_jax.subspaces import bases
 
 
@@ -68,10 +68,12 @@ def dictionary(
         atoms, moments = state
         draws = jax.random.randint(key, (batch_size,), 0, jnp.maximum(num_drawable, 1))
         slopes = jax.grad(loss)(atoms, points[drawable[draws]])
-        updates, moments = optimizer.update(slopes, moments)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes them
+            updates, moments = optimizer.update(slopes, moments)
         return (_unit(optax.apply_updates(atoms, updates), first.weights), moments), None
 
     state = (first.atoms, optimizer.init(first.atoms))
+    state = loops.begin(state, batch_key, points, first.weights)
     (atoms, _), _ = jax.lax.scan(step, state, jax.random.split(batch_key, num_steps))
     return first._replace(atoms=atoms)
 

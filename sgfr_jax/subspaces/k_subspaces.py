@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import linalg, types
+from sgfr_jax import linalg, loops, types
 from sgfr_jax.subspaces import bases
 
 
@@ -52,6 +52,7 @@ def k_subspaces(
 
     def one_start(key: jax.Array):
         found = start(key, points, weights, num_subspaces=num_subspaces, rank=rank, affine=affine)
+        found = loops.begin(found, points, weights)
         found = jax.lax.fori_loop(
             0, num_iterations, lambda _, now: refine(points, weights, now, affine=affine), found
         )
@@ -119,7 +120,8 @@ def refine(
     num_subspaces, rank, num_features = subspaces.bases.shape
     residuals = bases.squared_residuals(points, subspaces)
     labels = jnp.argmin(residuals, axis=1)
-    member = (labels[:, None] == jnp.arange(num_subspaces)[None]) * weights[:, None]
+    member = labels[:, None] == jnp.arange(num_subspaces)[None]
+    member = jnp.where(member, weights[:, None], 0)
     totals = jnp.sum(member, axis=0)
 
     means = jnp.zeros_like(subspaces.means)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgfr_jax import checks, linalg
+from sgfr_jax import checks, linalg, loops
 
 
 def spectral_clustering(
@@ -67,9 +67,10 @@ def _k_means(key, rows, real, num_clusters, num_restarts, num_iterations):
 
     def one_start(key):
         centres = _spread(key, rows, real, num_clusters)
+        centres = loops.begin(centres, rows, real)
         centres = jax.lax.fori_loop(0, num_iterations, step, centres)
         distances = linalg.squared_distances(rows, centres)
-        return jnp.argmin(distances, axis=1), jnp.sum(jnp.min(distances, axis=1) * real)
+        return jnp.argmin(distances, axis=1), jnp.sum(jnp.min(distances, axis=1), where=real)
 
     def step(_, centres):
         labels = jnp.argmin(linalg.squared_distances(rows, centres), axis=1)
@@ -96,4 +97,5 @@ def _spread(key, rows, real, num):
         return centres.at[slot].set(rows[best]), jnp.minimum(distances, to_best)
 
     state = (jnp.zeros((num, rows.shape[1]), rows.dtype), jnp.ones(len(rows), rows.dtype))
+    state = loops.begin(state, key, rows, real)
     return jax.lax.fori_loop(0, num, choose, state)[0]

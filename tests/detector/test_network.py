@@ -12,7 +12,7 @@ from sgfr_jax.errors import ArgumentError
 
 
 def embed(state, images):
-    return {"a": jnp.asarray(images, jnp.float32)[:, ::4, ::4] * state}
+    return {"a": jnp.asarray(images, jnp.float32)[:, ::4, ::4] * state[None, None, None]}
 
 
 def test_a_network_of_anybodys():
@@ -68,5 +68,5 @@ def test_ours_are_equal_and_know_their_weights():
 
 def test_an_unknown_network_is_named_with_the_nearest():
     for find in (network.describe, network.ours):
-        with pytest.raises(ArgumentError, match="`backbone`: .*efficientnet_lite1.*lite0"):
-            find("efficientnet_lite1")
+        with pytest.raises(ArgumentError, match="`backbone`: .*efficientnet_lite9.*efficientnet_lite"):
+            find("efficientnet_lite9")

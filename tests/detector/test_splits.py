@@ -91,7 +91,7 @@ def test_every_process_hashes_its_share(files):
 
     for own in (range(2), range(2, 3)):
         services = PLAIN._replace(share=lambda num, own=own: own, joined=joined)
-        splits.hash_images(files, services)
+        splits.hash_all([example.image for example in files], services)
     first, second = halves
     assert (*first, *second) == splits.hash_images(files)
 

@@ -7,12 +7,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from sgfr_jax import pipeline, samplers, sharding, solvers, types
 
 COLLECTIVES = "all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter"
 SOLVE = partial(solvers.affine_ridge, ridge=1e-3)
 CODE = partial(solvers.local_code, num_neighbors=5, solve=SOLVE)
+LASSO = partial(solvers.local_code, num_neighbors=5, solve=partial(solvers.lasso, l1=0.05))
 KEY = jax.random.key(3)
 
 
@@ -106,6 +109,51 @@ def main():
             "chunked": float(jnp.nanmax(jnp.abs(chunked - expected))),
             "nan": np.flatnonzero(np.isnan(found)).tolist(),
             "collectives": counted,
+        }
+
+    # Inside `shard_map` with its types checked, each device on its own.
+    def of_part(bank, points):
+        chosen = samplers.greedy_k_center(KEY, points, jnp.ones(len(points)), 4)
+        return chosen.indices, pipeline.score(bank, points, code=LASSO, chunk_size=3)
+
+    checked = jax.shard_map(
+        of_part, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data"), check_vma=True
+    )
+    rows = jnp.nan_to_num(targets)
+    chosen, found = jax.jit(checked)(bank, rows)
+    alone = jax.jit(jax.vmap(of_part, (None, 0)))(bank, rows.reshape(8, 8, 12))
+    report["checked"] = {
+        "same": bool(jnp.all(chosen == alone[0].reshape(-1))),
+        "error": difference(found, alone[1].reshape(-1)),
+    }
+
+    # Arrays of a mesh of explicit axes: the functions of sharding, and those of the core in
+    # `auto_axes`.
+    explicit = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    expected = jax.jit(partial(pipeline.score, code=CODE))(bank, rows)
+    alone = jax.jit(samplers.greedy_k_center, static_argnums=3)(KEY, rows, jnp.ones(64), 12)
+    host = jax.device_get((bank, rows, jnp.ones(64)))
+    with jax.set_mesh(explicit):
+
+        @jax.jit
+        def both_ways(bank, rows, weights):
+            score = partial(pipeline.score, code=CODE)
+            sample = partial(samplers.greedy_k_center, num=12)
+            bank_of_all, _ = sharding.k_center_over_patches(KEY, rows, weights, 12, mesh=explicit)
+            return (
+                (sharding.data_parallel(score, explicit)(bank, rows), bank_of_all.indices),
+                (
+                    jax.sharding.auto_axes(score, out_sharding=P("data"))(bank, rows),
+                    jax.sharding.auto_axes(sample, out_sharding=P())(KEY, rows, weights).indices,
+                ),
+            )
+
+        found = both_ways(jax.device_put(host[0], P()), *jax.device_put(host[1:], P("data")))
+    for name, (scores, chosen) in zip(("explicit", "automatic"), found, strict=True):
+        report[name] = {
+            "same": np.array_equal(chosen, alone.indices),
+            "error": float(np.abs(np.asarray(scores) - expected).max()),
+            "parts": len({str(s.index) for s in scores.addressable_shards}),
         }
 
     report["undivided"] = {

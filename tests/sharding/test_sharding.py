@@ -69,6 +69,15 @@ def test_split_atoms_move_only_what_was_chosen(found, parts):
     assert counted == {"all-gather": [rows * parts * 5], "all-reduce": [rows * 5 * 12]}
 
 
+def test_shard_map_may_check_types(found):
+    assert found["checked"]["same"] and found["checked"]["error"] < 1e-5
+
+
+@pytest.mark.parametrize("way", ["explicit", "automatic"])
+def test_axes_may_be_explicit(found, way):
+    assert found[way]["same"] and found[way]["error"] < 1e-5 and found[way]["parts"] == 8
+
+
 @pytest.mark.parametrize("what", ["atoms", "targets", "points", "batch"])
 def test_what_the_devices_do_not_divide_is_to_be_padded(found, what):
     message = found["undivided"][what]

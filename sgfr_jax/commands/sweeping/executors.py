@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from sgfr_jax.commands.flags import starting
+from sgfr_jax.commands.flags import checking, starting
 from sgfr_jax.commands.host import machine
 from sgfr_jax.commands.sweeping import collection, sharing, tasks
 
@@ -70,7 +70,7 @@ def _attempt(worker: sharing.Worker, group: Group) -> Iterator[sharing.Part | Ou
         if isinstance(error, OSError) or not starting.foreseen(error):
             raise
         if len(left) == 1:
-            yield Outcome(left[0], error=str(error))
+            yield Outcome(left[0], error=checking.as_flags(str(error)))
         else:
             for task in left:
                 yield from _attempt(worker, [task])

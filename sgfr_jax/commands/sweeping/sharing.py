@@ -181,7 +181,8 @@ class Worker:
                 jax.block_until_ready(own.score(look, nothing, extents))
             return FittedLook(dict.fromkeys(made, look), [], seconds)
 
-        return stages._replace(embedders=(self._tested_patches(settings, stages, category.test),)), fit
+        tested = self._tested_patches(settings, stages, category.test)
+        return stages._replace(embedders=(tested,)), fit
 
     def _fit(
         self, settings: Config, stages: Stages, key: jax.Array, train: Split

@@ -121,7 +121,7 @@ def test_a_point_that_fails_takes_no_other_with_it(undisturbed, tmp_path, monkey
 
 def test_other_mistakes_are_not_taken_for_a_point_s(undisturbed, tmp_path, monkeypatch):
     folder, _, cache_dir = undisturbed
-    monkeypatch.setattr(sampling, "make_bank", lambda *args: 1 / 0)
+    monkeypatch.setattr(sampling, "make_bank", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         go(points(folder), tmp_path / "out", cache_dir)
 
