@@ -19,15 +19,15 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
-from sgfr_jax import metrics
+from sgfr_jax import metrics, types
 
 # Bits of a float32 that a bin leaves out: bins are a 1024th of their scores wide.
 _SHIFT = 13
 _BINS = 1 << (32 - _SHIFT)
 
 
+@types.exportable
 class Tally(NamedTuple):
     """How often each score occurred."""
 
@@ -147,6 +147,8 @@ def at_false_alarm_rate(null: Tally, rate: float, *, confidence: float = 0.95) -
     """
     if not 0 < rate < 1 or not 0 < confidence < 1:
         raise ValueError(f"rate={rate} and confidence={confidence} must lie between 0 and 1")
+    from scipy import special  # a third of a second
+
     num = int(null.counts.sum())
     allowed = math.floor(rate * (num + 1) + 1e-9)  # 0.29 * 100 is a little less than 29
     rank = max(1, allowed)

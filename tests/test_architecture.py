@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 # Flags of `pip` and `docker`.
 OF_OTHERS = {"--upgrade", "--shm"}
 # From below: a module imports from its own group and from those before it.
-GROUPS = ("core", "detector", "commands", "experiments")
+GROUPS = ("core", "detector", "estimator", "commands", "experiments")
+# What people import into programs of their own.
+LIBRARY = GROUPS[:3]
 # Packages that only commands may use.
 OF_COMMANDS = ("absl", "tqdm", "psutil", "ray", "tensorboardX")
 # Processes are the subject of these two: which are alive, and those that read images.
@@ -36,7 +38,7 @@ def modules():
 def group(name):
     if name.startswith("experiments"):
         return "experiments"
-    for part in ("commands", "detector"):
+    for part in ("commands", "detector", "estimator"):
         if name == f"sgfr_jax.{part}" or name.startswith(f"sgfr_jax.{part}."):
             return part
     return "core"
@@ -125,7 +127,7 @@ def test_nothing_is_used_where_it_may_not():
         packages = {wanted: wanted.split(".")[0] for wanted, _ in imported(tree)}
         private = [n for n in packages if n.startswith("jax._src") or packages[n] == "ctypes"]
         wrong += [f"{name} imports {n}" for n in private]
-        if group(name) in ("core", "detector") and name not in OF_PROCESSES:
+        if group(name) in LIBRARY and name not in OF_PROCESSES:
             wrong += [f"{name} imports {n}" for n, of in packages.items() if of in OF_COMMANDS]
             wrong += [f"{name}, line {line}: {what}" for line, what in _side_effects(tree)]
     assert not wrong
@@ -160,7 +162,7 @@ def test_no_message_below_the_commands_speaks_of_flags():
     """Those who call functions know arguments; `checking.as_flags` makes flags of these."""
     wrong = []
     for name, tree in modules().items():
-        if group(name) not in ("core", "detector"):
+        if group(name) not in LIBRARY:
             continue
         documented = {
             id(node.body[0].value)

@@ -15,7 +15,7 @@ from sgfr_jax.detector.api import (
     threshold,
     update,
 )
-from sgfr_jax.detector.features import calibrate, fit_banks, score, weigh
+from sgfr_jax.detector.features import calibrate, draw_defects, fit_banks, score, weigh
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.model import Detector
 from sgfr_jax.detector.network import Network
@@ -34,6 +34,7 @@ __all__ = [
     "Services",
     "State",
     "calibrate",
+    "draw_defects",
     "explain",
     "export",
     "fit_banks",

@@ -1,4 +1,4 @@
-"""A fitted detector in two parts that every runtime has: what embeds squares, what scores them.
+"""A fitted detector in two parts that every runtime has: one embeds squares, one scores them:
 
     whole = exporting.make(detector)
     found = jax.jit(whole.predict)(*(squares(size) for size in detector.squares.sizes(detector)))

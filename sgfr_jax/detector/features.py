@@ -2,23 +2,34 @@
 
     look = fit_banks(key, levels)                        # levels: [B, h, w, D] each, nominal images
     look, held = calibrate(look, levels)
-    look = weigh(look, held, defective, sources, masks, groups)
+    drawn = draw_defects(key, images)
+    look = weigh(look, held, defective, drawn.sources, drawn.masks, drawn.groups)
     maps, scores = score(look, new_levels)
 
-`defective` are the levels of images with synthetic defects, such as `synthetic.draw` makes. Without
-them, leave `weigh` out for streams that count alike.
+`defective` are the levels of `drawn.images`. Where there are none, leave `weigh` out: all levels
+then count alike.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from sgfr_jax import patches
-from sgfr_jax.detector import programs, sampling, squares, weighing
+from sgfr_jax.detector import (
+    fitting,
+    programs,
+    sampling,
+    settle,
+    splits,
+    squares,
+    synthetic,
+    weighing,
+)
 from sgfr_jax.detector import state as states
-from sgfr_jax.detector.method import AUTO, Method
+from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.services import PLAIN, Services
 from sgfr_jax.detector.state import Look
 from sgfr_jax.detector.streams import Stream
@@ -26,6 +37,16 @@ from sgfr_jax.detector.weighing import HeldOut, Squares
 from sgfr_jax.errors import ArgumentError
 
 Levels = Sequence[jax.Array]  # `[B, h, w, D]` each, of the same images
+_SIZE = 256  # of anomaly maps, where the method has no `image_size`
+
+
+class Defective(NamedTuple):
+    """`B` images with a synthetic defect each, and what `weigh` is told of them."""
+
+    images: np.ndarray  # [B, H, W] or [B, H, W, 3] uint8
+    sources: np.ndarray  # [B]: the nominal image that each is made from
+    masks: np.ndarray  # [B, S, S] bool: where the defects are
+    groups: list[str]  # the kind and size of each defect
 
 
 def fit_banks(
@@ -83,6 +104,31 @@ def calibrate(
     return weighing.weigh(made, streams, look, held, alike, np.zeros(0), (), machine), held
 
 
+def draw_defects(key: jax.Array, images: np.ndarray, method: Method | None = None) -> Defective:
+    """Draws synthetic defects of many kinds and sizes on nominal images, as `fit_detector` does.
+
+    Args:
+      key: decides which images and what defects.
+      images: nominal: uint8 `[N, H, W]` or `[N, H, W, 3]`, those that levels were made of.
+      method: whose `image_size` is the masks' side; None: the default.
+
+    Returns:
+      Up to `synthetic.num_drawn()` images; fewer where a kind of defect leaves no trace.
+
+    Raises:
+      ArgumentError: if the images are no such array.
+    """
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+        raise ArgumentError(
+            f"images={images.dtype} {list(images.shape)} must be uint8 [N, H, W] or [N, H, W, 3]"
+        )
+    size, seed = _filled_in(method).image_size, fitting.seed_of(key)
+    drawn = synthetic.draw(splits.of_arrays(images), seed, size)
+    found = np.array([example.image for example in drawn.seen.split.examples], np.uint8)
+    found = found.reshape(-1, *images.shape[1:])
+    return Defective(found, drawn.seen.owners, drawn.masks, drawn.groups)
+
+
 def weigh(
     look: Look,
     held: HeldOut,
@@ -127,9 +173,7 @@ def _prepared(
     levels: Levels, method: Method | None
 ) -> tuple[Method, tuple[Stream, ...], list[jax.Array]]:
     """The method filled in, a stream for each level, and its patches `[B, P, D]`."""
-    method = Method(layers=(AUTO,), grid=0) if method is None else method
-    sampler, size = method.sampler or "k_center", method.image_size or 256
-    method = dataclasses.replace(method, sampler=sampler, image_size=size)
+    method = _filled_in(method)
     streams, found = [], []
     for number, level in enumerate(levels):
         if level.ndim != 4 or level.shape[1] != level.shape[2] or len(level) != len(levels[0]):
@@ -138,7 +182,13 @@ def _prepared(
                 " images, with h = w"
             )
         num_images, grid, _, width = level.shape
-        streams.append(Stream(size, (f"level{number}",), grid, (width,)))
+        streams.append(Stream(method.image_size, (f"level{number}",), grid, (width,)))
         own = patches.unit_norm(level) if method.unit_norm else level
         found.append(own.reshape(num_images, grid**2, width))
     return method, tuple(streams), found
+
+
+def _filled_in(method: Method | None) -> Method:
+    method = settle.with_sampler(Method() if method is None else method)
+    settle.check(method)
+    return dataclasses.replace(method, image_size=method.image_size or _SIZE)

@@ -4,8 +4,9 @@ One of the package's own by its name, with pretrained weights (`ours`), or anybo
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 
@@ -106,8 +107,21 @@ def make(
                 unknown = names.unknown_name(f"level of {name}", level, strides)
                 raise ArgumentError(f"{what}={list(found)}: {unknown}")
         chosen.append(found)
-    loaded = Loaded(embed, state)
-    return Network(name, known, *chosen, lambda levels: loaded, digest, size_multiple)
+    load = _InMemory(Loaded(embed, state))
+    return Network(name, known, *chosen, load, digest, size_multiple)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _InMemory:
+    """Gives a network that is loaded already; it can be pickled where the network can."""
+
+    loaded: Loaded
+
+    def __call__(self, levels: tuple[str, ...]) -> Loaded:
+        return self.loaded
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        return self  # a copy would be another network, for which all is compiled again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +131,20 @@ class _Ours:
     name: str
     weights: str | None
 
-    def __call__(self, levels: tuple[str, ...]) -> Loaded:
-        from sgfr_jax import backbones
+    digest: str = ""
 
-        found = backbones.load(self.name, self.weights, levels)
-        return Loaded(found.embed, found.state)
+    def __call__(self, levels: tuple[str, ...]) -> Loaded:
+        return _load(self, levels)
+
+
+# One in memory: who asks for the same one again, as one candidate after the other does, is to find
+# the programs that were compiled for it.
+@functools.lru_cache(1)
+def _load(ours: _Ours, levels: tuple[str, ...]) -> Loaded:
+    from sgfr_jax import backbones
+
+    found = backbones.load(ours.name, ours.weights, levels)
+    return Loaded(found.embed, found.state)
 
 
 def ours(name: str, weights: str | None = None, *, digest: str = "") -> Network:
@@ -140,7 +163,7 @@ def ours(name: str, weights: str | None = None, *, digest: str = "") -> Network:
 
     description = describe(name)
     digest = digest or backbones.weights_digest(name, weights)
-    return dataclasses.replace(description, load=_Ours(name, weights), digest=digest)
+    return dataclasses.replace(description, load=_Ours(name, weights, digest), digest=digest)
 
 
 def describe(name: str) -> Network:

@@ -9,15 +9,15 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import saving
 from sgfr_jax.commands.files import cache, frozen, records
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import compilation
 from sgfr_jax.commands.pages import page, review
 from sgfr_jax.commands.sweeping import collection
-from sgfr_jax.detector import models
+from sgfr_jax.detector import saved
 from tests.commands.files import test_records
 from tests.detector import made_models
 
@@ -192,18 +192,19 @@ def test_results_of_a_run(tmp_path, rng):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    made = made_models.make(config.resolve(config.Config(layers=("fast",), bank_size=12)))
+    made = made_models.make(config.resolve(config.Config.of(layers=("fast",), bank_size=12)))
     path = tmp_path_factory.mktemp("made") / "models" / "cap"
-    models.save(path, made)
+    saved.save(path, made)
     return path
 
 
 def _leaves(found):
-    return [x.tobytes() for x in jax.tree.leaves(found)], found.config, found.about
+    arrays = [x.tobytes() for x in jax.tree.leaves(found)]
+    return arrays, found.method, found.network, found.about
 
 
 def test_models(model, rng):
-    read = lambda: models.load(model)  # noqa: E731
+    read = lambda: saved.load(model)  # noqa: E731
     check(model / "model.json", read, rng, num=60, same=_leaves)
     for path in (path for path in (model / "arrays").rglob("*") if path.is_file()):
         if path.stat().st_size:
@@ -217,7 +218,7 @@ def test_files_that_are_missing_or_directories(model):
             if there:
                 path.mkdir()
             with pytest.raises(saving.SavingError):
-                models.load(model)
+                saved.load(model)
         path.rmdir()
         moved.rename(path)
-    models.load(model)
+    saved.load(model)

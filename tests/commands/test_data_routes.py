@@ -1,6 +1,5 @@
 """The flags that say where images come from, and the look at them before a run."""
 
-import dataclasses
 import json
 import shutil
 
@@ -12,7 +11,9 @@ from PIL import Image
 from sgfr_jax import datasets
 from sgfr_jax.commands import run
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import interruption
+from sgfr_jax.commands.host.machine import Resources
 from sgfr_jax.datasets import counts
 
 SMALL = {
@@ -75,11 +76,11 @@ def test_prepared_records_give_the_scores_of_the_files(folder, tmp_path, geometr
         del fields[name]
     found = []
     for prepared_dir in (None, str(tmp_path / "prepared")):
-        settings = config.Config(
+        settings = config.Config.of(
             **fields, data_dir=str(tmp_path / "data"), prepared_dir=prepared_dir
         )
         workdir = tmp_path / f"out {prepared_dir is None}"
-        found += run.run(config.resolve(settings), run.Resources(workdir, batch_size=4))
+        found += run.run(config.resolve(settings), Resources(workdir, batch_size=4))
     files, records = found
     assert [i["score"] for i in files.images] == [i["score"] for i in records.images]
     for name, value in files.results.items():
@@ -112,15 +113,15 @@ def test_routes_that_do_not_fit_name_the_flag(folder):
 def test_what_differs_from_the_published_numbers_is_said(folder, tmp_path, capsys):
     bottle = tmp_path / "mvtec" / "bottle"
     shutil.copytree(folder / "cap", bottle)
-    settings = config.Config(
+    settings = config.Config.of(
         dataset="mvtec",
         data_dir=str(bottle.parent),
         categories=("bottle",),
         layers=("fast",),
         bank_size=10**6,
     )
-    with pytest.raises(config.ConfigError, match="--bank_size"):
-        run.run(config.resolve(settings), run.Resources(tmp_path / "out"))
+    with pytest.raises(ConfigError, match="--bank_size"):
+        run.run(config.resolve(settings), Resources(tmp_path / "out"))
     assert "note: bottle has 5 training images instead of 209" in capsys.readouterr().err
 
 
@@ -155,5 +156,5 @@ class TestCheckData:
 
 
 def test_the_licence_is_no_setting():
-    assert "accept_license" not in {field.name for field in dataclasses.fields(config.Config)}
-    assert run.Resources._field_defaults["accept_license"] is False
+    assert "accept_license" not in config.FIELDS
+    assert Resources._field_defaults["accept_license"] is False

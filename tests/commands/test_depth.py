@@ -1,6 +1,5 @@
 """A camera of 12 bits in files of 16, from the run to whatever uses its model."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -15,8 +14,9 @@ from sgfr_jax.commands.files import artefacts
 from sgfr_jax.commands.files import training_images as reading
 from sgfr_jax.commands.flags import config
 from sgfr_jax.commands.host import interruption
+from sgfr_jax.commands.host.machine import Resources
 from sgfr_jax.datasets import Example
-from sgfr_jax.detector import loading, models
+from sgfr_jax.detector import saved, splits
 from tests.small import SMALL, write_folder
 
 
@@ -34,13 +34,11 @@ def place(tmp_path_factory):
             pixels = np.round(pixels * (4095 / 255)).astype(np.uint16)
         Image.fromarray(pixels).save(target)
     for name in ("of_8", "of_12"):
-        settings = dataclasses.replace(
-            SMALL, data_dir=str(directory / name / "cap"), layers=("block2",)
-        )
+        settings = SMALL.replace(data_dir=str(directory / name / "cap"), layers=("block2",))
         run.run(
             config.resolve(settings),
-            run.Resources(directory / "runs" / name, batch_size=4, num_figures=0, save_model=True,
-                          cache_dir=directory / "cache", cache_bytes=10**9),
+            Resources(directory / "runs" / name, batch_size=4, num_figures=0, save_model=True,
+                      cache_dir=directory / "cache", cache_bytes=10**9),
         )  # fmt: skip
     return directory
 
@@ -69,7 +67,7 @@ def test_the_same_scores_and_a_note(place):
 
 
 def test_a_model_keeps_what_is_white(place):
-    model = models.load(model_of(place))
+    model = saved.load(model_of(place))
     assert model.about.white == 4095
     assert all(len(of_image) == 64 for of_image in model.about.hashes)
     # Its training images are found again, and shown as they were seen.
@@ -119,7 +117,7 @@ def test_an_update_knows_its_images_again(place, tmp_path, capsys):
     values["images"] = str(place / "of_12" / "cap" / "test" / "good")
     with flagsaver.flagsaver(**values):
         updating.main(["update"])
-    grown = models.load(tmp_path / "out")
+    grown = saved.load(tmp_path / "out")
     assert grown.about.white == 4095
     assert all(len(of_image) == 64 for of_image in grown.about.hashes)
 
@@ -129,9 +127,9 @@ def test_pixels_that_differ_have_other_hashes(place):
     path = next((place / "of_12" / "cap" / "train").rglob("*.png"))
     example = Example("x", path, 0, "good", None)
     (usual,), (other,) = (
-        loading.hash_images([one]) for one in (example, example._replace(white=4095))
+        splits.hash_images([one]) for one in (example, example._replace(white=4095))
     )
-    assert usual != other and loading.of_contents([other]) == (usual,)
+    assert usual != other and splits.of_contents([other]) == (usual,)
 
 
 def test_what_uses_an_exported_file_reads_as_the_model_does(place):

@@ -15,24 +15,30 @@ from PIL import Image
 
 from sgfr_jax.commands import export
 from sgfr_jax.commands.files import artefacts
+from sgfr_jax.commands.flags import config, usage
 from sgfr_jax.commands.host import interruption
-from sgfr_jax.detector import models
-from tests.detector.test_predictor import made
-from tests.small import texture
+from sgfr_jax.detector import exporting, model, predicting, saved
+from sgfr_jax.detector.services import Services
+from tests.detector import made_models
+from tests.small import SMALL, texture
 
 ONNX = pytest.mark.skipif(
     importlib.util.find_spec("jax2onnx") is None, reason="needs the extra [onnx]"
 )
 
 
+def made(**fields):
+    return made_models.make(config.resolve(usage.cleared(SMALL.replace(**fields))))
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Saved models by name, and photographs of several modes and sizes."""
     directory = tmp_path_factory.mktemp("export")
-    models.save(directory / "one_bank", made())
-    models.save(directory / "automatic", made(layers=("auto",), num_neighbors=4))
-    models.save(directory / "omp", made(solver="omp"))
-    models.save(directory / "reduced", made(search="reduced"))
+    saved.save(directory / "one_bank", made())
+    saved.save(directory / "automatic", made(layers=("auto",), num_neighbors=4))
+    saved.save(directory / "omp", made(solver="omp"))
+    saved.save(directory / "reduced", made(search="reduced"))
     rng = np.random.default_rng(0)
     grey = texture(rng, 80)
     Image.fromarray(grey).save(directory / "0.png")
@@ -88,7 +94,9 @@ def from_the_model(model_dir, paths):
     from sgfr_jax.datasets.images import read_native
 
     pixels = [read_native(Example(p, Path(p), -1, "", None)).image for p in paths]
-    return list(models.make_scorer(models.load(model_dir), 4)(pixels))
+    detector = saved.load(model_dir)
+    stages = model.stages_of(detector, Services(batch_size=4))
+    return list(predicting.make_scorer(detector, stages)(pixels))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_the_file_is_for_three_platforms_and_calls_no_library(place):
     from jax import export as jax_export
 
     written = artefacts.FORMATS["stablehlo"].write(
-        models.load(place / "one_bank"), export.DEFAULT_PLATFORMS
+        saved.load(place / "one_bank"), export.DEFAULT_PLATFORMS
     )
     found = jax_export.deserialize(bytearray(written))
     assert found.platforms == ("cpu", "cuda", "tpu") and not found.disabled_safety_checks
@@ -148,11 +156,12 @@ def test_the_description_says_what_the_file_takes(place, tmp_path):
 
 def test_a_file_that_does_not_agree_is_not_written(place, tmp_path, monkeypatch):
     """The weights of the network are others when it is exported."""
-    from sgfr_jax.detector import predictor
+    whole = exporting.make(saved.load(place / "one_bank"))
 
-    whole = predictor.make(models.load(place / "one_bank"))
-    worse = predictor.Predictor(whole.embed, lambda x: whole.score(x * 1.001))
-    monkeypatch.setattr(predictor, "make", lambda model: worse)
+    def score(patches):
+        return whole.score([features * 1.001 for features in patches])
+
+    monkeypatch.setattr(exporting, "make", lambda _: whole._replace(score=score))
     output = tmp_path / "cap"
     assert "away from the model" in go("--model", place / "one_bank", "--output", output)
     assert not list(tmp_path.iterdir())
@@ -183,7 +192,7 @@ def test_mistakes_are_one_line(arguments, said, place, monkeypatch):
     monkeypatch.setattr(artefacts, "_require", lambda *args: None)
     damaged = place / "damaged"
     if not damaged.exists():
-        models.save(damaged, models.load("one_bank"))
+        saved.save(damaged, saved.load("one_bank"))
         (damaged / "model.json").write_text("{")
     line = go("--output=out", *arguments)
     assert line.startswith("error: ") and said in line and "\n" not in line

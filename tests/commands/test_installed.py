@@ -94,9 +94,7 @@ def test_a_model_is_used_without_the_checkout(scripts, tmp_path):
     call(scripts / "sgfr-report", "--workdir=run", cwd=tmp_path)
     written = (tmp_path / "run" / "report" / "report.html").read_text()
     assert "cap/test/dent/0.png" in written and "function countsAt" in written
-    code = (
-        f"from sgfr_jax.detector import models; print(models.load({str(model)!r}).about.category)"
-    )
+    code = f"from sgfr_jax.detector import saved; print(saved.load({str(model)!r}).about.category)"
     assert call(scripts / "python", "-c", code, cwd=tmp_path).strip() == "cap"
     call(scripts / "sgfr-export", f"--model={model}", "--output=cap.stablehlo", cwd=tmp_path)
     description = json.loads((tmp_path / "cap.stablehlo.json").read_text())

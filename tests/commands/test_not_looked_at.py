@@ -10,18 +10,19 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax.commands import predict, run
 from sgfr_jax.commands import update as updating
 from sgfr_jax.commands.files import prediction
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import interruption
-from sgfr_jax.detector import models
+from sgfr_jax.commands.host.machine import Resources
+from sgfr_jax.detector import saved
 from tests.detector import made_models
 from tests.small import SMALL, texture, write_folder
 
-SETTINGS = dataclasses.replace(SMALL, layers=("block2",))
+SETTINGS = SMALL.replace(layers=("block2",))
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +37,13 @@ def model(tmp_path_factory):
     """One that decides nothing of note."""
     path = tmp_path_factory.mktemp("models") / "made"
     made = made_models.make(config.resolve(SETTINGS))
-    models.save(path, dataclasses.replace(made, about=made.about._replace(notes=("made",))))
+    saved.save(path, dataclasses.replace(made, about=made.about._replace(notes=("made",))))
     return path
 
 
 def notes_of(root, out):
-    settings = config.resolve(dataclasses.replace(SETTINGS, data_dir=str(root)))
-    run.run(settings, run.Resources(out, batch_size=4, num_figures=0))
+    settings = config.resolve(SETTINGS.replace(data_dir=str(root)))
+    run.run(settings, Resources(out, batch_size=4, num_figures=0))
     found = json.loads((out / "results.json").read_text())
     return found["categories"]["cap"], found["notes"].get("cap", [])
 
@@ -169,7 +170,7 @@ def test_an_update_names_what_it_does_not_read(model, tmp_path, capsys, monkeypa
     def stop(*args):
         raise ConfigError("that was enough")
 
-    monkeypatch.setattr("sgfr_jax.detector.growth.grow", stop)
+    monkeypatch.setattr("sgfr_jax.detector.growing.grow", stop)
     images = photographs(tmp_path / "new", "2.arw")
     (images / "3.png").symlink_to("gone.png")
     os.mkfifo(images / "4.png")

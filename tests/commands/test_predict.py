@@ -2,8 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -22,10 +20,13 @@ from sgfr_jax import thresholds
 from sgfr_jax.commands import predict, run
 from sgfr_jax.commands.files import prediction, written
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import interruption
+from sgfr_jax.commands.host.machine import Resources
 from sgfr_jax.commands.pages import predictions
 from sgfr_jax.datasets.geometry import to_size
-from sgfr_jax.detector import models, nulls
+from sgfr_jax.detector import saved
+from sgfr_jax.detector.state import Nulls
 from tests.datasets import trees
 from tests.detector import made_models
 from tests.small import SMALL, texture, write_folder
@@ -39,19 +40,12 @@ def place(tmp_path_factory):
     """Photographs, and a run of them that saved a model."""
     directory = tmp_path_factory.mktemp("predict")
     photographs = write_folder(directory)
-    settings = dataclasses.replace(SMALL, data_dir=str(photographs), categories=("cap",))
-    make = functools.cache(run.make_detector)
-    with pytest.MonkeyPatch.context() as patch:
-        # One detector for all: its programs take longer to compile than to run.
-        resources = run.Resources(Path("unused"), batch_size=4)
-        same = dataclasses.replace(config.resolve(settings), categories=None)
-        patch.setattr(run, "make_detector", lambda *args: make(same, resources))
-        run.run(
-            config.resolve(settings),
-            run.Resources(directory / "run", batch_size=4, num_figures=0, save_maps=True,
-                          save_model=True),
-        )  # fmt: skip
-        yield directory
+    settings = SMALL.replace(data_dir=str(photographs), categories=("cap",))
+    resources = Resources(
+        directory / "run", batch_size=4, num_figures=0, save_maps=True, save_model=True
+    )
+    run.run(config.resolve(settings), resources)
+    return directory
 
 
 @pytest.fixture
@@ -197,7 +191,7 @@ def test_explanations(model, test_images, tmp_path):
     scores = {name: float(row["score"]) for name, row in rows(tmp_path).items()}
     worst = sorted(scores, key=scores.get, reverse=True)[:2]
     assert [one["path"] for one in told["images"]] == worst
-    train = models.load(model).about.train
+    train = saved.load(model).about.train
     for one in told["images"]:
         assert one["score"] == pytest.approx(scores[one["path"]], rel=1e-6)
         assert one["places"][0]["value"] == pytest.approx(one["score"], rel=1e-6)
@@ -247,10 +241,8 @@ def tiled(place):
     image[56:64, 86:94] = 255
     Image.fromarray(image).save(directory / "new" / "red.png")
     Image.fromarray(texture(rng, 40)).save(directory / "new" / "small.png")
-    settings = dataclasses.replace(
-        SMALL, data_dir=str(directory / "plate"), geometry="square+tile", tile=40
-    )
-    resources = run.Resources(directory / "run", batch_size=4, num_figures=0, save_model=True)
+    settings = SMALL.replace(data_dir=str(directory / "plate"), geometry="square+tile", tile=40)
+    resources = Resources(directory / "run", batch_size=4, num_figures=0, save_model=True)
     run.run(config.resolve(settings), resources)
     return directory
 
@@ -388,7 +380,7 @@ class TestFind:
         shutil.copytree("predictions", "copied/of/them")
         assert len(self.names("**/*.png")) == 3
         mine.unlink()
-        with pytest.raises(config.ConfigError, match="no image but 1 that an earlier call wrote"):
+        with pytest.raises(ConfigError, match="no image but 1 that an earlier call wrote"):
             prediction.find("predictions/overlays")
         assert self.names("predictions/overlays/a.png.png") == ["a.png.png"]  # who asks gets it
 
@@ -397,11 +389,11 @@ class TestFind:
         (tmp_path / "link").symlink_to(tmp_path / "maps" / "below")
         goes = predictions.drawn(tmp_path)
         for text in (".", "maps/below/a.png", "**/*.png", "link"):
-            with pytest.raises(config.ConfigError, match=r"a\.png' lies in .*maps', where results"):
+            with pytest.raises(ConfigError, match=r"a\.png' lies in .*maps', where results"):
                 prediction.find(str(tmp_path / text), goes)
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos" / "b.png").symlink_to(tmp_path / "maps" / "below" / "a.png")
-        with pytest.raises(config.ConfigError, match=r"b\.png' lies in .*maps', where results"):
+        with pytest.raises(ConfigError, match=r"b\.png' lies in .*maps', where results"):
             prediction.find(str(tmp_path / "photos"), goes)
         assert prediction.find(str(tmp_path), predictions.drawn(tmp_path / "other"))
 
@@ -471,13 +463,13 @@ class TestFind:
     def test_what_is_no_list(self, tmp_path):
         path = tmp_path / "list.bin"
         path.write_bytes(b"\xff\xfe\x00\x81")
-        with pytest.raises(config.ConfigError, match=r"list\.bin is neither an image nor"):
+        with pytest.raises(ConfigError, match=r"list\.bin is neither an image nor"):
             prediction.find(str(path))
         path.write_bytes(b"a.png\nb\0.png")
-        with pytest.raises(config.ConfigError, match=r"list\.bin is neither an image nor"):
+        with pytest.raises(ConfigError, match=r"list\.bin is neither an image nor"):
             prediction.find(str(path))
         (tmp_path / "empty.txt").write_text("\n\n")
-        with pytest.raises(config.ConfigError, match="names no image"):
+        with pytest.raises(ConfigError, match="names no image"):
             prediction.find(str(tmp_path / "empty.txt"))
 
 
@@ -487,7 +479,7 @@ def open_writer(directory, names=(), **options):
     chosen = {"maps": "png", "overlays": True, "outlines": True} | options
     with written.opened(directory, "--output_dir", "predict") as output:
         yield predictions.Writer(
-            output, nulls.Nulls(tally, tally), predictions.Decisions(3.0, 2.0),
+            output, Nulls(tally, tally), predictions.Decisions(3.0, 2.0),
             sources=[prediction.Source(directory / name, name) for name in names], **chosen,
         )  # fmt: skip
 
@@ -550,7 +542,7 @@ class TestWriter:
     def test_what_is_in_the_way_is_named_before_any_work(self, tmp_path, name):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("weeks of work")
-        with pytest.raises(config.ConfigError, match=f"'{name}' is in the way") as refused:
+        with pytest.raises(ConfigError, match=f"'{name}' is in the way") as refused:
             write(tmp_path, "b.png", "a.png")
         assert "\n" not in str(refused.value)
         assert files(tmp_path) == [name] and (tmp_path / name).read_text() == "weeks of work"
@@ -558,7 +550,7 @@ class TestWriter:
     def test_results_of_a_run_are_not_those_of_a_prediction(self, tmp_path):
         with written.opened(tmp_path, "--workdir", "run") as output:
             output.claim("scores.csv").write_text("a,b")
-        with pytest.raises(config.ConfigError, match=r"'scores\.csv' is in the way"):
+        with pytest.raises(ConfigError, match=r"'scores\.csv' is in the way"):
             write(tmp_path, "a.png")
 
     def test_a_table_that_was_edited_is_kept(self, tmp_path):
@@ -566,7 +558,7 @@ class TestWriter:
         with (tmp_path / "scores.csv").open("a") as file:
             file.write("my remarks\n")
         before = files(tmp_path)
-        with pytest.raises(config.ConfigError, match="in the way, for it was changed since"):
+        with pytest.raises(ConfigError, match="in the way, for it was changed since"):
             write(tmp_path, "b.png")
         assert files(tmp_path) == before
 
@@ -574,7 +566,7 @@ class TestWriter:
         (tmp_path / "photos").mkdir()
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "maps").symlink_to(tmp_path / "photos")
-        with pytest.raises(config.ConfigError, match=r"a link in .* leads out of it"):
+        with pytest.raises(ConfigError, match=r"a link in .* leads out of it"):
             write(tmp_path / "out", "a.png")
         assert files(tmp_path / "photos") == []
 
@@ -593,7 +585,7 @@ class TestWriter:
     def test_two_at_once(self, tmp_path):
         with (
             open_writer(tmp_path),
-            pytest.raises(config.ConfigError, match=f"is in use by process {os.getpid()} on "),
+            pytest.raises(ConfigError, match=f"is in use by process {os.getpid()} on "),
             open_writer(tmp_path),
         ):
             pass
@@ -700,10 +692,10 @@ def test_magnetic_tiles(tmp_path):
         for path in paths:
             (tmp_path / "tiles" / place / path.name).write_bytes(path.read_bytes())
     settings = config.resolve(
-        config.Config(dataset="folder", data_dir=str(tmp_path / "tiles"), layers=("fast",))
+        config.Config.of(dataset="folder", data_dir=str(tmp_path / "tiles"), layers=("fast",))
     )
-    run.run(settings, run.Resources(tmp_path / "run", num_figures=0, save_model=True))
-    model = models.load(next((tmp_path / "run" / "models").iterdir()))
+    run.run(settings, Resources(tmp_path / "run", num_figures=0, save_model=True))
+    model = saved.load(next((tmp_path / "run" / "models").iterdir()))
     assert model.nulls.images.counts.sum() == len(nominal[::8])
     values = {"model": str(next((tmp_path / "run" / "models").iterdir())), "batch_size": 16}
     values["false_alarm_rate"] = 0.1

@@ -57,9 +57,7 @@ def test_scores_and_maps(fields, shapes, rng, tmp_path):
     (record,) = run.run(settings, resources)
 
     train = [image for name, image in written.items() if name.startswith("train")]
-    detector = sgfr.fit_detector(
-        jax.random.key(3), train, method=sgfr.Method(**FIELDS, **fields)
-    )
+    detector = sgfr.fit_detector(jax.random.key(3), train, method=sgfr.Method(**FIELDS, **fields))
     looks = len(detector.state.looks)
     assert looks == (2 if len(set(shapes)) > 1 else 1)
     test = {name: image for name, image in written.items() if name.startswith("test")}

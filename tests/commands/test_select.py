@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import json
 
@@ -6,11 +5,14 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from sgfr_jax.detector.choices import ConfigError
 
 from sgfr_jax import metrics
-from sgfr_jax.commands import run, select
+from sgfr_jax.commands import select
+from sgfr_jax.commands.files import inputs
 from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.flags.checking import ConfigError
+from sgfr_jax.commands.host import environment
+from sgfr_jax.commands.host.machine import Resources
 from sgfr_jax.commands.pages import category
 from sgfr_jax.commands.sweeping import validation
 from sgfr_jax.detector import synthetic
@@ -25,20 +27,22 @@ def test_every_point_of_a_grid_once():
         "layers=block2+block4 num_neighbors=5",
         "layers=block2+block4 num_neighbors=8",
     ]
-    assert points[3][1].layers == ("block2", "block4") and points[3][1].num_neighbors == 8
+    assert points[3][1].method.layers == ("block2", "block4")
+    assert points[3][1].method.num_neighbors == 8
     assert [title for title, _ in select.parse_grid("", config.Config())] == ["default"]
-    values = select.parse_grid("unit_norm=false|true;halo=0|0.5", config.Config())
-    assert [(of.unit_norm, of.halo) for _, of in values] == [
+    points = select.parse_grid("unit_norm=false|true;halo=0|0.5", config.Config())
+    values = [settings.method for _, settings in points]
+    assert [(of.unit_norm, of.halo) for of in values] == [
         (False, 0.0), (False, 0.5), (True, 0.0), (True, 0.5)
     ]  # fmt: skip
-    assert all(type(of.halo) is float for _, of in values)
+    assert all(type(of.halo) is float for of in values)
     # Of one bank `auto` means squares.
     looks = select.parse_grid("layers=auto|fast;geometry=auto|square", config.Config())
-    assert [(of.layers[0], of.geometry) for _, of in looks] == [
+    assert [(of.method.layers[0], of.method.geometry) for _, of in looks] == [
         ("auto", "auto"), ("auto", "square"), ("block4", "square")
     ]  # fmt: skip
     plans = select.parse_grid("layers=auto|block4@1.5+block10@1", config.Config())
-    assert [point.layers for _, point in plans] == [("auto",), ("block10@1", "block4@1.5")]
+    assert [point.method.layers for _, point in plans] == [("auto",), ("block10@1", "block4@1.5")]
 
 
 @pytest.mark.parametrize(
@@ -64,15 +68,15 @@ def test_mistakes_in_a_grid_are_named(grid, message):
 
 
 def select_from(points, workdir, *, share=0.3, repeats=1, **resources):
-    categories = run.load_data(points[0][1])
-    resources = run.Resources(workdir, **resources)
+    categories = inputs.load_data(points[0][1])
+    resources = Resources(workdir, **resources)
     return select.select(points, categories, resources, share=share, repeats=repeats)
 
 
 def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path, monkeypatch):
     for path in (folder / "test").rglob("*.png"):
         path.write_bytes(b"not an image")
-    base = config.resolve(SMALL.__class__(**{**vars(SMALL), "data_dir": str(folder)}))
+    base = config.resolve(SMALL.replace(data_dir=str(folder)))
     points = [("blind", base), ("seeing", base), ("again", base)]
     worth = iter([0.2, 0.9, 0.9])
     evaluate = select.evaluate
@@ -92,13 +96,13 @@ def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path
 
 
 def test_repeats_split_and_draw_anew_and_chance_decides_nothing(folder, tmp_path, monkeypatch):
-    base = config.resolve(dataclasses.replace(SMALL, data_dir=str(folder), seed=7))
-    points = [("first", base), ("second", dataclasses.replace(base, solver="nearest"))]
+    base = config.resolve(SMALL.replace(data_dir=str(folder), seed=7))
+    points = [("first", base), ("second", base.replace(solver="nearest"))]
     posed, worth = [], {"affine_ridge": iter([0.5, 0.7, 0.6]), "nearest": iter([0.8, 0.5, 0.65])}
 
     def judged(settings, categories, resources):
-        posed.append((settings.seed, tuple(e.name for e in categories[0].test)))
-        return {"cap": dict.fromkeys(select.CRITERION, next(worth[settings.solver]))}
+        posed.append((settings.evaluation.seed, tuple(e.name for e in categories[0].test)))
+        return {"cap": dict.fromkeys(select.CRITERION, next(worth[settings.method.solver]))}
 
     monkeypatch.setattr(select, "evaluate", judged)
     winner, rows = select_from(points, tmp_path, repeats=3)
@@ -119,8 +123,8 @@ class TestGoingOn:
 
     @pytest.fixture
     def points(self, folder):
-        base = config.resolve(dataclasses.replace(SMALL, data_dir=str(folder)))
-        return [("first", base), ("second", dataclasses.replace(base, solver="nearest"))]
+        base = config.resolve(SMALL.replace(data_dir=str(folder)))
+        return [("first", base), ("second", base.replace(solver="nearest"))]
 
     @pytest.fixture
     def done(self, monkeypatch):
@@ -164,13 +168,13 @@ class TestGoingOn:
     def test_never_of_another_code_or_another_share(self, points, done, interrupted, monkeypatch):
         select_from(points, interrupted, repeats=1, share=0.5)
         assert done[5:] == ["0-0", "1-0"]
-        monkeypatch.setattr(run, "source", lambda: "edited")
+        monkeypatch.setattr(environment, "source", lambda: "edited")
         select_from(points, interrupted, repeats=1, share=0.5)
         assert done[7:] == ["0-0", "1-0"]
 
 
 def test_seeds_that_repeats_would_leave_are_refused(folder, tmp_path):
-    base = config.resolve(dataclasses.replace(SMALL, data_dir=str(folder), seed=2**32 - 2))
+    base = config.resolve(SMALL.replace(data_dir=str(folder), seed=2**32 - 2))
     with pytest.raises(ConfigError, match="--seed: that of the last repeat is 4294967296"):
         select_from([("one", base)], tmp_path, repeats=3)
 
@@ -209,7 +213,7 @@ def test_what_is_ahead_by_less_than_the_least_gain_does_not_win(criteria, least_
 def test_plans_of_streams_are_compared(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "SIZES", (0.2,))
     monkeypatch.setattr(synthetic, "SIZES", (0.2,))
-    base = config.Config(
+    base = config.Config.of(
         dataset="folder", data_dir=str(folder), categories=("cap",), image_size=64, bank_size=20,
         solver="nearest",
     )  # fmt: skip

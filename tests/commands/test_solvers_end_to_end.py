@@ -1,16 +1,15 @@
 """Every solver, sampler and basis learner that the command line names, from images to records."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from sgfr_jax.commands import run
 from sgfr_jax.commands.flags import config, usage
-from sgfr_jax.detector import choices, streams, synthetic
+from sgfr_jax.commands.host.machine import Resources
+from sgfr_jax.detector import alternatives, synthetic
 
 # One category and one level; every solver's program is compiled, so small ones.
-TINY = config.Config(
+TINY = config.Config.of(
     dataset="folder", categories=("cap",), layers=("block4",), image_size=64, grid=6,
     bank_size=40, num_neighbors=5, max_atoms=5, num_subspaces=6, subspace_rank=4,
 )  # fmt: skip
@@ -25,8 +24,8 @@ def embeddings(tmp_path_factory):
 @pytest.fixture
 def go(folder, tmp_path, embeddings):
     def run_with(**changes):
-        settings = dataclasses.replace(TINY, data_dir=str(folder), **changes)
-        resources = run.Resources(
+        settings = TINY.replace(data_dir=str(folder), **changes)
+        resources = Resources(
             tmp_path / "out", batch_size=6, num_figures=0, cache_dir=embeddings, cache_bytes=10**8
         )
         (record,) = run.run(config.resolve(usage.cleared(settings)), resources)
@@ -43,8 +42,8 @@ def scores(record, name=None):
 @pytest.mark.parametrize(
     "subspaces,solvers,num_atoms",
     [
-        ("implicit", choices.LOCAL_SOLVERS, 40),
-        pytest.param("k_subspaces", choices.BANK_SOLVERS, 6 * 4, marks=pytest.mark.slow),
+        ("implicit", alternatives.LOCAL_SOLVERS, 40),
+        pytest.param("k_subspaces", alternatives.BANK_SOLVERS, 6 * 4, marks=pytest.mark.slow),
     ],
 )
 def test_every_solver_scores(go, subspaces, solvers, num_atoms):
@@ -72,7 +71,7 @@ def test_samplers_give_different_banks(go):
         ("pca", {"solver": "project", "affine_subspaces": True}, 5),
         pytest.param(
             "sparse_clustering",
-            {"solver": "project", "sampler": "k_center_stream"},
+            {"solver": "project", "sampler": "k_center"},
             6 * 4,
             marks=pytest.mark.slow,
         ),
@@ -88,10 +87,9 @@ def test_every_learner_makes_a_bank(go, subspaces, changes, num_atoms):
 
 
 def test_a_basis_for_each_of_several_streams(go, monkeypatch):
-    planned = streams.Stream(64, "block4", 8, 40), streams.Stream(96, "block10", 6, 112)
-    monkeypatch.setattr(streams, "plan", lambda config: planned)
     monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
-    record = go(layers=(config.AUTO,), grid=None, subspaces="pca", solver="project")
+    named = ("block4@1", "block10@1.5")
+    record = go(layers=named, grid=None, subspaces="pca", solver="project")
     assert np.isfinite(scores(record)).all()
     assert record.results["num_atoms"] == 2 * 4
     # No atom is an image's own.

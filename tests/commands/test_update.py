@@ -22,18 +22,23 @@ from sgfr_jax.commands import run, update
 from sgfr_jax.commands.files import locking, training_images
 from sgfr_jax.commands.flags import config, usage
 from sgfr_jax.commands.host import interruption
+from sgfr_jax.commands.host.machine import Resources
 from sgfr_jax.datasets import Example, geometry
 from sgfr_jax.detector import (
+    alternatives,
     assembly,
-    choices,
-    explanations,
-    growth,
-    loading,
-    models,
-    nulls,
+    explaining,
+    model,
     places,
+    predicting,
+    saved,
+    splits,
     synthetic,
 )
+from sgfr_jax.detector import growing as of_detectors
+from sgfr_jax.detector.services import Services
+from sgfr_jax.detector.stages import Stages
+from sgfr_jax.errors import ArgumentError
 from tests.small import SMALL, texture, write_folder
 
 SHAPES = [(72, 120), (60, 72), (72, 72), (110, 72), (48, 72)]
@@ -51,22 +56,6 @@ LOOKING = {  # the last with streams, whose programs take long to compile
 QUICK = ("square+tile",)
 ONE_BANK_EACH = [name for name, fields in LOOKING.items() if "layers" not in fields]
 MTD = Path(__file__).parents[3] / "shared" / "data" / "mtd"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """One detector for all that are alike: programs take longer to compile than to run."""
-    make = functools.cache(run.make_detector)
-
-    def alike(settings, resources):
-        settings = dataclasses.replace(
-            settings, data_dir=None, categories=None, geometry="square", tile=None, crop=0.875
-        )
-        return make(settings, run.Resources(Path("unused"), batch_size=4))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "make_detector", alike)
-        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,8 +92,8 @@ def shapes(tmp_path_factory):
 
 def fit(photographs, workdir, **fields):
     fields = {"data_dir": str(photographs), "categories": ("cap",)} | fields
-    settings = usage.cleared(dataclasses.replace(SMALL, **fields))
-    resources = run.Resources(workdir, batch_size=4, num_figures=0, save_model=True)
+    settings = usage.cleared(SMALL.replace(**fields))
+    resources = Resources(workdir, batch_size=4, num_figures=0, save_model=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "SIZES", (0.1, 0.4))
         patch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
@@ -163,9 +152,30 @@ def go(**values):
                 flags.FLAGS[name].present = present
 
 
-def score(model, paths):
+def stages_of(detector):
+    return model.stages_of(detector, Services(batch_size=4))
+
+
+def score(detector, paths):
     images = [np.asarray(Image.open(path)) for path in sorted(paths)]
-    return np.array([found.score for found in models.make_scorer(model, batch_size=4)(images)])
+    scored = predicting.make_scorer(detector, stages_of(detector))(images)
+    return np.array([found.score for found in scored])
+
+
+def banks_of(detector):
+    """The banks of all looks in a row, and where their atoms come from."""
+    every_look = detector.state.looks
+    banks = [bank for look in every_look for bank in look.banks]
+    return banks, [origin for look in every_look for origin in look.origins]
+
+
+def split_of(paths):
+    examples = tuple(Example(path.name, path, 0, "good", None) for path in paths)
+    return splits.Split(examples, splits.hash_images(examples), None)
+
+
+def grow(detector, stages, split):
+    return of_detectors.grow(detector, stages, split, jax.random.key(detector.about.seed))
 
 
 class Grown(NamedTuple):
@@ -208,7 +218,7 @@ def grown(request, tmp_path_factory):
 
 def test_it_learns_what_is_new_and_keeps_what_it_knew(grown):
     assert "grown by 5 images" in grown.said and "5 of 5 images score above" in grown.said
-    old, new = models.load(grown.old), models.load(grown.new)
+    old, new = saved.load(grown.old), saved.load(grown.new)
 
     rows = list(csv.DictReader(grown.report.open()))
     assert [row["path"] for row in rows] == [f"{i}.png" for i in range(5)]
@@ -220,7 +230,7 @@ def test_it_learns_what_is_new_and_keeps_what_it_knew(grown):
     # What it knew it knows: nominal photographs, and that a dent is none.
     tests = grown.photographs / "cap" / "test"
     good, dents = score(new, (tests / "good").iterdir()), score(new, (tests / "dent").iterdir())
-    if new.config.geometry != "crop":  # which may cut defects off
+    if new.method.geometry != "crop":  # which may cut defects off
         assert good.max() < dents.min()
 
     assert new.about.train[:5] == old.about.train and len(new.about.train) == 10
@@ -230,31 +240,29 @@ def test_it_learns_what_is_new_and_keeps_what_it_knew(grown):
     assert new.nulls.images.counts.sum() == 10
     num_pixels = new.nulls.pixels.counts.sum() - old.nulls.pixels.counts.sum()
     sizes = [height * width for height, width in SHAPES]
-    if new.config.geometry in ("square", "crop"):
+    if new.method.geometry in ("square", "crop"):
         sizes = [64**2] * 5
-    elif "square" in new.config.geometry:  # maps are as large as the larger one
+    elif "square" in new.method.geometry:  # maps are as large as the larger one
         sizes = [max(64**2, size) for size in sizes]
     assert num_pixels == sum(sizes)
 
 
-def embed(model, paths):
+def embed(detector, paths):
     """What every bank has of images: patches, and which show them, `[windows, P, ...]` of each."""
-    detector = models.make_detector(model, batch_size=4)
+    stages, looking = stages_of(detector), detector.method.geometries
     images = [np.asarray(Image.open(path)) for path in paths]
-    laid, found = loading.laid(models.as_split(images), model.config.geometries), []
-    for look, split in zip(model.config.geometries, loading.looks(laid), strict=True):
+    laid, found = splits.laid(splits.of_arrays(images), looking), []
+    for look, split in zip(looking, splits.looks(laid), strict=True):
         batches = [
-            [np.asarray(x)[: batch.num] for x in jax.tree.leaves(batch.patches)]
-            for batch in assembly.batches(detector, loading.views(split))
+            [np.asarray(x)[: batch.num] for x in batch.patches]
+            for batch in assembly.batches(stages, splits.views(split))
         ]
         windows = [geometry.windows(image.shape, look) for image in images]
         ends = np.cumsum([len(own) for own in windows])
-        for parts, (_, _, grid) in zip(
-            zip(*batches, strict=True), models.layout(model.config), strict=True
-        ):
-            shown = np.zeros((ends[-1], grid, grid), bool)
+        for parts, stream in zip(zip(*batches, strict=True), stages.streams, strict=True):
+            shown = np.zeros((ends[-1], stream.grid, stream.grid), bool)
             for square, window in zip(shown, sum(windows, ()), strict=True):
-                filled = [geometry.filled(share, grid) for share in window.extent]
+                filled = [geometry.filled(share, stream.grid) for share in window.extent]
                 square[: filled[0], : filled[1]] = True
             shown = shown.reshape(len(shown), -1)
             of_images = zip(
@@ -265,9 +273,9 @@ def embed(model, paths):
 
 
 def test_every_atom_is_the_patch_that_it_is_said_to_be(grown):
-    new = models.load(grown.new)
+    new = saved.load(grown.new)
     embedded = embed(new, new.about.paths)
-    for bank, origin, images in zip(nulls.banks(new.state), new.origins, embedded, strict=True):
+    for bank, origin, images in zip(*banks_of(new), embedded, strict=True):
         used = np.flatnonzero(bank.weights > 0)
         for atom, *place in zip(bank.atoms[used], *(x[used] for x in origin), strict=True):
             image, window, cell = place
@@ -275,28 +283,28 @@ def test_every_atom_is_the_patch_that_it_is_said_to_be(grown):
             np.testing.assert_allclose(atom, patches[window, cell], atol=1e-5)
             assert shown[window, cell]  # no atom is padding
         assert (origin.images[used] >= 5).any()
-        if new.config.geometry == "tile":
+        if new.method.geometry == "tile":
             assert origin.windows[used & (origin.images[used] >= 5)].any()
 
 
 def test_banks_stay_within_the_size_of_a_fit_of_all_images(grown):
-    old, new = models.load(grown.old), models.load(grown.new)
+    old, new = saved.load(grown.old), saved.load(grown.new)
     embedded = embed(new, new.about.paths)
-    for model, num_images in ((old, 5), (new, 10)):
+    for detector, num_images in ((old, 5), (new, 10)):
         num_patches = [sum(s.sum() for _, s in of_bank[:num_images]) for of_bank in embedded]
-        assert model.about.patches == tuple(num_patches)
-        sizes = [model.config.num_atoms(int(num)) for num in num_patches]
-        assert [int(bank.weights.sum()) for bank in nulls.banks(model.state)] == sizes
+        assert detector.about.patches == tuple(num_patches)
+        sizes = [detector.method.num_atoms(int(num)) for num in num_patches]
+        assert [int(bank.weights.sum()) for bank in banks_of(detector)[0]] == sizes
 
 
 def test_what_was_known_is_of_patches_that_show_something(grown):
     """Against the share of them within the level of each bank as it was."""
-    old = models.load(grown.old)
-    code, known, shown = choices.make_coder(old.config.solver, old.config), 0, 0
+    old = saved.load(grown.old)
+    code, known, shown = alternatives.make_coder(old.method.solver, old.method), 0, 0
     level_of = jax.jit(functools.partial(growing.nominal_level, code=code))
     score_all = jax.jit(functools.partial(pipeline.score, code=code))
     embedded = embed(old, sorted(grown.images.iterdir()))
-    for bank, images in zip(nulls.banks(old.state), embedded, strict=True):
+    for bank, images in zip(banks_of(old)[0], embedded, strict=True):
         patches = np.concatenate([of_image for of_image, _ in images])
         mimicked = score_all(bank, patches.reshape(-1, patches.shape[-1])) <= level_of(bank)
         mimicked = iter(np.asarray(mimicked).reshape(patches.shape[:2]))
@@ -309,7 +317,7 @@ def test_what_was_known_is_of_patches_that_show_something(grown):
 @pytest.mark.slow
 @pytest.mark.parametrize("grown", ["square+tile", "streams"], indirect=True)
 def test_it_grows_again(grown, tmp_path):
-    model, more = models.load(grown.new), tmp_path / "more"
+    before, more = saved.load(grown.new), tmp_path / "more"
     more.mkdir()
     rng = np.random.default_rng(6)
     for i in range(2):  # as large as a tile
@@ -317,17 +325,17 @@ def test_it_grows_again(grown, tmp_path):
         Image.fromarray(np.kron(blocks, np.ones((6, 6), np.uint8))).save(more / f"{i}.png")
     new = tmp_path / "again"
     assert go(model=str(grown.new), images=str(more), output=str(new)) is None
-    again = models.load(new)
+    again = saved.load(new)
     assert len(again.about.train) == 12 and again.nulls.images.counts.sum() == 12
-    assert all(map(int.__lt__, model.about.patches, again.about.patches))
-    assert all((origin.images < 12).all() for origin in again.origins)
-    assert score(again, more.iterdir()).mean() < score(model, more.iterdir()).mean()
+    assert all(map(int.__lt__, before.about.patches, again.about.patches))
+    assert all((origin.images < 12).all() for origin in banks_of(again)[1])
+    assert score(again, more.iterdir()).mean() < score(before, more.iterdir()).mean()
 
 
 def test_its_own_images_are_left_out_however_it_looks_at_them(grown, tmp_path):
     train = grown.photographs / "cap" / "train" / "good"
-    for model, images in ((grown.old, train), (grown.new, train), (grown.new, grown.images)):
-        message = go(model=str(model), images=str(images), output=str(tmp_path / "none"))
+    for place, images in ((grown.old, train), (grown.new, train), (grown.new, grown.images)):
+        message = go(model=str(place), images=str(images), output=str(tmp_path / "none"))
         assert "has learned from all of these already" in message
 
 
@@ -335,24 +343,20 @@ def test_its_own_images_are_left_out_however_it_looks_at_them(grown, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("grown", ["tile", "streams"], indirect=True)
 def test_the_outcome_is_the_same_for_every_size_of_batch(grown, batch_size):
-    model = models.load(grown.old)
-    detector = models.make_detector(model, batch_size=4)
+    detector, expected = saved.load(grown.old), saved.load(grown.new)
 
-    def batches(split):
+    class Regrouped(Stages):
         """The embeddings of the same network, which itself may round otherwise."""
-        found = [jax.tree.leaves(batch) for batch in detector.batches(split)]
-        for parts in growth._regrouped(iter(found), batch_size):
-            yield tuple(parts) if model.config.has_streams else parts[0]
 
-    other = detector._replace(batches=batches, batch_size=batch_size)
-    paths = sorted(grown.images.iterdir())
-    examples = tuple(Example(path.name, path, 0, "good", None) for path in paths)
-    split = loading.Split(examples, loading.hash_images(examples), None)
-    found, _ = growth.grow(model, other, split)
-    expected = models.load(grown.new)
-    for bank, wanted in zip(nulls.banks(found.state), nulls.banks(expected.state), strict=True):
-        jax.tree.map(np.testing.assert_array_equal, bank, wanted)
-    jax.tree.map(np.testing.assert_array_equal, found.origins, expected.origins)
+        def batches(self, split):
+            found = stages.batches(split)
+            yield from map(tuple, of_detectors._regrouped(map(list, found), batch_size))
+
+    stages = stages_of(detector)
+    other = Regrouped(*stages)._replace(services=Services(batch_size=batch_size))
+    found, _ = grow(detector, other, split_of(sorted(grown.images.iterdir())))
+    for of_banks in zip(banks_of(found), banks_of(expected), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, *of_banks)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
         found.state, expected.state,
@@ -377,14 +381,12 @@ def test_what_it_has_learned_from_is_left_out(fitted, photographs, tmp_path, cap
 
 def test_its_own_images_are_known_and_the_outcome_is_the_same_twice(fitted, photographs):
     """The training images, as if the model could not tell that they are."""
-    model = models.load(fitted)
-    unknown = dataclasses.replace(model, about=model.about._replace(hashes=(), paths=()))
-    detector = models.make_detector(model, batch_size=4)
-    paths = sorted((photographs / "cap" / "train" / "good").iterdir())
-    examples = tuple(Example(path.name, path, 0, "good", None) for path in paths)
-    split = loading.Split(examples, loading.hash_images(examples), None)
-    grown, seen = growth.grow(unknown, detector, split)
-    again, _ = growth.grow(unknown, detector, split)
+    detector = saved.load(fitted)
+    about = detector.about._replace(hashes=(), paths=())
+    unknown, stages = dataclasses.replace(detector, about=about), stages_of(detector)
+    split = split_of(sorted((photographs / "cap" / "train" / "good").iterdir()))
+    grown, seen = grow(unknown, stages, split)
+    again, _ = grow(unknown, stages, split)
     jax.tree.map(np.testing.assert_array_equal, grown, again)
     assert seen.known.mean() > 0.8
 
@@ -395,33 +397,34 @@ def test_banks_take_up_the_same_images_together_whatever_the_batch(rng, batch_si
     batches = (
         [x[i : i + batch_size] for x in (features, others)] for i in range(0, 11, batch_size)
     )
-    found = list(growth._regrouped(batches, 3))
+    found = list(of_detectors._regrouped(batches, 3))
     assert [len(x) for x, _ in found] == [len(y) for _, y in found] == [3, 3, 3, 2]
     np.testing.assert_array_equal(np.concatenate([x for x, _ in found]), features)
     np.testing.assert_array_equal(np.concatenate([y for _, y in found]), others)
 
 
 def test_a_model_grows_in_its_place(one_bank, novel, tmp_path):
-    model = tmp_path / "model"
-    shutil.copytree(one_bank, model)
-    old = models.load(model)
-    assert go(model=str(model), images=str(novel), output=str(model)) is None
-    new = models.load(model)
+    place = tmp_path / "model"
+    shutil.copytree(one_bank, place)
+    old = saved.load(place)
+    assert go(model=str(place), images=str(novel), output=str(place)) is None
+    new = saved.load(place)
     assert new.about.paths[:5] == old.about.paths and None not in new.about.paths[5:]
     assert len(new.about.hashes) == 10
-    grid = new.config.grid
-    assert new.about.patches == (10 * grid**2,)
+    assert new.about.patches == (10 * new.method.grid**2,)
 
 
 def test_one_training_image_and_then_more(photographs, tmp_path):
     """Few shots at first; the banks grow with what comes."""
-    model = fit(photographs, tmp_path / "run", shots=1, bank_size=None)
-    old = models.load(model)
-    assert old.state.weights.sum() == 100  # one percent of 256 patches would be three
+    place = fit(photographs, tmp_path / "run", shots=1, bank_size=None)
+    old = saved.load(place)
+    ((bank,), _) = banks_of(old)
+    assert bank.weights.sum() == 100  # one percent of 256 patches would be three
     images = photographs / "cap" / "train" / "good"
-    assert go(model=str(model), images=str(images), output=str(tmp_path / "new")) is None
-    new = models.load(tmp_path / "new")
-    assert new.state.weights.sum() == 100 and (new.origins[0].images > 0).any()
+    assert go(model=str(place), images=str(images), output=str(tmp_path / "new")) is None
+    new = saved.load(tmp_path / "new")
+    ((bank,), (origin,)) = banks_of(new)
+    assert bank.weights.sum() == 100 and (origin.images > 0).any()
     assert len(new.about.train) == 5 and new.nulls.images.counts.sum() == 5
     others = sorted((photographs / "cap" / "test" / "good").iterdir())
     assert score(new, others).mean() < score(old, others).mean()
@@ -473,10 +476,10 @@ class TestMistakes:
         assert list(tmp_path.iterdir()) == []
 
     def test_images_in_the_new_model(self, one_bank, novel, tmp_path):
-        model = tmp_path / "model"
-        shutil.copytree(one_bank, model)
-        shutil.copytree(novel, model / "photographs")
-        message = go(model=str(model), images=str(model / "photographs"), output=str(model))
+        place = tmp_path / "model"
+        shutil.copytree(one_bank, place)
+        shutil.copytree(novel, place / "photographs")
+        message = go(model=str(place), images=str(place / "photographs"), output=str(place))
         assert "where results go: name another --output" in message
 
     def test_bad_images(self, one_bank, novel, tmp_path, capsys):
@@ -490,20 +493,16 @@ class TestMistakes:
         assert "skipped: " in said.err and "grown by 5 images" in said.out
 
     def test_learned_bases(self, one_bank):
-        model = models.load(one_bank)
-        learned = dataclasses.replace(
-            model, config=dataclasses.replace(model.config, subspaces="pca")
-        )
-        with pytest.raises(config.ConfigError, match=r"--model: its atoms are learned .*=pca"):
-            growth.check(learned)
+        detector = saved.load(one_bank)
+        learned = dataclasses.replace(detector.method, subspaces="pca")
+        with pytest.raises(ArgumentError, match=r"^`model`: its atoms are learned .*=pca"):
+            of_detectors.check(dataclasses.replace(detector, method=learned))
 
 
-def assert_explained(model, defective):
+def assert_explained(detector, defective):
     """What is explained is the defect, by patches of tiles that lie where they are said to."""
-    explain = explanations.make_explainer(
-        model, models.make_detector(model, batch_size=4), least=np.inf
-    )
-    read, found_in_mask = training_images.make_reader(model), 0
+    explain = explaining.make_explainer(detector, stages_of(detector), least=np.inf)
+    read, found_in_mask = training_images.make_reader(detector), 0
     images = [np.asarray(Image.open(path)) for path in defective]
     for path, found in zip(defective, explain(images), strict=True):
         (place,) = found.places
@@ -529,15 +528,17 @@ def test_magnetic_tiles(tmp_path):
         (tmp_path / place).mkdir(parents=True)
         for path in paths:
             shutil.copy(path, tmp_path / place)
-    settings = config.Config(dataset="folder", data_dir=str(tmp_path / "tiles"), layers=("fast",))
-    resources = run.Resources(tmp_path / "run", num_figures=0, save_model=True)
+    settings = config.Config.of(
+        dataset="folder", data_dir=str(tmp_path / "tiles"), layers=("fast",)
+    )
+    resources = Resources(tmp_path / "run", num_figures=0, save_model=True)
     run.run(config.resolve(settings), resources)
     path = next((tmp_path / "run" / "models").iterdir())
     assert (
         go(model=str(path), images=str(tmp_path / "more"), output=str(tmp_path / "grown")) is None
     )
-    old, new = models.load(path), models.load(tmp_path / "grown")
-    assert len(new.state.atoms) == 128  # one percent of the patches of fifty images
+    old, new = saved.load(path), saved.load(tmp_path / "grown")
+    assert len(banks_of(new)[0][0].atoms) == 128  # one percent of the patches of fifty images
     assert len(new.about.hashes) == len(new.about.train) == 50
     good = score(new, (tmp_path / "new").iterdir())
     assert good.mean() < score(old, (tmp_path / "new").iterdir()).mean()

@@ -5,7 +5,7 @@ import numpy as np
 
 from sgfr_jax.datasets import Example
 from sgfr_jax.datasets.contents import content_hash
-from sgfr_jax.detector import network, settle
+from sgfr_jax.detector import network, settle, synthetic
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.splits import Split
 
@@ -55,3 +55,15 @@ def split_of(arrays):
     """Images in memory, with hashes."""
     examples = tuple(Example(f"image {i}", x, 0, "good", None) for i, x in enumerate(arrays))
     return Split(examples, tuple(map(content_hash, arrays)), None)
+
+
+def stand_in(patch):
+    """The commands look through it, whatever network they name."""
+    patch.setattr(network, "describe", lambda name: NETWORK)
+    patch.setattr(network, "ours", lambda name, weights=None, *, digest="": NETWORK)
+
+
+def few_defects(patch):
+    """Synthetic defects of two sizes, each kind once."""
+    patch.setattr(synthetic, "SIZES", (0.1, 0.4))
+    patch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)

@@ -14,8 +14,15 @@ from typing import NoReturn
 from absl import app, flags
 
 NAMES = ("export", "predict", "report", "run", "select", "sweep", "update")
+_OF_A_RUN = "sgfr_jax.commands.flags.options"  # the module that defines a run's flags
 _HELP = frozenset(("-h", "-?", "-help", "--help", "-helpshort", "--helpshort"))
 _FULL_HELP = frozenset(("-helpfull", "--helpfull"))
+# The flags of a run that a newcomer needs; `--helpfull` lists the rest.
+_FIRST = {
+    "Images": ("dataset", "data_dir", "category", "check_data"),
+    "Method": ("layers", "image_size", "geometry", "bank_size", "solver"),
+    "Results": ("workdir", "save_model", "save_maps", "seed"),
+}
 # No part of a path, or of a module's longer name.
 _IN_CHECKOUT = re.compile(
     rf"(?<![\w./\\-])(?:python -m )?experiments\.({'|'.join(NAMES)})(?!\.?\w|[/\\])"
@@ -76,13 +83,43 @@ def _parse(argv: list[str], documented: str) -> list[str]:
     """Reads the flags. Asked for help, prints it and ends with 0, where absl ends with 1."""
     given = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
     if _HELP.intersection(given):
-        listed = flags.FLAGS.main_module_help()
+        listed = _first_flags()
     elif _FULL_HELP.intersection(given):
-        listed = flags.FLAGS.get_help()
+        listed = "\n".join(map(_described, _key_flags().values()))
     else:
         return _parse_flags(argv)
-    print(as_typed(f"{documented}\nflags:\n{listed}"))
+    print(as_typed(f"{documented}\n{listed}"))
     sys.exit(0)
+
+
+def _key_flags() -> dict[str, flags.Flag]:
+    """The flags of this command, by name."""
+    found = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    return {flag.name: flag for flag in sorted(found, key=lambda flag: flag.name)}
+
+
+def _first_flags() -> str:
+    """What `--help` lists: the command's own flags, and those that a newcomer needs, in groups."""
+    known, owner = _key_flags(), flags.FLAGS.find_module_defining_flag
+    own = [name for name in known if owner(name) != _OF_A_RUN]
+    groups = {"Of this command": own} | {
+        title: [name for name in names if name in known] for title, names in _FIRST.items()
+    }
+    shown = [
+        f"{title}:\n" + "\n".join(_described(known[name]) for name in names)
+        for title, names in groups.items()
+        if names
+    ]
+    left = len(known) - sum(map(len, groups.values()))
+    return "\n\n".join([*shown, f"--helpfull lists these and {left} more."])
+
+
+def _described(flag: flags.Flag) -> str:
+    """A flag with its help and default."""
+    name = f"[no]{flag.name}" if flag.boolean else flag.name
+    default = "" if flag.default is None else f" (default: {flag.default_as_str})"
+    text = f"--{name}: {flag.help}{default}"
+    return flags.text_wrap(text, indent="      ", firstline_indent="  ")
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
