@@ -16,7 +16,7 @@ GROUPS = ("core", "detector", "estimator", "commands", "experiments")
 # What people import into programs of their own.
 LIBRARY = GROUPS[:3]
 # Packages that only commands may use.
-OF_COMMANDS = ("absl", "tqdm", "psutil", "ray", "tensorboardX")
+OF_COMMANDS = ("absl", "tqdm", "psutil", "ray")
 # Processes are the subject of these two: which are alive, and those that read images.
 OF_PROCESSES = ("sgfr_jax.unfinished", "sgfr_jax.datasets.batches")
 # The front page shows the whole method, and so lies above it.

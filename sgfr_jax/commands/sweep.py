@@ -44,10 +44,6 @@ GPUS = flags.DEFINE_float(
     "gpus_per_worker", 0, "With --executor=ray: GPUs of every worker.", lower_bound=0
 )
 options.require_finite(CPUS, GPUS)
-TENSORBOARD = flags.DEFINE_bool(
-    "tensorboard", False,
-    "Also write event files below WORKDIR/tensorboard (pip install 'sgfr_jax[tensorboard]').",
-)  # fmt: skip
 
 # Flags of `experiments.run` that a sweep has no use for: it keeps records alone, and a worker uses
 # one device.
@@ -94,9 +90,8 @@ def main(argv: Sequence[str]) -> None:
         workdir = epath.Path(where).expanduser()
         resources = starting.resources_from_flags(checking.path("workdir", where))
         failed = campaign.run_missing(
-            points, resources, workdir, execute=_executor(), worker=worker,
-            tensorboard=TENSORBOARD.value,
-        )  # fmt: skip
+            points, resources, workdir, execute=_executor(), worker=worker
+        )
     if failed:
         lines = "\n".join(f"failed: {line}" for line in failed)
         sys.exit(f"{lines}\nerror: {len(failed)} points failed; the same command tries them again")

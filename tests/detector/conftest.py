@@ -31,7 +31,7 @@ def photographs():
     rng = np.random.default_rng(0)
     found = [small.texture(rng) for _ in range(11)]
     for image in found[8:]:
-        image[20:40, 30:46] = 255 - image[20:40, 30:46]
+        image[20:40, 30:46] = 255
     return found[:5], found[5:]
 
 

@@ -1,11 +1,11 @@
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sgfr_jax import merge_levels, unit_norm
 from sgfr_jax.datasets import DatasetError
 from sgfr_jax.detector import embedding, splits, streams
 from sgfr_jax.detector.services import PLAIN
@@ -36,11 +36,14 @@ def without_255(state, images):
 
 def test_patches_come_image_after_image_whatever_the_batch(images):
     """Against each image alone, by the functions that the paper's patches follow from."""
-    levels = pretended.NETWORK.load(()).state
-    alone = jax.jit(partial(embedding.merged, grid=4, unit_norm=True))
-    expected = np.concatenate(
-        [alone(pretended.embed(levels, image[None]))[0].reshape(1, 16, 12) for image in images]
-    )
+
+    @jax.jit
+    def alone(image):
+        levels = pretended.embed(pretended.NETWORK.load(()).state, image[None])
+        both = {name: levels[name] for name in ("fine", "coarse")}
+        return unit_norm(merge_levels(both, (4, 4))).reshape(16, 12)
+
+    expected = np.stack([alone(image) for image in images])
     for batch_size in (1, 3, 16):
         batches = list(embedder(batch_size=batch_size).batches(pretended.split_of(images)))
         assert all(len(own) == min(batch_size, 10) for (own,) in batches[:-1])

@@ -1,7 +1,6 @@
 """A sweep from its points to its records: what is there, what is missing, what became of it."""
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from etils import epath
@@ -18,7 +17,6 @@ def run_missing(
     *,
     execute: Callable[..., Iterator],
     worker: tuple[int, int] = (0, 1),
-    tensorboard: bool = False,
 ) -> list[str]:
     """Computes the records that are missing of a worker's share.
 
@@ -28,7 +26,6 @@ def run_missing(
       workdir: where records lie and go.
       execute: `(groups, resources, workdir) -> outcomes`, such as `executors.local`.
       worker: this one's number and how many there are.
-      tensorboard: whether event files are written.
 
     Returns:
       What failed, a line each.
@@ -54,23 +51,13 @@ def run_missing(
     print(f"{title}: {total} of {len(names)} points to do", file=sys.stderr)
     if not total:
         return []
-    log = _make_log(workdir / "tensorboard" / f"worker_{index}_of_{count}", tensorboard)
-    failed, started = [], time.monotonic()
+    failed = []
     with progress.bar(title, total, "points") as report:
-        for done, outcome in enumerate(execute(missing, resources, workdir), 1):
+        for outcome in execute(missing, resources, workdir):
             if outcome.results is None:
                 failed.append(f"{outcome.task.title}: {outcome.error}")
             report(1)
-            log(outcome, done / (time.monotonic() - started))
     return failed
-
-
-def _make_log(directory: epath.Path, wanted: bool) -> Callable:
-    if not wanted:
-        return lambda outcome, rate: None
-    from sgfr_jax.commands.sweeping import events
-
-    return events.make_log(directory)
 
 
 def _note_other_code(kept: Iterable[Record], workdir: epath.Path) -> None:
