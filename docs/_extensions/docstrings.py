@@ -2,8 +2,8 @@
 
 import ast
 import dataclasses
+import importlib
 import inspect
-import pkgutil
 import re
 import textwrap
 
@@ -60,10 +60,14 @@ def find_by_ending(app, env, node, contnode):
 
 
 def _resolve(name: str) -> object:
-    """What a dotted name stands for; None if nothing."""
+    """What a module's attribute is, by its dotted name; None if there is none.
+
+    Not `pkgutil.resolve_name`: of a function that is named as its module it gives the module.
+    """
+    module, _, attribute = name.rpartition(".")
     try:
-        return pkgutil.resolve_name(name)
-    except (AttributeError, ImportError):
+        return getattr(importlib.import_module(module), attribute, None)
+    except ImportError:
         return None
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,20 +12,23 @@ from PIL import Image
 
 from sgfr_jax import thresholds, types
 from sgfr_jax.commands.files import training_images
-from sgfr_jax.commands.flags import config, usage
-from sgfr_jax.commands.pages import explaining, explanation_pages, figures
+from sgfr_jax.commands.pages import explaining as descriptions
+from sgfr_jax.commands.pages import explanation_pages, figures
 from sgfr_jax.datasets import geometry
-from sgfr_jax.detector import (
-    detectors,
-    explanations,
-    loading,
-    models,
-    nulls,
-    places,
-)
-from tests.small import SMALL, texture
+from sgfr_jax.datasets.contents import content_hash
+from sgfr_jax.detector import explaining, model, network, places, settle, state, streams
+from sgfr_jax.detector.method import Method
+from sgfr_jax.detector.programs import Programs
+from sgfr_jax.detector.services import PLAIN
+from sgfr_jax.detector.stages import Stages
+from tests.detector import pretended
+from tests.small import texture
 
-GRID, WIDTHS = 4, (24, 40)  # of SMALL: 64 pixels, block2 and block4
+GRID, WIDTHS = 4, (24, 40)
+NETWORK = network.make(
+    pretended.embed, strides={"block2": 8, "block4": 8},
+    widths=dict(zip(("block2", "block4"), WIDTHS, strict=True)),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -36,26 +40,36 @@ def train(tmp_path, rng):
 
 
 @pytest.fixture
-def model(train, rng):
+def detector(train):
     """A bank of five patches, each with a feature of its own."""
     atoms = np.zeros((5, sum(WIDTHS)), np.float32)
     atoms[np.arange(5), np.arange(5)] = 1
     bank = types.Bank(atoms, np.ones(5, np.float32), np.arange(5, dtype=np.int32))
-    origins = detectors.Origins(
+    origins = state.Origins(
         np.array([0, 0, 1, 2, 2]), np.zeros(5, int), np.array([0, 5, 15, 3, 12])
     )
     tally = thresholds.tally(np.arange(4.0))
-    about = models.About(
-        "cap", "0" * 64, ("a/0", "a/1", "a/2"), tuple(map(str, train)),
-        tuple(map(loading.content_hash, train)), "", "{}", ("note",), None, "", (),
+    about = model.About(
+        "cap", ("a/0", "a/1", "a/2"), tuple(map(str, train)), tuple(map(content_hash, train)), "",
+        ("note",), (), 0,
     )  # fmt: skip
-    asked = dataclasses.replace(SMALL, data_dir=".", solver="nearest", grid=GRID)
-    settings = config.resolve(usage.cleared(asked))
-    return models.Model(bank, (origins,), nulls.Nulls(tally, tally), settings, about)
+    asked = Method.fast(solver="nearest", image_size=64, grid=GRID)
+    method = settle.settle(asked, NETWORK)
+    fitted = state.alone(state.plain_look((bank,), (origins,)))
+    return model.Detector(fitted, state.Nulls(tally, tally), method, NETWORK, about)
+
+
+class Known(NamedTuple):
+    """Embeds every image as the same patches."""
+
+    patches: np.ndarray
+
+    def batches(self, split):
+        yield [np.repeat(self.patches, len(split.examples), axis=0)]
 
 
 @pytest.fixture
-def detector(model):
+def stages(detector):
     """Finds in every image the third atom, and a defect in the second level of cell 6."""
     patches = np.zeros((1, GRID**2, sum(WIDTHS)), np.float32)
     patches[:, :, 2] = 1
@@ -63,17 +77,20 @@ def detector(model):
     whole = np.zeros((1, 2, 64, 64), np.float32)
     whole[:, :, 20:28, 40:44] = 3
     whole[:, :, 50, 5] = 2
-    return detectors.Detector(
-        fit=None,
-        batches=lambda split: iter([np.repeat(patches, len(split.examples), axis=0)]),
-        scorers={"nearest": lambda state, batch, extents: (whole[0], np.array([7.0, 8.0]))},
-        batch_size=2,
-        parts={"nearest": lambda state, batch, extents: jnp.asarray(whole)},
+    programs = Programs(
+        score=lambda look, batch, extents: (whole[0], np.array([7.0, 8.0])),
+        contributions=lambda look, batch, extents: jnp.asarray(whole),
+        join=lambda *args, **kwargs: pytest.fail("an image that is one square has no windows"),
+        **dict.fromkeys(set(Programs._fields) - {"score", "contributions", "join"}),
     )
+    planned = streams.plan(detector.method, NETWORK)
+    services = PLAIN._replace(batch_size=2)
+    of_solver = {"nearest": programs}
+    return Stages(detector.method, NETWORK, planned, (Known(patches),), of_solver, services)
 
 
-def explained(model, detector, least=1.0):
-    explain = explanations.make_explainer(model, detector, least=least)
+def explained(detector, stages, least=1.0):
+    explain = explaining.make_explainer(detector, stages, least=least)
     found = list(explain([np.zeros((72, 90), np.uint8)] * 2))
     assert [one.score for one in found] == [7.0, 8.0]
     assert all(one.anomaly_map.max() == 3 for one in found)
@@ -85,29 +102,29 @@ def through(place, window):
     return place._replace(views=tuple(v._replace(window=window) for v in place.views))
 
 
-def test_what_is_known_of_a_place(model, detector):
-    first, again = explained(model, detector)
+def test_what_is_known_of_a_place(detector, stages):
+    first, again = explained(detector, stages)
     assert first == again and len(first) == 2
     place, other = first
     assert (place.x, place.y, place.value) == (40.5 / 64, 20.5 / 64, 3.0)
     assert (other.x, other.y, other.value) == (5.5 / 64, 50.5 / 64, 2.0)
     (view,) = place.views
     assert (view.stream, view.grid, view.cell, view.part) == ("block2+block4@64", 4, 6, 3.0)
-    assert view.atoms == (explanations.Atom(2, 1.0, 1, 0, 15),)
+    assert view.atoms == (explaining.Atom(2, 1.0, 1, 0, 15),)
     assert view.score == pytest.approx(0.1 * np.sqrt(40), rel=1e-5)
     assert view.levels == {"block2": 0.0, "block4": 1.0}
     assert other.views[0].cell == 12 and other.views[0].score == 0
     assert other.views[0].levels == {"block2": 0.0, "block4": 0.0}
 
 
-def test_only_the_highest_place_where_nothing_is_anomalous(model, detector):
-    ((place,), _) = explained(model, detector, least=5.0)
+def test_only_the_highest_place_where_nothing_is_anomalous(detector, stages):
+    ((place,), _) = explained(detector, stages, least=5.0)
     assert place.value == 3.0
 
 
-def test_as_json(model, detector):
-    place = explained(model, detector)[0][0]
-    found = explaining.describe(place, (72, 90, 3), model.about.train, lambda number: None)
+def test_as_json(detector, stages):
+    place = explained(detector, stages)[0][0]
+    found = descriptions.describe(place, (72, 90, 3), detector.about.train, lambda number: None)
     assert json.loads(json.dumps(found)) == found | {
         "streams": [found["streams"][0] | {"box": [45, 18, 23, 18]}]
     }
@@ -117,70 +134,71 @@ def test_as_json(model, detector):
     ]
 
 
-def test_windows_as_json(model, detector):
+def test_windows_as_json(detector, stages):
     """The atom's pixels as they lie in the training image, where that can be read."""
-    place = explained(model, detector)[0][0]
+    place = explained(detector, stages)[0][0]
     tiles = geometry.Geometry("tile", tile=40)
     (view,) = place.views
     atoms = (view.atoms[0]._replace(window=1, cell=6),)
     view = view._replace(geometry=tiles, window=geometry.Window((32, 50, 72, 90)), atoms=atoms)
     place = place._replace(views=(view,))
-    found = explaining.describe(
-        place, (72, 90), model.about.train, lambda number: np.zeros((72, 72), np.uint8)
+    found = descriptions.describe(
+        place, (72, 90), detector.about.train, lambda number: np.zeros((72, 72), np.uint8)
     )
     (stream,) = found["streams"]
     assert stream["box"] == (70, 42, 10, 10)
     named = {"atom": 2, "weight": 1.0, "image": "a/1", "row": 1, "column": 2, "grid": 4}
     assert stream["atoms"] == [named | {"window": 1, "box": (36, 10, 10, 10)}]
-    gone = explaining.describe(place, (72, 90), model.about.train, lambda number: None)
+    gone = descriptions.describe(place, (72, 90), detector.about.train, lambda number: None)
     assert gone["streams"][0]["atoms"] == [named | {"window": 1}]
 
 
-def test_learned_atoms_are_called_so(model, detector):
-    learned = dataclasses.replace(model, origins=(detectors.no_origins(5),))
-    place = explained(learned, detector)[0][0]
-    assert place.views[0].atoms == (explanations.Atom(2, 1.0, -1, -1, -1),)
-    found = explaining.describe(place, (72, 90), model.about.train, lambda number: None)
+def test_learned_atoms_are_called_so(detector, stages):
+    (look,) = detector.state.looks
+    learned = state.alone(look._replace(origins=(state.no_origins(5),)))
+    place = explained(dataclasses.replace(detector, state=learned), stages)[0][0]
+    assert place.views[0].atoms == (explaining.Atom(2, 1.0, -1, -1, -1),)
+    found = descriptions.describe(place, (72, 90), detector.about.train, lambda number: None)
     assert found["streams"][0]["atoms"] == [{"atom": 2, "weight": 1.0, "learned": True}]
 
 
 def test_peaks_lie_apart(rng):
     values = rng.normal(size=(40, 30))
-    found = explanations.peaks(values, 6, apart=9, least=-np.inf)
+    found = explaining.peaks(values, 6, apart=9, least=-np.inf)
     assert values[found[0]] == values.max()
     heights = [values[place] for place in found]
     assert heights == sorted(heights, reverse=True) and len(found) == 6
     for i, place in enumerate(found):
         gaps = [np.hypot(*np.subtract(place, other)) for other in found[:i]]
         assert all(gap >= 9 for gap in gaps)
-    assert len(explanations.peaks(values, 6, apart=1000, least=-np.inf)) == 1
+    assert len(explaining.peaks(values, 6, apart=1000, least=-np.inf)) == 1
 
 
 class TestTrainingImages:
     """Read again, or not to be had."""
 
-    def test_they_are_those_of_the_fit(self, model, train):
-        read = training_images.make_reader(model)
+    def test_they_are_those_of_the_fit(self, detector, train):
+        read = training_images.make_reader(detector)
         for number, path in enumerate(train):
             np.testing.assert_array_equal(read(number), np.asarray(Image.open(path)))
 
-    def test_gone_changed_or_damaged(self, model, train, rng):
+    def test_gone_changed_or_damaged(self, detector, train, rng):
         train[0].unlink()
         Image.fromarray(texture(rng)).save(train[1])
-        read = training_images.make_reader(model)
+        read = training_images.make_reader(detector)
         assert read(0) is None and read(1) is None and read(2) is not None
 
-    def test_of_a_data_set_without_files(self, model):
+    def test_of_a_data_set_without_files(self, detector):
         from sgfr_jax import datasets
 
         (brick,) = datasets.load("demo", categories=["brick"])
         wanted = brick.train[7]
-        about = model.about._replace(
+        about = detector.about._replace(
             category="brick", train=(wanted.name, "train/good/none"), paths=(None, None),
-            hashes=(loading.content_hash(wanted.image), "0" * 64),
+            hashes=(content_hash(wanted.image), "0" * 64),
+            source=json.dumps({"dataset": "demo", "data_dir": None}),
         )  # fmt: skip
-        settings = dataclasses.replace(model.config, dataset="demo", data_dir=None)
-        read = training_images.make_reader(dataclasses.replace(model, about=about, config=settings))
+        read = training_images.make_reader(dataclasses.replace(detector, about=about))
         np.testing.assert_array_equal(read(0), wanted.image)
         assert read(1) is None
 
@@ -189,12 +207,12 @@ class TestPages:
     """What a reader sees."""
 
     @pytest.fixture
-    def page(self, model, detector):
+    def page(self, detector, stages):
         image = np.full((72, 90, 3), 128, np.uint8)
         image[18:36, 45:68] = (0, 200, 0)  # the patch at the place
         anomaly_map = np.zeros((72, 90), np.float32)
         anomaly_map[20:30, 40:60] = 3
-        return explanation_pages.Page("a title", image, anomaly_map, explained(model, detector)[0])
+        return explanation_pages.Page("a title", image, anomaly_map, explained(detector, stages)[0])
 
     def draw(self, page, read):
         scale = figures.Scale(0.0, 3.0, 1.0)
@@ -263,13 +281,3 @@ class TestPages:
         )
         shown = self.draw(page, lambda number: np.zeros(shape[::-1], np.uint8))
         assert shown.ndim == 3
-
-
-def test_sources_of_models_are_kept(train):
-    from sgfr_jax.datasets import Encoded, Example
-
-    assert models.path_of(Example("a", train[0], 0, "good", None)) == str(train[0])
-    relative = Example("a", Path("some.png"), 0, "good", None)
-    assert models.path_of(relative) == str(Path.cwd() / "some.png")
-    for without in (Encoded("a", bytes), np.zeros((2, 2), np.uint8)):
-        assert models.path_of(Example("a", without, 0, "good", None)) is None

@@ -1,15 +1,14 @@
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
-from sgfr_jax.detector.choices import ConfigError
+from jax import export
 
 from sgfr_jax.commands.flags import config, usage
-from sgfr_jax.commands.host import devices
 from sgfr_jax.datasets import images as reading
-from sgfr_jax.detector import models, predictor
-from tests.detector import made_models
+from sgfr_jax.detector import exporting, model, predicting
+from sgfr_jax.detector import squares as of_squares
+from sgfr_jax.errors import ArgumentError
+from tests.detector import made_models, pretended
 from tests.small import SMALL
 
 
@@ -20,31 +19,37 @@ def photographs():
     return [rng.integers(0, 256, size).astype(np.uint8) for size in sizes]
 
 
-def squares(photographs, model):
-    """The photographs at every size that the model looks at."""
-    sizes = predictor.sizes(model.config)
+def squares(photographs, detector):
+    """The photographs at every size that the detector looks at."""
+    sizes = of_squares.sizes(detector)
     return [np.stack([reading.read_image(x, size) for x in photographs]) for size in sizes]
 
 
 def made(**fields):
-    return made_models.make(config.resolve(usage.cleared(dataclasses.replace(SMALL, **fields))))
+    """Through one of our networks."""
+    return made_models.make(config.resolve(usage.cleared(SMALL.replace(**fields))))
+
+
+def tiny(**fields):
+    fields = {"layers": ("fast",), "geometry": "square"} | fields
+    return made_models.of(pretended.settled(**fields), pretended.NETWORK)
 
 
 @pytest.mark.parametrize(
-    ("fields", "plain"),
+    ("make", "fields", "plain"),
     [
-        ({}, False),
-        ({"solver": "ridge", "ridge": 0.1, "search": "reduced", "unit_norm": False}, True),
-        ({"solver": "nearest", "layers": ("block2@1", "block4@1.5")}, True),
-        pytest.param({"layers": ("auto",), "sigma": 0.0}, False, marks=pytest.mark.slow),
+        (tiny, {}, False),
+        (made, {"solver": "ridge", "ridge": 0.1, "search": "reduced", "unit_norm": False}, True),
+        (made, {"solver": "nearest", "layers": ("block2@1", "block4@1.5")}, True),
+        (tiny, {"layers": ("auto",), "sigma": 0.0}, False),
     ],
     ids=str,
 )
-def test_it_gives_what_the_model_gives(fields, plain, photographs):
-    model = made(**fields)
-    predict = jax.jit(predictor.make(model, plain=plain).predict)
-    found = predict(*squares(photographs, model))
-    expected = list(models.make_scorer(model, batch_size=3)(photographs))
+def test_it_gives_what_the_detector_gives(make, fields, plain, photographs):
+    detector = make(**fields)
+    predict = jax.jit(exporting.make(detector, plain=plain).predict)
+    found = predict(*squares(photographs, detector))
+    expected = list(predicting.make_scorer(detector, model.stages_of(detector))(photographs))
     assert found.anomaly_map.shape == (3, 64, 64) and found.score.shape == (3,)
     for i, one in enumerate(expected):
         assert found.score[i] == pytest.approx(one.score, rel=1e-5)
@@ -52,9 +57,9 @@ def test_it_gives_what_the_model_gives(fields, plain, photographs):
 
 
 def test_an_image_does_not_depend_on_its_batch(photographs):
-    model = made()
-    predict = jax.jit(predictor.make(model).predict)
-    (whole,) = squares(photographs, model)
+    detector = tiny()
+    predict = jax.jit(exporting.make(detector).predict)
+    (whole,) = squares(photographs, detector)
     np.testing.assert_allclose(
         predict(whole).anomaly_map[1:2], predict(whole[1:2]).anomaly_map, rtol=1e-6
     )
@@ -62,9 +67,9 @@ def test_an_image_does_not_depend_on_its_batch(photographs):
 
 def test_the_gradient_with_respect_to_an_image(photographs):
     """Against differences, along the gradient itself."""
-    model = made()
-    whole = predictor.make(model)
-    image = np.float32(squares(photographs, model)[0][:1])
+    detector = tiny()
+    whole = exporting.make(detector)
+    image = np.float32(squares(photographs, detector)[0][:1])
 
     @jax.jit
     def score(image):
@@ -76,27 +81,25 @@ def test_the_gradient_with_respect_to_an_image(photographs):
     assert float(np.vdot(gradient, step)) == pytest.approx(change, rel=0.05)
 
 
-def test_sizes_are_those_of_the_streams():
-    assert predictor.sizes(made().config) == (64,)
-    assert predictor.sizes(made(layers=("auto",)).config) == (64, 96)
-    assert predictor.sizes(made(layers=("block4@2", "block2@1", "block2@2")).config) == (64, 128)
+def test_a_file_for_any_batch_says_the_same(photographs):
+    detector = tiny()
+    (whole,) = squares(photographs, detector)
+    read = export.deserialize(bytearray(exporting.to_stablehlo(detector, ["cpu", "cuda"])))
+    assert read.platforms == ("cpu", "cuda")
+    expected = jax.jit(exporting.make(detector).predict)(whole)
+    for num in (3, 1):
+        found = read.call(whole[:num])
+        assert set(found) == {"anomaly_map", "score"}
+        for name, values in found.items():
+            wanted = getattr(expected, name)[:num]
+            np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_what_has_no_predictor():
-    with pytest.raises(ConfigError, match="--solver=omp cannot be exported; affine_ridge, ridge"):
-        predictor.make(made(solver="omp"))
-
-
-def test_another_geometry_is_refused():
-    with pytest.raises(ConfigError, match="--geometry=tile cannot be exported"):
-        predictor.check(made(geometry="tile").config)
-
-
-def test_it_is_of_one_device_whatever_there_is(monkeypatch):
-    asked, lay_out = [], devices.lay_out
-    monkeypatch.setattr(devices, "lay_out", lambda *args: asked.append(args[0]) or lay_out(*args))
-    predictor.make(made())
-    assert asked == [devices.ONE]
+    with pytest.raises(ArgumentError, match="solver=omp cannot be exported; affine_ridge, ridge"):
+        exporting.make(tiny(solver="omp"))
+    with pytest.raises(ArgumentError, match="geometry=tile cannot be exported"):
+        exporting.check(tiny(geometry="tile", tile=40).method)
 
 
 def products(jaxpr):
@@ -116,9 +119,9 @@ def products(jaxpr):
 @pytest.mark.parametrize("layers", [("block2", "block4"), ("auto",)])
 def test_no_product_is_left_to_the_precision_of_a_device(layers):
     """By default a TPU rounds factors to bfloat16, and a GPU to TF32."""
-    model = made(layers=layers)
-    images = [np.zeros((1, size, size, 3), np.uint8) for size in predictor.sizes(model.config)]
-    found = list(products(jax.make_jaxpr(predictor.make(model).predict)(*images).jaxpr))
+    detector = made(layers=layers)
+    images = [np.zeros((1, size, size, 3), np.uint8) for size in of_squares.sizes(detector)]
+    found = list(products(jax.make_jaxpr(exporting.make(detector).predict)(*images).jaxpr))
     assert len(found) > 30
     for equation in found:
         assert equation.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2, equation

@@ -1,5 +1,6 @@
 """The examples run as their readers would run them, offline, and what they print holds."""
 
+import inspect
 import json
 import re
 import runpy
@@ -33,6 +34,16 @@ def test_own_features(run):
     assert nearest[0] > chance and nearest[1] > chance
     # Image AUROC, pixel AUROC and AUPRO: reconstruction reads the same bank better.
     assert all(np.array(ten) > np.array(nearest))
+
+
+@pytest.mark.slow
+def test_the_default_method_with_own_features(run):
+    found, (weights, (image_auroc, pixel_auroc, aupro)) = run("default_method.py")
+    assert len(weights) == 2 and sum(weights) == pytest.approx(1, abs=0.011)
+    # Ten nearest atoms of one bank of the finer level: 86, 92 and 77.
+    assert image_auroc > 88 and pixel_auroc > 93 and aupro > 79
+    # With the method, the compiled score and its call: the whole of it in fifteen lines.
+    assert len(inspect.getsource(found["fit"]).splitlines()) + 3 <= 15
 
 
 @pytest.mark.slow

@@ -90,16 +90,16 @@ def exit_on_mistakes(into: str) -> Iterator[None]:
     Args:
       into: as of `launching.told`.
     """
-    try:
-        with processes.ending_together(foreseen):
+    with processes.ending_together():
+        try:
             yield
-    except Exception as error:
-        if not foreseen(error):
-            raise
-        if _is_of_memory(error):
-            why = (str(error).splitlines() or ["without a word"])[0]
-            sys.exit(f"error: memory has run out ({why}): lower --batch_size or --image_size")
-        sys.exit(checking.as_flags(launching.told(error, into)))
+        except Exception as error:
+            if not foreseen(error):
+                raise
+            if _is_of_memory(error):
+                why = (str(error).splitlines() or ["without a word"])[0]
+                sys.exit(f"error: memory has run out ({why}): lower --batch_size or --image_size")
+            sys.exit(checking.as_flags(launching.told(error, into)))
 
 
 def _clean_up() -> None:

@@ -1,49 +1,40 @@
 """The processes of a run, one for each host: what each does, what they share, and how they end.
 
 All run the same program in step. Each reads, embeds and scores its own share of the images; what
-all must know goes through `joined`; the first alone writes. A process that fails, or is killed,
-ends the others within two minutes, with a message that names it.
+all must know goes through `joined`; the first alone writes. A process that ends early ends the
+others within a minute: JAX notices it by its heartbeats, and aborts the others with its number.
 
 Where there is one process, all of this is done at once and costs nothing.
 """
 
 import contextlib
-import ctypes
+import faulthandler
 import os
 import pickle
 import re
-import secrets
-import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 import jax
 import numpy as np
 
 from sgfr_jax.commands.flags.checking import ConfigError
-from sgfr_jax.commands.host import lifelines, terminal
 
 T = TypeVar("T")
 
-# A process that has not been heard of for so long is taken for dead.
-HEARTBEAT_SECONDS = 30
+# A process that JAX has not heard of for so long is dead. Heartbeats come from a thread of native
+# code, which long compilations and Python's lock do not stop.
+HEARTBEAT_SECONDS = 20
 # How long the processes wait for each other at the start, and at the end.
 MEETING_SECONDS = 100
-_POLL_SECONDS = 1
-# How long a process that has come to the end waits for its own watchers.
-_PARTING_SECONDS = 5
-# How long process 0, which keeps it, leaves the others to read what has been said.
-_READING_SECONDS = 2
 # What `joined` sends at a time: every device of every process receives as much of each process.
 _PIECE_BYTES = 1 << 24
-# Where a process that fails leaves its last words.
-_FAILED = "sgfr_jax/failed"
-# Where process 0 says at which port it can be called, and with which token.
-_LIFELINE = "sgfr_jax/lifeline"
+# Set once the processes have met.
+_met = threading.Event()
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 
@@ -111,14 +102,10 @@ def join(cluster: Cluster | None) -> None:
     """
     if cluster is None:
         return
-    _delay_aborts()
     # Else JAX takes SIGTERM for a notice and goes on.
     jax.config.update("jax_enable_preemption_service", False)
-    # JAX's own timeout aborts.
-    patience = threading.Timer(MEETING_SECONDS, _end, [
-        f"error: the processes of the run have not met within {MEETING_SECONDS} seconds: is each"
-        f" of them running, and can it reach process 0 ({cluster.address or 'see --distributed'})?"
-    ])  # fmt: skip
+    # JAX's own timeout aborts, and does not say what was waited for.
+    patience = threading.Timer(MEETING_SECONDS, _give_up, [cluster])
     patience.daemon = True
     patience.start()
     try:
@@ -133,21 +120,30 @@ def join(cluster: Cluster | None) -> None:
     finally:
         patience.cancel()
     _met.set()
-    if count() > 1:
-        for watcher in _watchers:
-            watcher.start()
     print(f"process {index()} of {count()}", file=sys.stderr)
+    if count() > 1:
+        # JAX aborts when another process ends; the stacks of this one's threads say nothing then.
+        faulthandler.disable()
+        print(
+            "JAX calls a process a task, and process 0 the leader or the coordination service",
+            file=sys.stderr,
+        )
+
+
+def _give_up(cluster: Cluster) -> NoReturn:
+    """Ends this process, which the others have not met."""
+    print(
+        f"error: the processes of the run have not met within {MEETING_SECONDS} seconds: is each"
+        f" of them running, and can it reach process 0 ({cluster.address or 'see --distributed'})?",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def leave() -> None:
-    """Waits until all processes have come to the end: from here on none misses another."""
-    if count() == 1:
-        return
+    """Waits until all processes have come to the end."""
     joined([])
-    _ended.set()
-    for watcher in _watchers:
-        # One may ask for what the others, who have come to the end, do not answer any more.
-        watcher.join(_PARTING_SECONDS)
 
 
 def count() -> int:
@@ -232,123 +228,33 @@ def agreed(value: T) -> T:
 
 
 @contextlib.contextmanager
-def ending_together(foreseen: Callable[[Exception], bool]) -> Iterator[None]:
-    """Where a process of several fails, tells the others why, and ends at once.
+def ending_together() -> Iterator[None]:
+    """Where a process of several fails, ends it without waiting for the others.
 
-    Args:
-      foreseen: whether an error's message says everything.
+    A mistake, which is an exit with a message, is one line. Another error may be due to the end of
+    another process: its traceback is printed, and JAX has time to name that process.
     """
     try:
         yield
+    except SystemExit as end:
+        if count() > 1 and isinstance(end.code, str):
+            _end(end.code)
+        raise
     except Exception as error:
         if count() == 1:
             raise
-        if foreseen(error):
-            _fail(f"error: {error}")
         traceback.print_exc()
-        # Another's end may be the cause, and is found out by then.
-        time.sleep(HEARTBEAT_SECONDS + 10)
-        _fail(f"{type(error).__name__}: {error}")
+        # JAX has named a process that is dead, and ended this one, by then.
+        seconds = HEARTBEAT_SECONDS + 5
+        _say(f"if another process has ended, JAX names it within {seconds} seconds")
+        time.sleep(seconds)
+        _end(f"{type(error).__name__}: {error}")
 
 
-def _fail(message: str) -> None:
-    _ended.set()
-    why = f"process {index()}: {message}"
-    print(why, file=sys.stderr, flush=True)
-    # Process 0 may end on these words before it has answered, and no answer would then come.
-    saying = threading.Thread(target=_say, args=(why,), daemon=True)
-    saying.start()
-    saying.join(_READING_SECONDS)
-    if first():
-        time.sleep(_READING_SECONDS)
+def _end(why: str) -> NoReturn:
+    _say(why)
     os._exit(1)
 
 
-def _say(why: str) -> None:
-    with contextlib.suppress(Exception):  # another has failed too
-        _state().client.key_value_set(_FAILED, why)
-
-
-def _state():
-    # What JAX itself, and libraries on top of it, keep under this name.
-    from jax._src import distributed
-
-    return distributed.global_state
-
-
-def _watch_failures() -> None:
-    """Ends this process as soon as another one has failed."""
-    while not _ended.is_set():
-        with contextlib.suppress(Exception):  # nobody has failed in this second
-            _end(_state().client.blocking_key_value_get(_FAILED, 1000 * _POLL_SECONDS))
-
-
-def _watch_hosts() -> None:
-    """Ends this process as soon as another one has not been heard of for long."""
-    everyone = list(range(count()))
-    while not _ended.is_set():
-        with contextlib.suppress(Exception):  # process 0 cannot be asked: `_watch_lines` knows why
-            for number in set(everyone) - set(_state().client.get_live_nodes(everyone)):
-                _end(f"process {number}: not heard of for {HEARTBEAT_SECONDS} seconds")
-        _ended.wait(_POLL_SECONDS)
-
-
-def _watch_lines() -> None:
-    """Ends this process soon after the first one has ended, or as the first after any other."""
-    client = _state().client
-    host, _, where_jax_meets = _state().coordinator_address.rpartition(":")
-    if first():
-        token = secrets.token_bytes(lifelines.TOKEN_BYTES)
-        try:
-            listening = lifelines.listener()
-        except OSError:  # then the others find a port that answers nothing
-            client.key_value_set(_LIFELINE, f"0 {token.hex()}")
-            return
-        client.key_value_set(_LIFELINE, f"{listening.getsockname()[1]} {token.hex()}")
-        lifelines.watch(listening, token, _miss, _ended)
-        return
-    try:
-        port, token = client.blocking_key_value_get(_LIFELINE, 1000 * MEETING_SECONDS).split()
-        address, words = (
-            (host.strip("[]"), int(port)),
-            lifelines.hello(bytes.fromhex(token), index()),
-        )
-        if not lifelines.answers(address, HEARTBEAT_SECONDS):  # other hosts may be kept from it
-            address, words = (address[0], int(where_jax_meets)), b""
-        lifelines.stay(address, words, HEARTBEAT_SECONDS, _ended)
-    except (OSError, RuntimeError):  # of sockets, and of JAX
-        _end("process 0: has ended, or cannot be reached")
-
-
-def _miss(number: int) -> None:
-    """Ends this process, the first, and thereby all, as one has ended without a word."""
-    why = f"process {number}: has ended"
-    _say(why)  # unless it has left a word itself
-    time.sleep(_READING_SECONDS)
-    _end(why)
-
-
-def _end(why: str) -> None:
-    if not _ended.is_set():
-        said = f"\n{terminal.plain(why)}\n".encode(errors="backslashreplace")
-        os.write(sys.stderr.fileno(), said)
-        os._exit(1)
-
-
-_met, _ended = threading.Event(), threading.Event()
-_watchers = [
-    threading.Thread(target=watch, daemon=True)
-    for watch in (_watch_failures, _watch_hosts, _watch_lines)
-]
-
-
-def _delay_aborts() -> None:
-    """Makes an abort wait for six seconds, in which another thread can say what has happened.
-
-    JAX aborts when process 0 is gone, and calls it the leader task; what exchanges arrays between
-    processes may abort when any is. The number of the signal is 6, and `sleep` a handler that
-    other signals' safety rules allow.
-    """
-    libc = ctypes.CDLL(None)
-    libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
+def _say(message: str) -> None:
+    print(f"process {index()}: {message}", file=sys.stderr, flush=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from etils import epath
 
+import sgfr_jax
 from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import compilation, machine
 from sgfr_jax.commands.sweeping import collection, executors, sharing
 
 # How often a group is given to a new worker after its worker died.
 _RETRIES = 2
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(sgfr_jax.__file__).parents[1]
 _PATIENCE_SECONDS = 10
 # A group and its outcomes are a few kilobytes: nothing large goes through Ray.
 _STORE_BYTES = 1 << 27
