@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.imitations import products
 from sgfr_jax.commands import select
 from sgfr_jax.commands.files import inputs, records
 from sgfr_jax.commands.flags import config, starting
@@ -115,6 +116,16 @@ def table(criteria: Mapping[str, Mapping[str, Sequence[float]]], least_gain: flo
     return "\n".join(lines)
 
 
+def _where(name: str, mtd: str | None, workdir: Path) -> dict[str, str | None]:
+    """The flags by which a data set is found; imitations are written into the work directory."""
+    if name != "imitation":
+        return {"dataset": name, "data_dir": mtd if name == "mtd" else None}
+    directory = workdir / "imitations"
+    if not directory.exists():
+        products.write(directory, 0)
+    return {"dataset": "folder", "data_dir": str(directory)}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Scores what is asked for, then prints the table of all that was scored."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
@@ -141,9 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     workdir = options.workdir.expanduser()
     with starting.exit_on_mistakes(f"--workdir={workdir}"):
         for name in names:
-            data_dir = options.mtd if name == "mtd" else None
             # The faster of the looks of `--geometry=auto`; what is chosen holds for both.
-            base = config.Config.of(dataset=name, data_dir=data_dir, geometry="square")
+            base = config.Config.of(**_where(name, options.mtd, workdir), geometry="square")
             score(base, workdir / name, options.cache_dir, options.repeats)
         print(table(scored(workdir, options.repeats), options.least_gain))
 

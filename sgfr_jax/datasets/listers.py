@@ -3,7 +3,6 @@
 from sgfr_jax.datasets.btad import list_btad
 from sgfr_jax.datasets.demo import list_demo
 from sgfr_jax.datasets.folder import list_folder
-from sgfr_jax.datasets.imitations import list_imitation
 from sgfr_jax.datasets.mtd import list_mtd
 from sgfr_jax.datasets.mvtec import list_mvtec
 from sgfr_jax.datasets.mvtec2 import list_mvtec2
@@ -14,7 +13,6 @@ DATASETS = {
     "btad": list_btad,
     "demo": list_demo,
     "folder": list_folder,
-    "imitation": list_imitation,
     "mtd": list_mtd,
     "mvtec": list_mvtec,
     "mvtec2": list_mvtec2,

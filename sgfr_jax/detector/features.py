@@ -7,8 +7,11 @@
     maps, scores = score(look, new_levels)
 
 `defective` are the levels of `drawn.images`. Where there are none, leave `weigh` out: all levels
-then count alike. As of a network of ours, patches are means of 3 x 3 cells of a level
-(`patches.merge_levels`), of unit norm unless the method says otherwise.
+then count alike.
+
+Every cell of a level is a patch as it is, scaled to unit norm if the method says so. The cells of a
+network are made patches first, as `fit_detector` does, by the mean of 3 x 3 of them:
+`merge_levels({"level": level}, level.shape[1:3])`.
 """
 
 import dataclasses
@@ -18,8 +21,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from sgfr_jax import patches
 from sgfr_jax.detector import (
-    embedding,
     fitting,
     programs,
     sampling,
@@ -183,10 +186,9 @@ def _prepared(
                 " images, with h = w"
             )
         num_images, grid, _, width = level.shape
-        name = f"level{number}"
-        streams.append(Stream(method.image_size, (name,), grid, (width,)))
-        merged, _ = embedding.merged({name: level}, grid, unit_norm=method.unit_norm)
-        found.append(merged.reshape(num_images, grid**2, width))
+        streams.append(Stream(method.image_size, (f"level{number}",), grid, (width,)))
+        own = patches.unit_norm(level) if method.unit_norm else level
+        found.append(own.reshape(num_images, grid**2, width))
     return method, tuple(streams), found
 
 

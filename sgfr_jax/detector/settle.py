@@ -146,7 +146,8 @@ def _check_ranges(method: Method) -> None:
              f"between 1 and {MOST}")  # fmt: skip
     require(method.num_subspaces > 0, "num_subspaces", method.num_subspaces, "at least 1")
     require(method.subspace_rank > 0, "subspace_rank", method.subspace_rank, "at least 1")
-    require(method.grid is None or 0 < method.grid <= MOST_PIXELS, "grid", method.grid,
+    least = 0 if method.has_streams else 1  # a settled method of several banks has 0
+    require(method.grid is None or least <= method.grid <= MOST_PIXELS, "grid", method.grid,
              f"between 1 and {MOST_PIXELS}")  # fmt: skip
 
 

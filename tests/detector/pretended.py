@@ -15,12 +15,12 @@ STRIDES, WIDTHS = {"fine": 8, "coarse": 16}, {"fine": 5, "coarse": 7}
 def embed(state, images):
     """Of every cell the mean colour and its square's, mixed by the weights."""
     pixels = jnp.asarray(images, jnp.float32) / 255
-    num, side = len(pixels), pixels.shape[1]
+    num, side = pixels.shape[:2]  # a file for any batch has no number here
     found = {}
     for name, stride in STRIDES.items():
         beyond = -side % stride
         padded = jnp.pad(pixels, ((0, 0), (0, beyond), (0, beyond), (0, 0)), mode="edge")
-        cells = padded.reshape(num, len(padded[0]) // stride, stride, -1, stride, 3)
+        cells = padded.reshape(num, padded.shape[1] // stride, stride, -1, stride, 3)
         seen = jnp.concatenate([cells.mean(axis=(2, 4)), (cells**2).mean(axis=(2, 4))], axis=-1)
         found[name] = jnp.tanh(jnp.tensordot(seen, state[name], axes=1))
     return found

@@ -1,5 +1,5 @@
-import dataclasses
 import json
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,13 @@ from scipy.spatial.distance import cdist
 
 from sgfr_jax import types
 from sgfr_jax.commands import run
-from sgfr_jax.commands.flags import config, usage
-from sgfr_jax.commands.host import progress
+from sgfr_jax.commands.flags import config
+from sgfr_jax.commands.host.machine import Resources
 from sgfr_jax.datasets import Example
-from sgfr_jax.detector import (
-    choices,
-    detectors,
-    diagnosis,
-    loading,
-    stream_maps,
-)
+from sgfr_jax.detector import alternatives, diagnosis, splits, state, streams
+from sgfr_jax.detector.services import PLAIN, silent
+from sgfr_jax.detector.stages import Stages
+from tests.detector import pretended
 from tests.small import SMALL
 
 EVERYTHING = {
@@ -26,47 +23,36 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-def settings_of(**fields):
+def method_of(**fields):
     """One bank of a grid of 3 x 3, unless the fields say otherwise."""
-    few = {"layers": ("block2",), "image_size": 64, "grid": 3, "num_neighbors": 3}
-    return config.resolve(usage.cleared(config.Config(**few | fields)))
+    return pretended.settled(**{"layers": ("fine",), "grid": 3} | fields)
 
 
-def category_of(num_images, extents=None):
-    examples = tuple(Example(f"{i}", np.zeros((8, 8)), 0, "good", None) for i in range(num_images))
-    train = loading.Split(examples, ("",) * num_images, None)
-    return loading.Checked("nut", train, train.take([]), ())
+class Known(NamedTuple):
+    """Gives the patches `[B, P, D]` of every stream, which are known, image by image."""
 
+    embedded: list
 
-def fitted_of(state, origins):
-    return detectors.Fitted(state, 0, [], detectors.Seconds(0, 0), origins)
-
-
-def origins_of(images):
-    return detectors.Origins(*[jnp.asarray(images, jnp.int32)] * 3)
-
-
-def diagnose(settings, embedded, banks, sources):
-    """Of images whose patches `[B, P, D]` for every bank are given."""
-
-    def batches(split):
+    def batches(self, split):
         for example in split.examples:
-            yield [x[int(example.name)][None] for x in embedded]
+            yield [x[int(example.name)][None] for x in self.embedded]
 
-    detector = detectors.Detector(None, batches, {}, 1)
-    state = banks[0]
-    if settings.has_streams:
-        state = stream_maps.Fused(tuple(banks), *[None] * 8)
-    fitted = fitted_of({settings.solver: state}, tuple(map(origins_of, sources)))
-    return diagnosis.diagnose(
-        settings, detector, fitted, category_of(len(embedded[0])), progress.bar
-    )
+
+def diagnose(method, embedded, banks, sources, seed=0):
+    """Of images whose patches `[B, P, D]` for every bank are given."""
+    images = [Example(f"{i}", np.zeros((8, 8)), 0, "good", None) for i in range(len(embedded[0]))]
+    train = splits.Split(tuple(images), ("",) * len(images), None)
+    planned = streams.plan(method, pretended.NETWORK)
+    stages = Stages(method, pretended.NETWORK, planned, (Known(embedded),), {}, PLAIN)
+    origins = tuple(state.Origins(*[jnp.asarray(own, jnp.int32)] * 3) for own in sources)
+    look = state.plain_look(tuple(banks), origins)
+    return diagnosis.diagnose(stages, look, train, seed, "nut", silent)
 
 
 @pytest.fixture
 def patches(rng):
     """Of five images, nine each; those of the second are apart from the others."""
-    found = rng.normal(size=(5, 9, 6)).astype(np.float32)
+    found = rng.normal(size=(5, 9, 5)).astype(np.float32)
     found[1] += 10
     return found
 
@@ -77,9 +63,9 @@ def bank_of(atoms):
 
 def test_patches_are_coded_without_the_atoms_of_their_image(patches):
     """Against distances in NumPy: one nearest atom, all patches, and the atoms of the others."""
-    atoms, sources = patches[:, :4].reshape(-1, 6), np.repeat(np.arange(5), 4)
-    settings = settings_of(solver="nearest")
-    found, note = diagnose(settings, [patches], [bank_of(atoms)], [sources])
+    atoms, sources = patches[:, :4].reshape(-1, 5), np.repeat(np.arange(5), 4)
+    method = method_of(solver="nearest")
+    found, note = diagnose(method, [patches], [bank_of(atoms)], [sources])
     (of_bank,) = found.values()
     nearest = np.stack(
         [cdist(own, atoms[sources != i]).min(axis=1) for i, own in enumerate(patches)]
@@ -93,7 +79,7 @@ def test_patches_are_coded_without_the_atoms_of_their_image(patches):
     assert set(of_bank["atoms_used"].values()) == {1.0}
     assert of_bank["patches"] == 45 and of_bank["held_out"]
     assert "45 nominal patches" in note and "without the atoms of their images" in note
-    assert set(found) == {"block2@64"} and set(of_bank) == EVERYTHING - {"conditioning"} | {
+    assert set(found) == {"fine@64"} and set(of_bank) == EVERYTHING - {"conditioning"} | {
         "patches", "held_out"
     }  # fmt: skip
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -101,17 +87,15 @@ def test_patches_are_coded_without_the_atoms_of_their_image(patches):
 
 @pytest.mark.slow
 def test_every_stream_has_its_own(rng):
-    settings = settings_of(layers=(config.AUTO,), grid=None)
-    from sgfr_jax.detector import streams
-
-    planned = streams.plan(settings)
+    method = method_of(layers=("auto",), grid=None)
+    planned = streams.plan(method, pretended.NETWORK)
     embedded = [
         (1 + i) * rng.normal(size=(3, *stream.shape)).astype(np.float32)
         for i, stream in enumerate(planned)
     ]
     banks = [bank_of(x[:, :2].reshape(-1, x.shape[-1])) for x in embedded]
     sources = [np.repeat(np.arange(3), 2)] * len(planned)
-    found, _ = diagnose(settings, embedded, banks, sources)
+    found, _ = diagnose(method, embedded, banks, sources)
     assert list(found) == [stream.name for stream in planned]
     for stream, of_bank, x in zip(planned, found.values(), embedded, strict=True):
         assert set(of_bank) == EVERYTHING | {"patches", "held_out"}
@@ -131,22 +115,21 @@ def test_the_sample_is_bounded_and_follows_the_seed(rng, monkeypatch):
     bank, sources = bank_of(patches[:, 0]), np.arange(6)
 
     def of(seed):
-        settings = settings_of(seed=seed)
-        return diagnose(settings, [patches], [bank], [sources])[0]["block2@64"]
+        return diagnose(method_of(), [patches], [bank], [sources], seed)[0]["fine@64"]
 
     assert of(0) == of(0) != of(1)
     assert of(0)["patches"] == 6
 
 
 def test_the_only_image_is_not_held_out(patches):
-    found, note = diagnose(settings_of(), [patches[:1]], [bank_of(patches[0])], [np.zeros(9)])
+    found, note = diagnose(method_of(), [patches[:1]], [bank_of(patches[0])], [np.zeros(9)])
     (of_bank,) = found.values()
     assert not of_bank["held_out"] and "which the banks have seen" in note
     assert of_bank["covering_radius"] == 0  # the patches are the atoms
 
 
 def test_what_is_left_of_a_bank_of_one_image_is_nothing(patches):
-    found, _ = diagnose(settings_of(), [patches[:2]], [bank_of(patches[0])], [np.zeros(9)])
+    found, _ = diagnose(method_of(), [patches[:2]], [bank_of(patches[0])], [np.zeros(9)])
     (of_bank,) = found.values()
     assert of_bank["covering_radius"] is None
     assert of_bank["self_representation_error"]["max"] == 1
@@ -182,16 +165,16 @@ def test_padding_is_not_drawn_where_there_is_more_and_never_counts(rng):
     ],
 )  # fmt: skip
 def test_each_solver_and_learner_is_asked_what_makes_sense(rng, solver, subspaces, expected):
-    settings = settings_of(
+    method = method_of(
         solver=solver, subspaces=subspaces, sparsity=3, num_subspaces=3, subspace_rank=2
     )
-    bank = bank_of(rng.normal(size=(30, 6)).astype(np.float32))
-    if subspaces in choices.SUBSPACE_LEARNERS:
-        bank = choices.make_learner(settings)(jax.random.key(0), bank)
-    targets = rng.normal(size=(4, 6)).astype(np.float32)
-    found = diagnosis.make_probe(settings)(bank, targets, np.ones(4, np.float32))
+    bank = bank_of(rng.normal(size=(30, 5)).astype(np.float32))
+    if subspaces in alternatives.SUBSPACE_LEARNERS:
+        bank = alternatives.make_learner(method)(jax.random.key(0), bank)
+    targets = rng.normal(size=(4, 5)).astype(np.float32)
+    found = diagnosis.make_probe(method, jax.jit)(bank, targets, np.ones(4, np.float32))
     assert set(found) == expected
-    code = jax.jit(choices.make_coder(solver, settings))(targets, bank)
+    code = jax.jit(alternatives.make_coder(solver, method))(targets, bank)
     left = targets - (code.coefficients[:, None] @ (
         bank.atoms[None] if code.indices is None else bank.atoms[code.indices]
     ))[:, 0]  # fmt: skip
@@ -207,19 +190,20 @@ def test_each_solver_and_learner_is_asked_what_makes_sense(rng, solver, subspace
 
 
 @pytest.mark.parametrize(
-    "layers", [SMALL.layers, pytest.param((config.AUTO,), marks=pytest.mark.slow)]
+    "layers", [("fine", "coarse"), pytest.param(("auto",), marks=pytest.mark.slow)]
 )
-def test_a_run_that_is_asked_has_them_in_its_results(folder, tmp_path, layers):
+def test_a_run_that_is_asked_has_them_in_its_results(folder, tmp_path, layers, monkeypatch):
+    pretended.stand_in(monkeypatch)
     settings = config.resolve(
-        dataclasses.replace(SMALL, data_dir=str(folder), categories=("cap",), layers=layers)
+        SMALL.replace(data_dir=str(folder), categories=("cap",), layers=layers)
     )
-    resources = run.Resources(tmp_path / "out", batch_size=4, num_figures=0, diagnose=True)
+    resources = Resources(tmp_path / "out", batch_size=4, num_figures=0, diagnose=True)
     (record,) = run.run(settings, resources)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     found = results["categories"]["cap"]["diagnostics"]
     assert found == record.results["diagnostics"]
     assert any(note.startswith("diagnostics (results.json)") for note in record.notes)
-    assert ("block2+block4@64" in found) == (layers == SMALL.layers)
+    assert ("fine+coarse@64" in found) == (layers == ("fine", "coarse"))
     for of_bank in found.values():
         assert of_bank["held_out"] and 0 < of_bank["self_representation_error"]["median"] < 1
         assert of_bank["conditioning"]["max"] >= of_bank["conditioning"]["median"] > 1

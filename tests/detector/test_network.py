@@ -62,11 +62,11 @@ def test_ours_are_equal_and_know_their_weights():
     found, same = (network.ours("efficientnet_lite0") for _ in range(2))
     assert found == same and hash(found) == hash(same) and len(found.digest) == 64
     described = network.describe("efficientnet_lite0")
-    assert dataclasses.replace(found, digest="") == described
+    assert dataclasses.replace(found, digest="", load=described.load) == described
     assert network.ours("efficientnet_lite0", digest="of others").digest == "of others"
 
 
 def test_an_unknown_network_is_named_with_the_nearest():
     for find in (network.describe, network.ours):
-        with pytest.raises(ArgumentError, match="`backbone`: .*efficientnet_lite9.*efficientnet_lite"):
+        with pytest.raises(ArgumentError, match=r"`backbone`: .*lite9.*efficientnet_lite\d"):
             find("efficientnet_lite9")

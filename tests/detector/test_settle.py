@@ -19,7 +19,8 @@ def test_what_is_left_open_is_filled_in():
     fast = settle.settle(Method.fast(subspaces="pca"), LITE0)
     assert fast.layers == LITE0.default_levels and fast.geometry == "square"
     assert fast.sampler == "random"
-    assert settle.settle(fast, LITE0) == fast
+    for settled in (fast, found):  # what is settled stays, as a detector is fitted anew
+        assert settle.settle(settled, LITE0) == settled
     large = settle.settle(Method(), network.describe("dinov2_vits14"))
     assert large.image_size == 448
     assert settle.settle(Method(image_size=64), pretended.NETWORK).layers == ("auto",)
@@ -58,7 +59,8 @@ def test_what_is_left_open_is_filled_in():
         ({"max_atoms": 0}, "^max_atoms=0 must be between"),
         ({"num_subspaces": 0}, "^num_subspaces=0 must be at least 1"),
         ({"subspace_rank": 0}, "^subspace_rank=0 must be at least 1"),
-        ({"grid": 0}, "^grid=0 must be between 1"),
+        ({"grid": -1}, "^grid=-1 must be between 1"),
+        ({"grid": 0, "layers": ("fast",)}, "^grid=0 must be between 1"),
         ({"subspaces": "pca"}, "^subspace_rank=8 must be below 5, the features of a patch"),
         ({"solver": "project"}, "^solver=project codes over learned subspaces.* add subspaces=pca"),
         ({"layers": ("auto", "fine")}, "^layers=auto,fine must be auto or fast alone"),
@@ -80,7 +82,7 @@ def test_errors_name_the_argument(fields, message):
 
 
 def test_errors_of_baselines_and_sizes():
-    with pytest.raises(ArgumentError, match="^baseline=project codes over learned subspaces"):
+    with pytest.raises(ArgumentError, match=r"^baseline=project codes over learned subspaces"):
         settle.settle(Method(image_size=64), pretended.NETWORK, ("project",))
     patches = dataclasses.replace(pretended.NETWORK, size_multiple=14)
     with pytest.raises(ArgumentError, match=r"^image_size=64: network takes .* 56 and 70"):
@@ -96,7 +98,7 @@ def test_errors_of_baselines_and_sizes():
         ({"subspaces": "k_subspaces", "subspace_rank": 4, "num_subspaces": 9}, 2,
          "^num_subspaces=9 times subspace_rank=4 is more than the bank's 32 atoms"),
         ({"subspaces": "pca", "subspace_rank": 3, "num_neighbors": 4}, 2,
-         "^num_neighbors=4, .* 3 atoms of subspaces: lower `num_neighbors`, or raise subspace_rank"),
+         "^num_neighbors=4, .* 3 atoms of subspaces: lower `num_neighbors`, or raise subspace"),
     ],
 )  # fmt: skip
 def test_too_few_images_are_told_with_what_would_do(fields, num, message):

@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the process with status 1."""
-        self.exit(1, f"error: {message}; --help lists all flags\n")
+        self.exit(1, f"error: {message}; see --help\n")
 
 
 def launch(main: Callable[[Sequence[str]], None], module: str) -> None:
@@ -127,7 +127,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         left = flags.FLAGS(argv)
     except flags.Error as error:
         why = " ".join(str(error).split()).rstrip(".")  # absl's may have several lines
-        sys.exit(f"error: {why}; --help lists all flags")
+        sys.exit(f"error: {why}; see --help")
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
         values = flag.value if isinstance(flag.value, list) else [flag.value]

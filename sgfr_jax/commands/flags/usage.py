@@ -48,7 +48,7 @@ TABLE = (
     _by_value("affine_subspaces", "subspaces", alternatives.SUBSPACE_LEARNERS),
     _by_value("sampler", "subspaces", [n for n in alternatives.LEARNERS if n != "dictionary"]),
     _by_value("split", "dataset", ("mtd",)),
-    _by_value("split_seed", "dataset", ("demo", "imitation", "mtd")),
+    _by_value("split_seed", "dataset", ("demo", "mtd")),
     _by_geometry("crop", "crop"),
     _by_geometry("tile", "tile"),
     _by_geometry("overlap", "tile"),

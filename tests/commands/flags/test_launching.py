@@ -3,6 +3,7 @@
 import configparser
 import errno
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from absl import app, flags
 
 from sgfr_jax.commands import report, run
-from sgfr_jax.commands.flags import launching, starting
+from sgfr_jax.commands.flags import launching, options, starting
 from sgfr_jax.commands.host import interruption
 
 ROOT = Path(__file__).parents[3]
@@ -54,13 +55,22 @@ def test_help_is_no_failure(scripts, monkeypatch, capsys, name, asked):
     )
 
 
-def test_full_help(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["/somewhere/experiments/run.py", "--helpfull"])
+def asked_for(help, monkeypatch, capsys):
+    """What `experiments.run` prints."""
+    monkeypatch.setattr(sys, "argv", ["/somewhere/experiments/run.py", help])
     with pytest.raises(SystemExit) as stopped:
         launching.launch(run.main, "sgfr_jax.commands.run")
-    said = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert "python -m experiments.run" in said and "--verbosity" in said  # absl's own
+    return capsys.readouterr().out
+
+
+def test_help_is_of_a_few_flags_and_full_help_of_all(monkeypatch, capsys):
+    few, full = (asked_for(help, monkeypatch, capsys) for help in ("--help", "--helpfull"))
+    assert "python -m experiments.run" in few and "python -m experiments.run" in full
+    listed, known = (set(re.findall(r"^  --(?:\[no\])?(\w+):", x, re.M)) for x in (few, full))
+    assert known == {flag.name for flag in flags.FLAGS.get_key_flags_for_module(options)}
+    assert {"dataset", "layers", "workdir"} < listed < known
+    assert f"--helpfull lists these and {len(known - listed)} more." in few
 
 
 @pytest.mark.parametrize(
@@ -158,5 +168,5 @@ def test_an_unknown_flag_is_one_line(scripts, monkeypatch, capsys, name):
         getattr(importlib.import_module(module), function)()
     said = capsys.readouterr().err or f"{stopped.value.code}\n"
     assert stopped.value.code == 1 or stopped.value.code == said.rstrip("\n")
-    assert said.startswith("error: ") and said.endswith("; --help lists all flags\n")
+    assert said.startswith("error: ") and said.endswith("; see --help\n")
     assert said.count("\n") == 1

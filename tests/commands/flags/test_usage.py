@@ -127,21 +127,17 @@ def test_flags_and_basis_learners(learner, flag, monkeypatch):
 
 
 @pytest.mark.parametrize("flag", ["split", "split_seed"])
-@pytest.mark.parametrize(
-    "name",  # imitations take seconds to draw
-    [pytest.param(n, marks=pytest.mark.slow) if n == "imitation" else n for n in datasets.DATASETS],
-)
+@pytest.mark.parametrize("name", datasets.DATASETS)
 def test_flags_and_data_sets(name, flag, tmp_path):
     if name in trees.TREES:
         trees.TREES[name](tmp_path)
     elif name == "folder":
         trees.mvtec(tmp_path)
-    directory = None if name in ("demo", "imitation") else tmp_path
+    directory = None if name == "demo" else tmp_path
     used = "split" in inspect.signature(datasets.DATASETS[name]).parameters
     if flag == "split_seed":
-        few = {"categories": ["weave"]} if name == "imitation" else {}  # they are drawn at once
         first, other = (
-            datasets.load(name, directory, **few, **fields) for fields in ({}, {flag: OTHER[flag]})
+            datasets.load(name, directory, **fields) for fields in ({}, {flag: OTHER[flag]})
         )
         used = [contents(c) for c in first] != [contents(c) for c in other]
     assert is_refused(flag, dataset=name) == (not used)

@@ -10,8 +10,8 @@ import sys
 from absl import app
 
 from sgfr_jax.commands import run
-from sgfr_jax.commands.host import processes
-from sgfr_jax.detector import sampling, synthetic
+from sgfr_jax.commands.host import devices, processes
+from sgfr_jax.detector import synthetic
 
 # Of the demo, small: 8 x 8 patches of 40 images in one bank, more than k-center's pools hold.
 FLAGS = (
@@ -20,7 +20,7 @@ FLAGS = (
 )  # fmt: skip
 
 
-def die(*args):
+def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -31,5 +31,5 @@ if __name__ == "__main__":
     synthetic.SIZES = (0.4,)
     synthetic.draw.__kwdefaults__["copies"] = 1
     if moment == "die":
-        sampling._sample_spread = die
+        devices.choose = die
     app.run(run.main, argv=["experiments.run", *FLAGS, *flags])

@@ -2,15 +2,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sgfr_jax.datasets import DatasetError
-from sgfr_jax.datasets.imitations import (
-    NUM_GOOD,
-    NUM_PER_KIND,
-    NUM_TRAIN,
-    PRODUCTS,
-    list_imitation,
-)
-from sgfr_jax.datasets.products import camera
+from experiments.imitations import camera, products
+from experiments.imitations.products import NUM_GOOD, NUM_PER_KIND, NUM_TRAIN, PRODUCTS
+from sgfr_jax import datasets
+from sgfr_jax.datasets import images
 
 SHAPES = {"circuit": (256, 256, 3), "plate": (256, 256), "washer": (256, 256, 3),
           "weave": (256, 256)}  # fmt: skip
@@ -38,7 +33,7 @@ def test_every_category_has_its_counts_and_names(monkeypatch):
 
     for product in PRODUCTS.values():
         monkeypatch.setattr(product, "make", blank)
-    categories = list_imitation(None, categories=None, split_seed=0)
+    categories = list(products.draw(0))
     assert [category.name for category in categories] == sorted(PRODUCTS)
     for category in categories:
         kinds = PRODUCTS[category.name].KINDS
@@ -51,21 +46,33 @@ def test_every_category_has_its_counts_and_names(monkeypatch):
         for example in everything:
             assert example.label == (example.kind != "good") == (example.mask is not None)
     # No two images share a generator, in any category or split.
-    list_imitation(None, categories=None, split_seed=1)
+    list(products.draw(1))
     assert len(set(seeds)) == len(seeds)
 
 
-def test_no_category_depends_on_which_others_are_made(monkeypatch):
+def test_they_are_written_as_folders_that_a_run_reads(monkeypatch, tmp_path):
     def tagged(rng, kind):
-        return rng.integers(0, 256, (4, 4), dtype=np.uint8), None
+        mask = None if kind is None else rng.integers(0, 2, (4, 4)) > 0
+        return rng.integers(0, 256, (4, 4), dtype=np.uint8), mask
 
     for product in PRODUCTS.values():
         monkeypatch.setattr(product, "make", tagged)
-    for category in list_imitation(None, categories=None, split_seed=3):
-        (alone,) = list_imitation(None, categories=[category.name], split_seed=3)
-        for a, b in zip(category.train + category.test, alone.train + alone.test, strict=True):
-            assert a.name == b.name
-            np.testing.assert_array_equal(a.image, b.image)
+    products.write(tmp_path / "made", 3)
+    found = datasets.load("folder", tmp_path / "made")
+    for drawn, read in zip(products.draw(3), found, strict=True):
+        assert drawn.name == read.name
+        for part in ("train", "test"):
+            ours = {f"{drawn.name}/{e.name}.png": e for e in getattr(drawn, part)}
+            theirs = {e.name: e for e in getattr(read, part)}
+            assert ours.keys() == theirs.keys()
+            for name, example in theirs.items():
+                native = images.read_native(example)
+                np.testing.assert_array_equal(native.image, ours[name].image)
+                assert (example.label, example.kind) == (ours[name].label, ours[name].kind)
+                if ours[name].mask is not None:
+                    np.testing.assert_array_equal(native.mask, ours[name].mask)
+    with pytest.raises(FileExistsError):
+        products.write(tmp_path / "made", 3)
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
@@ -127,10 +134,3 @@ def test_smooth_noise_is_as_smooth_as_stated(sigma):
         moved = np.moveaxis(noise, axis + 1, -1)
         found = np.mean(moved[..., lag:] * moved[..., :-lag]) - noise.mean() ** 2
         assert abs(found - np.exp(-((lag / (2 * s)) ** 2))) < 0.15
-
-
-def test_it_takes_no_directory_and_only_its_categories(tmp_path):
-    with pytest.raises(DatasetError, match="folder"):
-        list_imitation(tmp_path, categories=None, split_seed=0)
-    with pytest.raises(DatasetError, match="washer"):
-        list_imitation(None, categories=["washers"], split_seed=0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sgfr_jax.datasets.products import camera
+from experiments.imitations import camera
 
 KINDS = ("missing_hole", "mouse_bite", "open", "short", "spur")
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sgfr_jax.datasets.products import camera
+from experiments.imitations import camera
 
 KINDS = ("chip", "dent", "tarnish")
 

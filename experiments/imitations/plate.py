@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from sgfr_jax.datasets.products import camera
+from experiments.imitations import camera
 
 KINDS = ("broken_corner", "rust", "uneven")
 
