@@ -4,8 +4,8 @@
     labels = detector.predict(new_images)          # 1: nominal, -1: anomalous
     maps = detector.anomaly_maps(new_images)
 
-The functions of `sgfr_jax.detector` do the work; signs and names are those of scikit-learn's outlier
-detectors.
+The functions of `sgfr_jax.detector` do the work. Signs and names are those of scikit-learn's
+outlier detectors.
 """
 
 import numbers
@@ -118,6 +118,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return int(check_random_state(self.random_state).randint(_SEEDS))
 
     def __sklearn_tags__(self):
+        """What scikit-learn's tools are told of the input: images, not rows of features."""
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True

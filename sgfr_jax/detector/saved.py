@@ -105,7 +105,7 @@ def load(
         checked_json.check(_Described, description)
         method, about = _method(description["method"]), _about(description)
         if weights is not None:
-            method = dataclasses.replace(method, weights=weights)
+            method = dataclasses.replace(method, weights=os.path.expanduser(weights))
         known = networks.describe(method.backbone) if network is None else network
         layout = _layout(method, known)
     except (KeyError, ValueError) as error:

@@ -13,16 +13,18 @@ STRIDES, WIDTHS = {"fine": 8, "coarse": 16}, {"fine": 5, "coarse": 7}
 
 
 def embed(state, images):
-    """Of every cell the mean colour and its square's, mixed by the weights."""
-    pixels = jnp.asarray(images, jnp.float32) / 255
-    num, side = pixels.shape[:2]  # a file for any batch has no number here
+    """Of every cell how bright it is and how steep, mixed by the weights."""
+    grey = jnp.asarray(images, jnp.float32).mean(axis=-1) / 128 - 1
+    num, side = grey.shape[:2]  # a file for any batch has no number here
+    around = jnp.pad(grey, ((0, 0), (0, 1), (0, 1)), mode="edge")
+    down, right = (4 * jnp.abs(x - grey) for x in (around[:, 1:, :-1], around[:, :-1, 1:]))
+    pixels = jnp.stack([grey, grey**2, down, right, down**2, right**2], axis=-1)
     found = {}
     for name, stride in STRIDES.items():
         beyond = -side % stride
         padded = jnp.pad(pixels, ((0, 0), (0, beyond), (0, beyond), (0, 0)), mode="edge")
-        cells = padded.reshape(num, padded.shape[1] // stride, stride, -1, stride, 3)
-        seen = jnp.concatenate([cells.mean(axis=(2, 4)), (cells**2).mean(axis=(2, 4))], axis=-1)
-        found[name] = jnp.tanh(jnp.tensordot(seen, state[name], axes=1))
+        cells = padded.reshape(num, padded.shape[1] // stride, stride, -1, stride, 6)
+        found[name] = jnp.tanh(jnp.tensordot(cells.mean(axis=(2, 4)), state[name], axes=1))
     return found
 
 

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 
 from sgfr_jax import merge_levels, unit_norm
-from sgfr_jax.detector import embedding, features, fitting, splits, synthetic
+from sgfr_jax.detector import features, fitting, splits, synthetic
 from sgfr_jax.detector.method import Method
 from sgfr_jax.errors import ArgumentError
 from tests.detector import pretended
 
 
 def levels_of(streams, split):
-    """What the network makes of a split, `[B, h, w, D]` for each stream."""
+    """The network's cells as patches, not yet of unit norm, `[B, h, w, D]` for each stream."""
     loaded, found = pretended.NETWORK.load(()), {}
     for size in {stream.image_size for stream in streams}:
         squares = np.stack([one.image for one in splits.iterate(split, size, 16)])
         found[size] = jax.jit(loaded.embed)(loaded.state, squares)
-    return [found[stream.image_size][stream.levels[0]] for stream in streams]
+    cells = [found[stream.image_size][stream.levels[0]] for stream in streams]
+    return [merge_levels({"level": level}, level.shape[1:3]) for level in cells]
 
 
 class Embedded(NamedTuple):
@@ -34,8 +35,7 @@ class Embedded(NamedTuple):
     def batches(self, split):
         found = []
         for stream, level in zip(self.streams, levels_of(self.streams, split), strict=True):
-            patches, _ = embedding.merged({"level": level}, stream.grid, unit_norm=True)
-            found.append(np.asarray(patches).reshape(len(level), *stream.shape))
+            found.append(np.asarray(unit_norm(level)).reshape(len(level), *stream.shape))
         yield found
 
 
@@ -73,9 +73,7 @@ def weighed(streams, method, plain):
 def test_it_is_what_a_detector_is_fitted_to(streams, stages, weighed, monkeypatch):
     pretended.few_defects(monkeypatch)
     expected = fitting.fit_one(stages, jax.random.key(0), streams.train, "").looks["nearest"]
-    for own, of_detector in zip(
-        jax.tree.leaves(weighed), jax.tree.leaves(expected), strict=True
-    ):
+    for own, of_detector in zip(jax.tree.leaves(weighed), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(own, of_detector, rtol=1e-6, atol=1e-6)
 
 
@@ -103,7 +101,7 @@ def test_the_default_scales_patches_and_takes_a_thousand_atoms_of_each_level(rng
     assert [len(bank.atoms) for bank in look.banks] == [1000, 54]
     for bank, origin, level in zip(look.banks, look.origins, levels, strict=True):
         np.testing.assert_allclose(np.linalg.norm(bank.atoms, axis=1), 1, rtol=1e-5)
-        patches = unit_norm(merge_levels({"level": level}, level.shape[1:3])).reshape(6, -1, 3)
+        patches = unit_norm(level).reshape(6, -1, 3)
         own = patches[np.asarray(origin.images), np.asarray(origin.cells)]
         np.testing.assert_allclose(bank.atoms, own, rtol=1e-5, atol=1e-6)
     assert not look.calibrations

@@ -9,15 +9,26 @@ from PIL import Image
 
 from sgfr_jax.commands import run
 from sgfr_jax.commands.flags import config, usage
-from sgfr_jax.commands.flags.config import ConfigError
+from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import memory
-from sgfr_jax.datasets import geometry
-from sgfr_jax.detector import geometries, models, synthetic
+from sgfr_jax.commands.host.machine import Resources
+from sgfr_jax.datasets import Example, geometry
+from sgfr_jax.detector import geometries, model, network, predicting, saved
+from sgfr_jax.detector.services import PLAIN
+from tests.detector import pretended
 from tests.small import SMALL, texture
 
-# Two banks from the first blocks: programs of the whole network take long to compile.
-STREAMS = ("block2@1", "block4@1")
+ONE_BANK, STREAMS = ("fine", "coarse"), ("fine@1", "coarse@1")
 SHAPES = [(72, 120), (60, 72), (72, 72), (110, 72), (48, 72)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """A network that is none, and few synthetic defects."""
+    with pytest.MonkeyPatch.context() as patch:
+        pretended.stand_in(patch)
+        pretended.few_defects(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +51,17 @@ def photographs(tmp_path_factory):
 
 
 def settled(photographs, **fields):
-    asked = dataclasses.replace(SMALL, data_dir=str(photographs), **fields)
-    return config.resolve(usage.cleared(asked))
+    fields = {"layers": ONE_BANK} | fields
+    return config.resolve(usage.cleared(SMALL.replace(data_dir=str(photographs), **fields)))
 
 
 def go(settings, workdir, **resources):
-    return run.run(settings, run.Resources(workdir, batch_size=4, num_figures=1, **resources))[0]
+    return run.run(settings, Resources(workdir, batch_size=4, num_figures=1, **resources))[0]
+
+
+def score(detector, images):
+    stages = model.stages_of(detector, PLAIN._replace(batch_size=4))
+    return list(predicting.make_scorer(detector, stages)(images))
 
 
 @pytest.mark.parametrize(
@@ -55,10 +71,10 @@ def go(settings, workdir, **resources):
         pytest.param({"geometry": "crop", "crop": 0.9}, marks=pytest.mark.slow),
         {"geometry": "tile"},
         {"geometry": "tile", "tile": 60, "eval_size": "native"},
-        pytest.param({"geometry": "tile", "sampler": "k_center_stream"}, marks=pytest.mark.slow),
         {"geometry": "pad", "subspaces": "dictionary", "solver": "ridge"},
         {"geometry": "square+tile", "tile": 60},
-        {"geometry": "pad+tile", "eval_size": "native", "subspaces": "pca", "solver": "project"},
+        {"geometry": "pad+tile", "eval_size": "native", "subspaces": "pca", "solver": "project",
+         "subspace_rank": 4},
     ],
 )
 def test_defects_are_found_and_a_saved_model_finds_the_same(photographs, tmp_path, fields):
@@ -67,23 +83,25 @@ def test_defects_are_found_and_a_saved_model_finds_the_same(photographs, tmp_pat
     assert (own["num_train"], own["num_test"]) == (5, 8)
     if fields["geometry"] != "crop":  # which may cut defects off
         assert own["pixel_auroc"] > 0.85 and own["image_auroc"] > 0.9
-    model = models.load(tmp_path / "models" / "bolt")
-    assert model.config.geometry == fields["geometry"]
-    assert (model.config.tile is None) == ("tile" not in fields["geometry"])
+    detector = saved.load(tmp_path / "models" / "bolt")
+    assert detector.method.geometry == fields["geometry"]
+    assert (detector.method.tile is None) == ("tile" not in fields["geometry"])
     paths = [photographs / image["file"] for image in record.images]
     pixels = [np.asarray(Image.open(path)) for path in paths]
-    found = list(models.make_scorer(model, 4)(pixels))
+    found = score(detector, pixels)
     assert [one.score for one in found] == [image["score"] for image in record.images]
     for image, one in zip(pixels, found, strict=True):
         assert one.anomaly_map.shape == image.shape and np.isfinite(one.anomaly_map).all()
-    for look, of_bank in zip(model.config.geometries, model.origins, strict=True):
-        for image, window, cell in zip(*of_bank, strict=True):
+    for seen, look in zip(detector.method.geometries, detector.state.looks, strict=True):
+        (origin,) = look.origins
+        for image, window, cell in zip(*origin, strict=True):
             if image < 0:  # learned
                 continue
-            shape = np.asarray(Image.open(photographs / model.about.train[image])).shape
-            extent = geometry.windows(shape, look)[window].extent
-            for place, share in zip(divmod(int(cell), model.config.grid), extent, strict=True):
-                assert place < geometry.filled(share, model.config.grid)  # no atom is padding
+            shape = np.asarray(Image.open(photographs / detector.about.train[image])).shape
+            extent = geometry.windows(shape, seen)[window].extent
+            grid = detector.method.grid
+            for place, share in zip(divmod(int(cell), grid), extent, strict=True):
+                assert place < geometry.filled(share, grid)  # no atom is padding
 
 
 @pytest.mark.parametrize(
@@ -99,62 +117,69 @@ def test_defects_are_found_and_a_saved_model_finds_the_same(photographs, tmp_pat
     ],
 )
 def test_images_say_how_they_are_looked_at(shapes, kinds):
-    several = config.resolve(config.Config())
-    found = geometries.of_images(several, shapes)
+    several = pretended.settled()
+    images = [Example("", np.zeros(shape, np.uint8), 0, "good", None) for shape in shapes]
+    found = geometries.of_training_images(several, images)
     assert "+".join(geometry.kind for geometry in found) == kinds
     side = int(np.median([min(shape) for shape in shapes]))
     assert [g.tile for g in found] == [None, side][: len(found)]
-    one = config.resolve(config.Config(layers=("fast",)))
+    one = pretended.settled(layers=("fast",))
     assert geometries.settled(one) and not geometries.settled(several)
-    assert geometries.of_images(one, ()) == [geometry.Geometry("square")]
+    assert geometries.of_training_images(one, ()) == [geometry.Geometry("square")]
     given = dataclasses.replace(several, geometry="tile", tile=50)
     assert geometries.settled(given)
-    assert geometries.of_images(given, ()) == [geometry.Geometry("tile", tile=50)]
+    assert geometries.of_training_images(given, ()) == [geometry.Geometry("tile", tile=50)]
+
+
+def test_a_method_names_how_images_were_looked_at():
+    method = pretended.settled(overlap=0.1)
+    tiles = [geometry.Geometry("square"), geometry.Geometry("tile", tile=40, overlap=0.1)]
+    seen = geometries.as_seen(method, tiles)
+    assert (seen.geometry, seen.tile, seen.overlap) == ("square+tile", 40, 0.1)
+    seen = geometries.as_seen(method, tiles[:1])  # of no tiles nothing is said
+    assert seen == dataclasses.replace(method, geometry="square", tile=None, overlap=0.25)
 
 
 @pytest.mark.slow
 def test_by_default_photographs_that_differ_have_two_looks(photographs, folder, tmp_path):
     fields = {"layers": STREAMS, "solver": "nearest"}
     named = settled(photographs, **fields)
-    assert named.geometry == "auto"
+    assert named.method.geometry == "auto"
     found = go(named, tmp_path / "open", save_model=True)
-    assert models.load(tmp_path / "open" / "models" / "bolt").config.geometry == "square+tile"
+    assert saved.load(tmp_path / "open" / "models" / "bolt").method.geometry == "square+tile"
     assert any("looked at as --geometry=square+tile" in note for note in found.notes)
-    given = go(dataclasses.replace(named, geometry="square+tile"), tmp_path / "given")
+    given = go(named.replace(geometry="square+tile"), tmp_path / "given")
     assert [image["score"] for image in found.images] == [i["score"] for i in given.images]
     alike = settled(folder, categories=("cap",), **fields)
     go(alike, tmp_path / "alike", save_model=True)
-    assert models.load(tmp_path / "alike" / "models" / "cap").config.geometry == "square"
+    assert saved.load(tmp_path / "alike" / "models" / "cap").method.geometry == "square"
 
 
 @pytest.mark.slow
-def test_several_levels_through_tiles(photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "SIZES", (0.1, 0.4))
-    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+def test_several_levels_through_tiles(photographs, tmp_path):
     settings = settled(photographs, geometry="tile", layers=STREAMS, bank_size=20, solver="nearest")
     first = go(settings, tmp_path / "first", save_model=True)
     assert first.results["pixel_auroc"] > 0.85
     assert go(settings, tmp_path / "second").images == first.images
     paths = [photographs / image["file"] for image in first.images]
-    scorer = models.make_scorer(models.load(tmp_path / "first" / "models" / "bolt"), 4)
-    found = scorer([np.asarray(Image.open(path)) for path in paths])
+    detector = saved.load(tmp_path / "first" / "models" / "bolt")
+    found = score(detector, [np.asarray(Image.open(path)) for path in paths])
     assert [one.score for one in found] == [image["score"] for image in first.images]
 
 
 @pytest.mark.parametrize(
-    "layers", [("block2", "block4"), pytest.param(STREAMS, marks=pytest.mark.slow)]
+    "layers", [ONE_BANK, pytest.param(STREAMS, marks=pytest.mark.slow)]
 )
-def test_of_several_looks_each_is_what_it_is_alone(photographs, tmp_path, layers, monkeypatch):
-    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
-    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+def test_of_several_looks_each_is_what_it_is_alone(photographs, tmp_path, layers):
     fitted, records = {}, {}
     for kind in ("square", "tile", "square+tile"):
         settings = settled(photographs, geometry=kind, layers=layers, solver="nearest")
         records[kind] = go(settings, tmp_path / kind, save_model=True, diagnose=True)
-        fitted[kind] = models.load(tmp_path / kind / "models" / "bolt")
+        fitted[kind] = saved.load(tmp_path / kind / "models" / "bolt")
     both = fitted["square+tile"].state
-    for kind, state in zip(("square", "tile"), both.looks, strict=True):
-        jax.tree.map(np.testing.assert_array_equal, state, fitted[kind].state)
+    for kind, look in zip(("square", "tile"), both.looks, strict=True):
+        (alone,) = fitted[kind].state.looks
+        jax.tree.map(np.testing.assert_array_equal, look, alone)
         alone = records[kind].results["diagnostics"]
         together = records["square+tile"].results["diagnostics"]
         assert {f"{kind}: {name}" for name in alone} == {n for n in together if kind in n}
@@ -167,13 +192,10 @@ def test_of_several_looks_each_is_what_it_is_alone(photographs, tmp_path, layers
     assert records["square+tile"].results["num_atoms"] == sum(
         records[kind].results["num_atoms"] for kind in ("square", "tile")
     )
-    assert len(fitted["square+tile"].origins) == 2 * len(fitted["tile"].origins)
 
 
-@pytest.mark.parametrize("layers", [("block2", "block4"), STREAMS])
-def test_tiles_of_square_images_are_the_images(folder, tmp_path, layers, monkeypatch):
-    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
-    monkeypatch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+@pytest.mark.parametrize("layers", [ONE_BANK, STREAMS])
+def test_tiles_of_square_images_are_the_images(folder, tmp_path, layers):
     of_one = {"layers": layers, "categories": ("cap",), "solver": "nearest"}
     square, tile, pad = (
         go(settled(folder, geometry=kind, **of_one), tmp_path / kind)
@@ -189,16 +211,17 @@ def test_embeddings_of_windows_are_cached(photographs, tmp_path, monkeypatch):
     keeping = {"cache_dir": tmp_path / "cache", "cache_bytes": 10**9}
     settings = settled(photographs, geometry="tile")
     first = go(settings, tmp_path / "first", **keeping)
-    monkeypatch.setattr(
-        "sgfr_jax.backbones.load", lambda *args: pytest.fail("a network was loaded")
+    fails = dataclasses.replace(
+        pretended.NETWORK, load=lambda levels: pytest.fail("a network was loaded")
     )
-    again = go(dataclasses.replace(settings, solver="nearest"), tmp_path / "again", **keeping)
+    monkeypatch.setattr(network, "ours", lambda name, weights=None: fails)
+    again = go(settings.replace(solver="nearest"), tmp_path / "again", **keeping)
     assert len(again.images) == len(first.images)
 
 
 def test_what_tiles_allow_is_known_when_images_are_read(photographs, tmp_path, monkeypatch):
     """An image of several tiles has more patches than one square, and padding has none."""
-    one = {"shots": 1, "seed": 1, "layers": ("block4",), "bank_size": 300, "grid": None}
+    one = {"shots": 1, "seed": 1, "layers": ("fine",), "bank_size": 300, "grid": None}
     with pytest.raises(ConfigError, match="bolt has 64 nominal patches"):
         go(settled(photographs, **one), tmp_path / "square")
     tiles = go(settled(photographs, **one, geometry="tile", tile=30), tmp_path / "tile")
@@ -232,4 +255,4 @@ def test_what_tiles_allow_is_known_when_images_are_read(photographs, tmp_path, m
 )
 def test_bad_flags(fields, message):
     with pytest.raises(ConfigError, match=message):
-        config.resolve(dataclasses.replace(config.Config(), **fields))
+        config.resolve(config.Config.of(**fields))

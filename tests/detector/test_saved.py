@@ -103,7 +103,7 @@ def test_a_loaded_model_scores_exactly_as_the_run_did(fitted, photographs):
 def test_one_named_stream(photographs, tmp_path):
     fields = {"layers": ("fine@1",), "solver": "nearest", "categories": ("cap",)}
     workdir, (record,) = run_in(photographs, tmp_path, **fields)
-    assert record.results["num_atoms"] == 20 and record.results["pixel_auroc"] > 0.7
+    assert record.results["num_atoms"] == 20 and record.results["pixel_auroc"] > 0.9
     detector = saved.load(workdir / "models" / "cap")
     assert detector.method.layers == ("fine@1",)
     described = saving.describe(workdir / "models" / "cap")
@@ -242,7 +242,7 @@ def test_a_detector_of_any_network_is_loaded_with_it(tmp_path):
     assert again.about == detector.about
     jax.tree.map(np.testing.assert_array_equal, again, detector)
     other = pretended.make(seed=1, digest="of others", name="own")
-    with pytest.raises(saving.SavingError, match="other weights of own .*of these weig"):
+    with pytest.raises(saving.SavingError, match="other weights of own .*of these wei"):
         saved.load(tmp_path / "own", network=other)
 
 
