@@ -57,9 +57,10 @@ from sgfr_jax.detector.services import Services
 from sgfr_jax.detector.stages import Stages
 
 FILE = Path(__file__).with_suffix(".json")
-# How far a number may lie from the kept one, relative to the largest magnitude of its stage (one
-# solver's scores, say, or the maps of all test images): values of a map near zero, and scores that
-# are differences from a nominal mean, are no more certain than the terms of the differences.
+# How far a number may lie from the kept one, relative to the largest magnitude of its stage (the
+# method's own scores and their null, say, or the maps of all test images): values of a map near
+# zero, and scores that are differences from a nominal mean, are no more certain than the terms of
+# the differences.
 TOLERANCE = 1e-5
 # Of every map each so manieth row and column is kept, beside the map's mean and maximum.
 _STEP = 13
@@ -321,9 +322,15 @@ def differences(kept: Numbers, found: Numbers) -> list[str]:
 
 
 def _magnitude(numbers: Numbers, stage: str) -> float:
-    """The largest of a stage, or of the maps of all images; 1 if that is 0."""
-    alike = [of for name, of in numbers.items() if name.split(" of ")[0] == stage.split(" of ")[0]]
+    """The largest of a stage, or of all stages of its kind; 1 if that is 0."""
+    alike = [of for name, of in numbers.items() if _kind(name) == _kind(stage)]
     return max(abs(number) for of in alike for number in of) or 1
+
+
+def _kind(stage: str) -> str:
+    """Maps of all images are alike, and so are scores, of which the null consists."""
+    name = stage.partition(" of ")[0]
+    return "score" if name == "null" else name
 
 
 def kept() -> dict[str, Any]:

@@ -91,5 +91,7 @@ def test_a_difference_names_the_stage_and_the_number():
     maps = {"map of image 0": [0.01], "map of image 1": [1.0]}  # of one magnitude
     assert not golden.differences(maps, maps | {"map of image 0": [0.010009]})
     assert golden.differences(maps, maps | {"map of image 0": [0.010011]})
+    assert not golden.differences(kept, kept | {"null": [1.0005]})  # a score as the others are
+    assert golden.differences({"null": [1.0]}, {"null": [1.0005]})
     (line,) = golden.differences(kept, {"atoms": [1, 2], "score": [100.0, 0.001]})
     assert line == "null: 1 numbers are kept, 0 were found"

@@ -133,7 +133,10 @@ def test_tiles_have_a_say_in_scores_where_they_are_far_from_nominal(scores, expe
 
 def test_a_map_is_lowered_where_its_image_looks_nominal(rng):
     nominal = Nominal(*(jnp.asarray(rng.uniform(1, 2, 2), jnp.float32) for _ in range(4)))
-    state, prior = State((None, None), nominal, WHOLE), dataclasses.replace(PLAINLY, image_prior=0.4)
+    state, prior = (
+        State((None, None), nominal, WHOLE),
+        dataclasses.replace(PLAINLY, image_prior=0.4),
+    )
     for found in some(rng, [(8, 8), (8, 8)]):
         plain, lowered = looks.together(PLAINLY, state, found), looks.together(prior, state, found)
         added = 0.4 * min(plain.score, 1)

@@ -133,9 +133,7 @@ def test_the_parts_of_the_banks_add_up_to_the_map(fitted, photographs):
     patches = next(stages.batches(splits.of_arrays([pixels(path)])))
     code = alternatives.make_coder(method.solver, method)
     names = [stream.name for stream in stages.streams]
-    banks = dict(
-        zip(names, zip(look.banks, look.origins, patches, strict=True), strict=True)
-    )
+    banks = dict(zip(names, zip(look.banks, look.origins, patches, strict=True), strict=True))
     for view in place.views:
         bank, origin, of_bank = banks[view.stream]
         row, column = (int(x * method.image_size) for x in (place.y, place.x))

@@ -35,7 +35,7 @@ def split(rng):
 
 
 def test_services_are_those_that_resources_allow(tmp_path):
-    resources = Resources(tmp_path, batch_size=5, workers=2, mesh="data=1")
+    resources = Resources(tmp_path, batch_size=5, workers=2, mesh="1")
     found = machine.services(resources)
     assert (found.batch_size, found.workers) == (5, 2)
     assert found.kept is None and found.progress is progress.bar

@@ -28,7 +28,9 @@ def test_what_streams_hold_does_not_grow_with_the_images(monkeypatch):
     need = memory.needed_by_streams(settings, 1000)
     assert need == memory.needed_by_streams(settings, 10**6) > memory.needed_by_streams(settings, 9)
     # All patches of a hundred images and of what is drawn on some.
-    features = sum(stream.grid**2 * stream.width for stream in streams.plan(settings.method, settings.network))
+    features = sum(
+        stream.grid**2 * stream.width for stream in streams.plan(settings.method, settings.network)
+    )
     assert 8 * 196 * features < need < 10**9
     of_tiles = memory.needed_by_streams(settings, 1000, of_an_image=400)
     assert of_tiles - need == 8 * 300 * features

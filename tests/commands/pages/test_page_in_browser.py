@@ -39,8 +39,7 @@ def finished(tmp_path_factory):
     hostile = folder / "nut" / "test" / HOSTILE_KIND / HOSTILE_FILE
     hostile.parent.mkdir(parents=True)
     shutil.copy(folder / "nut" / "test" / "dent" / "0.png", hostile)
-    settings = SMALL.replace(layers=("block2",), data_dir=str(folder), baselines=("nearest",)
-    )
+    settings = SMALL.replace(layers=("block2",), data_dir=str(folder), baselines=("nearest",))
     resources = machine.Resources(place / "out", batch_size=4, num_figures=0, save_maps=True)
     run.run(config.resolve(settings), resources)
     report.main([f"--workdir={place / 'out'}", "--html"])

@@ -1,4 +1,3 @@
-
 import pytest
 
 from sgfr_jax.commands.flags import config
@@ -40,7 +39,9 @@ def test_points_have_the_command_line_s_flags_but_for_their_own(monkeypatch):
     first, second = points_of(monkeypatch, grid, base)
     assert first.config == config.resolve(base.replace(solver="ridge", ridge=1.0))
     assert isinstance(first.config.method.ridge, float)
-    assert second.config.method.layers == ("block2", "block4") and second.config.evaluation.seed == 7
+    assert (
+        second.config.method.layers == ("block2", "block4") and second.config.evaluation.seed == 7
+    )
 
 
 def test_tuples_of_penalties_are_points(monkeypatch):

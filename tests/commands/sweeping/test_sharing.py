@@ -108,10 +108,7 @@ def test_memory_is_not_asked_for_what_it_holds_already(folder, tmp_path, monkeyp
 
     monkeypatch.setattr(memory, "available", available)
     monkeypatch.setattr(sharing, "_gather", gathered)
-    alone = [
-        point._replace(config=point.config.replace(categories=("cap",)))
-        for point in found
-    ]
+    alone = [point._replace(config=point.config.replace(categories=("cap",))) for point in found]
     assert go(alone, tmp_path / "out") == []
     assert len(swept(tmp_path / "out")) == 3 and len(asked) == 1
 
