@@ -77,7 +77,7 @@ def make(detector: Detector, *, plain: bool = False) -> Predictor:
     check(method)
     loaded = squares.load_network(detector)
     if plain:
-        loaded = loaded._replace(embed=partial(loaded.embed, batched=True))
+        loaded = loaded._replace(embed=loaded.without_loops or loaded.embed)
     planned = streams.plan(method, detector.network)
     coding = _coding(method, max(stream.grid for stream in planned) ** 2, unroll=plain)
     (look,) = jax.tree.map(jnp.asarray, detector.state).looks

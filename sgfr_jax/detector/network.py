@@ -35,6 +35,7 @@ class Loaded(NamedTuple):
 
     embed: Embed
     state: Any  # a pytree of arrays: its weights
+    without_loops: Embed | None = None  # the same function where `embed` has loops over images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,8 @@ def make(
     """Anybody's network.
 
     Args:
-      embed: `(state, images [B, S, S, 3]) -> {level: [B, h, w, D]}` in float32, a pure function.
+      embed: `(state, images [B, S, S, 3]) -> {level: [B, h, w, D]}` in float32, a pure function. It
+        reads the number of images as `images.shape[0]`, which is symbolic where it is exported.
       strides: pixels of the image per feature of each level, from the shallow level to the deep.
       widths: features `D` of each level.
       state: the weights, a pytree of arrays, which `embed` takes first.
@@ -130,7 +132,6 @@ class _Ours:
 
     name: str
     weights: str | None
-
     digest: str = ""
 
     def __call__(self, levels: tuple[str, ...]) -> Loaded:
@@ -144,7 +145,7 @@ def _load(ours: _Ours, levels: tuple[str, ...]) -> Loaded:
     from sgfr_jax import backbones
 
     found = backbones.load(ours.name, ours.weights, levels)
-    return Loaded(found.embed, found.state)
+    return Loaded(found.embed, found.state, functools.partial(found.embed, batched=True))
 
 
 def ours(name: str, weights: str | None = None, *, digest: str = "") -> Network:

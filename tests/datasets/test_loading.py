@@ -9,9 +9,7 @@ from sgfr_jax.datasets import DatasetError
 
 
 def test_unknown_data_set_lists_the_known_and_suggests():
-    with pytest.raises(
-        DatasetError, match=r"'mvtek'. Did you mean 'mvtec'\?.*demo, folder,"
-    ):
+    with pytest.raises(DatasetError, match=r"'mvtek'. Did you mean 'mvtec'\?.*demo, folder,"):
         datasets.load("mvtek")
 
 

@@ -104,7 +104,7 @@ def test_a_threshold_is_of_nominal_images(detector):
     found = threshold(detector, 0.2)
     assert found.num_null == 5 and found.wanted == 0.2
     assert found.score in detector.nulls.images.scores
-    with pytest.raises(ValueError, match="1.5"):
+    with pytest.raises(ValueError, match=r"1\.5"):
         threshold(detector, 1.5)
 
 
@@ -130,7 +130,7 @@ def test_an_update_learns_from_what_is_new(detector, images):
     before, after = (predict(of, images[3:], services=SERVICES) for of in (detector, grown))
     for one, other in zip(before, after, strict=True):
         assert other.score < one.score
-    with pytest.raises(ArgumentError, match="`images`: .* all of these already"):
+    with pytest.raises(ArgumentError, match=r"`images`: .* all of these already"):
         update(KEY, grown, images[3:5], services=SERVICES)
 
 
@@ -201,11 +201,11 @@ def test_what_cannot_be_fitted_is_said_before_the_work(tmp_path):
     train = photographs()[0]
     with pytest.raises(ArgumentError, match=r"^images=\[\] must hold one nominal image"):
         fit([])
-    with pytest.raises(ArgumentError, match="^`solver`: unknown solver 'none'"):
+    with pytest.raises(ArgumentError, match=r"^`solver`: unknown solver 'none'"):
         fit(train, Method(solver="none"))
-    with pytest.raises(ArgumentError, match="`backbone`: .*efficientnet_lite9"):
+    with pytest.raises(ArgumentError, match=r"`backbone`: .*efficientnet_lite9"):
         fit_detector(KEY, train, network="efficientnet_lite9")
-    with pytest.raises(ArgumentError, match="^num_neighbors=90, but .* lower `num_neighbors`"):
+    with pytest.raises(ArgumentError, match=r"^num_neighbors=90, but .* lower `num_neighbors`"):
         fit(train, Method.fast(image_size=64, num_neighbors=90, bank_size=20))
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"bad\.png"):

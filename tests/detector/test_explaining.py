@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp

@@ -195,8 +195,8 @@ def test_of_several_looks_each_is_what_it_is_alone(layers):
     rng = np.random.default_rng(0)
     split = pretended.split_of(pretended.images(rng, 4, (64, 96)))
     key = jax.random.key(0)
-    method = pretended.settled(solver="nearest", bank_size=20, layers=layers, geometry="square+tile",
-                               tile=64)  # fmt: skip
+    fields = {"solver": "nearest", "bank_size": 20, "geometry": "square+tile", "tile": 64}
+    method = pretended.settled(layers=layers, **fields)
     made = stages.make(method, pretended.NETWORK, baselines=("ridge",))
     laid = splits.laid(split, method.geometries)
     fitted = fitting.fit(made, key, laid, "bolt")

@@ -240,7 +240,7 @@ def test_a_detector_of_any_network_is_loaded_with_it(tmp_path):
     assert again.about == detector.about
     jax.tree.map(np.testing.assert_array_equal, again, detector)
     other = pretended.make(seed=1, digest="of others", name="own")
-    with pytest.raises(saving.SavingError, match="other weights of own .*of these wei"):
+    with pytest.raises(saving.SavingError, match=r"other weights of own .*of these wei"):
         saved.load(tmp_path / "own", network=other)
 
 

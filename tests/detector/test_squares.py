@@ -100,7 +100,7 @@ def test_padding_counts_for_nothing_and_coding_can_be_chosen(one_bank):
     detector = detector_of(one_bank)
     (found,) = squares_of(one_bank, detector, 1)
     score = jax.jit(partial(score_squares, detector), static_argnames="coding")
-    extents = np.float32([[1, 0.5]])
+    extents = np.float32([[1, 0.25]])
     _, half = score(detector.state, [found], extents=extents)
     other = found.copy()
     other[:, :, 56:] = 255 - other[:, :, 56:]  # far from what is shown
