@@ -65,7 +65,7 @@ def export(
 
     Raises:
       ConfigError: if the model cannot be exported so, or the file does not agree with it.
-      SavingError, WeightsError: as of `models.load`.
+      SavingError, WeightsError: as of `saved.load`.
       OSError: if the file cannot be written.
     """
     description_path = output.with_name(f"{output.name}.json")

@@ -103,7 +103,8 @@ def test_every_flag_of_the_data_reaches_the_loader(monkeypatch):
     assert asked == [given | {"categories": None}]
 
 
-def test_routes_that_do_not_fit_name_the_flag(folder):
+def test_routes_that_do_not_fit_name_the_flag(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # results go to runs/DATASET
     assert "--train_glob is for data set 'folder'" in main(dataset="mvtec", train_glob="*.png")
     assert "--test_glob needs --train_glob" in main(data_dir=str(folder), test_glob="*.png")
     assert "--split=grouped must be left out" in main(data_dir=str(folder), split="grouped")

@@ -43,7 +43,7 @@ def tiny(**fields):
         (made, {"solver": "nearest", "layers": ("block2@1", "block4@1.5")}, True),
         (tiny, {"layers": ("auto",), "sigma": 0.0}, False),
     ],
-    ids=str,
+    ids=["tiny", "ridge", "nearest", "streams"],
 )
 def test_it_gives_what_the_detector_gives(make, fields, plain, photographs):
     detector = make(**fields)

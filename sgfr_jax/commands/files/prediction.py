@@ -146,7 +146,7 @@ def predict(
     """What a model makes of each image, in order.
 
     Args:
-      score: from `models.make_scorer` or `explanations.make_explainer`.
+      score: from `predicting.make_scorer` or `explaining.make_explainer`.
       sources: the images.
       batch_size: at most so many are held, and fewer if they are large.
       min_side: an image with a shorter side cannot be scored.

@@ -14,7 +14,8 @@ _ARGUMENTS = frozenset((
     "batch_size", "category", "data_dir", "dataset", "images", "manifest", "mask_glob", "model",
     "prepared_dir", "shots", "skip_bad_images", "split", "split_seed", "test_glob", "train_glob",
 ))  # fmt: skip
-_NAMED = re.compile(rf"`({'|'.join(_ARGUMENTS)})`|(?<![\w-])({'|'.join(_ARGUMENTS)})(?==)")
+# No part of a path, such as /data/split=test/0.png.
+_NAMED = re.compile(rf"`({'|'.join(_ARGUMENTS)})`|(?<![\w./\\-])({'|'.join(_ARGUMENTS)})(?==)")
 
 
 class ConfigError(ValueError):
@@ -24,6 +25,12 @@ class ConfigError(ValueError):
 def as_flags(text: str) -> str:
     """A message of the library, in which arguments are flags."""
     return _NAMED.sub(lambda found: f"--{found[1] or found[2]}", text)
+
+
+def message(error: Exception) -> str:
+    """What an error says, in flags: the commands' own names them, and the system's names files."""
+    text = str(error)
+    return text if isinstance(error, ConfigError | OSError) else as_flags(text)
 
 
 def path(flag: str, text: str) -> Path:

@@ -13,6 +13,8 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from sgfr_jax.commands.flags import checking
+
 NAMES = ("export", "predict", "report", "run", "select", "sweep", "update")
 _OF_A_RUN = "sgfr_jax.commands.flags.options"  # the module that defines a run's flags
 _HELP = frozenset(("-h", "-?", "-help", "--help", "-helpshort", "--helpshort"))
@@ -47,7 +49,7 @@ def told(error: Exception, into: object) -> str:
     if type(error) is OSError and error.filename is None:  # no kind that has to do with networks
         why = error.strerror or str(error)
         return f"error: {why}; results go to {into}: make room there, or name another"
-    return f"error: {as_typed(str(error))}"
+    return f"error: {as_typed(checking.message(error))}"
 
 
 class Parser(argparse.ArgumentParser):

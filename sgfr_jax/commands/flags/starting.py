@@ -99,7 +99,7 @@ def exit_on_mistakes(into: str) -> Iterator[None]:
             if _is_of_memory(error):
                 why = (str(error).splitlines() or ["without a word"])[0]
                 sys.exit(f"error: memory has run out ({why}): lower --batch_size or --image_size")
-            sys.exit(checking.as_flags(launching.told(error, into)))
+            sys.exit(launching.told(error, into))
 
 
 def _clean_up() -> None:

@@ -70,7 +70,7 @@ def _attempt(worker: sharing.Worker, group: Group) -> Iterator[sharing.Part | Ou
         if isinstance(error, OSError) or not starting.foreseen(error):
             raise
         if len(left) == 1:
-            yield Outcome(left[0], error=checking.as_flags(str(error)))
+            yield Outcome(left[0], error=checking.message(error))
         else:
             for task in left:
                 yield from _attempt(worker, [task])

@@ -7,6 +7,7 @@ from absl.testing import flagsaver
 from sgfr_jax.commands import export, predict, report, run, select, sweep, update
 from sgfr_jax.commands.flags import checking
 from sgfr_jax.commands.host import interruption
+from sgfr_jax.errors import ArgumentError
 
 
 def test_a_message_of_the_library_speaks_of_flags():
@@ -14,7 +15,16 @@ def test_a_message_of_the_library_speaks_of_flags():
     assert checking.as_flags(said) == (
         "--layers=auto,block4 must be auto alone, not --image_size nor a size=3 of something"
     )
-    assert checking.as_flags("--grid=3 is a flag already") == "--grid=3 is a flag already"
+    for as_it_is in ("--grid=3 is a flag already", "'/data/split=test/grid=3/0.png' is no image"):
+        assert checking.as_flags(as_it_is) == as_it_is
+
+
+def test_messages_of_commands_and_of_the_system_stay_as_they_are():
+    said = "grid few_shot, point 1 (layers=fast shots=1): --shots=1 is too few"
+    assert checking.message(checking.ConfigError(said)) == said
+    missing = FileNotFoundError(2, "No such file", "split=test/0.png")
+    assert checking.message(missing) == "[Errno 2] No such file: 'split=test/0.png'"
+    assert checking.message(ArgumentError("shots=1 is too few")) == "--shots=1 is too few"
 
 
 @pytest.mark.parametrize(
