@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     terminal.make_plain()
     parser = launching.Parser("experiments.report", __doc__)
     parser.add_argument("--workdir", nargs="+", action="extend", required=True,
-                        help="work directories of sweeps, or that of one run")  # fmt: skip
+                        help="work directories of sweeps, or of one run")  # fmt: skip
     parser.add_argument("--out", help="where to write; by default report below the first of them")
     parser.add_argument("--metric", nargs="+", default=METRICS, metavar="METRIC",
                         help=f"which metrics of sweeps: {', '.join(Metrics._fields)}")  # fmt: skip

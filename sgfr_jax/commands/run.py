@@ -55,7 +55,7 @@ def make_stages(settings: Config, resources: Resources) -> stages.Stages:
     """The stages of a configuration on this machine.
 
     Raises:
-      ConfigError, WeightsError: if there are not so many devices, or no weights.
+      ConfigError, WeightsError: if there are too few devices, or no weights.
     """
     method = settings.method
     with speaking_of_flags():

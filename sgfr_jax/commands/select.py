@@ -235,7 +235,9 @@ def select(
 
     last = max(settings.evaluation.seed for _, settings in points) + repeats - 1
     if last >= 2**32:
-        raise checking.ConfigError(f"--seed: that of the last repeat is {last}, not below 2^32")
+        raise checking.ConfigError(
+            f"--seed: the last repeat has the seed {last}, which is not below 2^32"
+        )
     asked = question(points, categories, share, environment.source(), environment.describe())
     of_repeats = []
     for repeat in range(repeats):

@@ -29,7 +29,7 @@ from sgfr_jax.commands.host import terminal
 
 flags.adopt_module_key_flags(model_flags)
 OUTPUT = flags.DEFINE_string(
-    "output", None, "The directory of the new model; that of --model replaces it."
+    "output", None, "The directory of the new model; the directory of --model replaces the old one."
 )
 REPORT = flags.DEFINE_string(
     "report",
@@ -45,7 +45,7 @@ for name in _SHARED:
     flags.declare_key_flag(name)
 
 COLUMNS = ("path", "score", "p_value", "known")
-# Images above the old model's threshold for this rate are named, so many at most.
+# Images above the old model's threshold for this rate are named: the rate, and how many at most.
 FALSE_ALARM_RATE, _NAMED = 0.01, 5
 
 

@@ -119,7 +119,7 @@ SOLVERS = LOCAL_SOLVERS | BANK_SOLVERS
 CLUSTERING_LEARNERS = ("k_subspaces", "sparse_clustering")
 # Those that learn from any number of patches; the others take time with its cube.
 SCALABLE_LEARNERS = ("pca", "k_subspaces")
-# Those whose bank is that of `types.subspace_bank`, which `project` needs.
+# The learners whose bank is a `types.subspace_bank`, which `project` needs.
 SUBSPACE_LEARNERS = ("pca", *CLUSTERING_LEARNERS)
 # `implicit` learns nothing: the atoms are patches, and their neighbours span the subspaces.
 LEARNERS = ("implicit", *SUBSPACE_LEARNERS, "dictionary")

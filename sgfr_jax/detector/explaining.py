@@ -3,7 +3,7 @@
 The highest places of an image's anomaly map are explained, each by every bank: how much of the map
 the bank adds there, which of its atoms rebuilt the patch, and which levels carry the residual. With
 several streams (such as of `--layers=auto`) a stream's part is its weighed, calibrated map; with
-several looks (such as of `--geometry=square+tile`) it is that of its look, standardized and divided
+several looks (such as of `geometry="square+tile"`) the map is its look's, standardized and divided
 by their number. The parts add up to the anomaly map, and are blurred as it is, while atoms and
 residual are those of the one patch that lies there: of the window in which the place lies deepest.
 """
@@ -142,7 +142,7 @@ def peaks(values: np.ndarray, num: int, *, apart: float, least: float) -> list[t
 
     Args:
       values: an anomaly map.
-      num: at most so many.
+      num: how many pixels to name, at most.
       apart: in pixels, between any two of them; more than 0.
       least: all but the first are above this.
     """

@@ -22,7 +22,7 @@ from sgfr_jax.detector.stages import Stages
 from sgfr_jax.detector.state import Look, State
 from sgfr_jax.detector.weighing import Squares
 
-# Patches that one bank of several is chosen from: at most so many, as many from every image.
+# The most patches that one bank of several is chosen from; every image gives the same number.
 SAMPLED_PATCHES = 100_000
 # Nominal images that calibrate the streams; the scale of an atom needs about a hundred.
 CALIBRATION_IMAGES = 100

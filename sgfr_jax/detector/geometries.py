@@ -12,7 +12,7 @@ from sgfr_jax.detector.method import AUTO, Method
 
 # What images that differ are looked at by.
 _OF_DIFFERENT = ("square", "tile")
-# Heights, or widths, of which the 90th percentile is more than so many times the 10th, differ.
+# Heights, or widths, differ if their 90th percentile is more than this multiple of their 10th.
 _ALIKE = 1.25
 
 

@@ -169,7 +169,7 @@ def choose(
 
 
 def givers(chosen: Sequence[int], num_images: int) -> list[int]:
-    """Of chosen training images, of so many in all, what `of_looks` leaves out for each."""
+    """For each chosen training image, of `num_images` in all, what `of_looks` leaves out."""
     return list(chosen) if num_images > 1 else [BY_BLOCK] * len(chosen)
 
 

@@ -26,7 +26,7 @@ from sgfr_jax.maps import image_prior
 
 # A spread below this is none.
 _LEAST_SPREAD = 1e-6
-# What tiles score adds to an image's score if it is so many spreads beyond nominal.
+# Tiles add to an image's score where they score more than this number of spreads beyond nominal.
 _FAR = 3.0
 
 

@@ -65,7 +65,7 @@ def cell_extent(
       grid: cells per side.
       shape: height and width of the image.
       window: that the grid is laid over.
-      around: also so many cells on every side, even beyond the image.
+      around: cells to add on every side, even beyond the image.
     """
     row, column = divmod(cell, grid)
     (top, left, bottom, right), (tall, wide) = window or whole(shape)

@@ -193,7 +193,7 @@ def _about(description: Mapping[str, Any]) -> About:
 
 
 def _like(method: Method, num_banks: int) -> tuple:
-    """The structure of what `save` gives to be saved, with so many banks for each look."""
+    """The tree that `save` writes, with a number of banks for each look; its leaves are blank."""
 
     def blank(kind: type) -> Any:
         return kind(*[0] * len(kind._fields))

@@ -17,7 +17,7 @@ from sgfr_jax.detector.state import Look
 # Patches coded at a time: what keeps a CPU's caches, or an accelerator, busy.
 CODING_CHUNK = {"cpu": 256}
 ACCELERATOR_CHUNK = 8192
-# Precision is counted on every so many pixels of a map, which is smooth.
+# Precision is counted on every fourth row and column of a map, which is smooth.
 COARSE = 4
 # The score of a calibrated map is the mean of so large a share of its pixels, the highest.
 SCORED_SHARE = 0.001

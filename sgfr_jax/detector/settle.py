@@ -271,7 +271,7 @@ def check_patches(
 
 
 def _check_bank(method: Method, num_sampled: int, where: str, solvers: Iterable[str]) -> None:
-    """Checks that so many sampled atoms give the learner, and what it makes the solvers, enough."""
+    """Checks that the sampled atoms are enough for the learner, and its bank for the solvers."""
     num_atoms, of_patches = num_sampled, "`bank_ratio` or `bank_size`"
     bank, remedy = f"a bank of {num_atoms} atoms", of_patches
     if method.subspaces in alternatives.SUBSPACE_LEARNERS:

@@ -59,7 +59,7 @@ def draw(
       copies: how many of each kind and size.
       most_pixels: what has more is kept with fewer, shrunk by a whole factor, but to no less than
         twice `size`; None keeps all.
-      least_side: which the shorter side is not to fall below either: that of the largest square
+      least_side: another lower limit of the shorter side: the side of the largest square
         that a network sees, where it is more than twice `size`.
 
     Returns:

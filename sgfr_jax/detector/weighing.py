@@ -21,7 +21,7 @@ from sgfr_jax.detector.streams import Stream
 
 # Below this a spread of standardized scores is taken for rounding.
 _LEAST_SPREAD = 1e-6
-# An image has a halo if its map scores so many spreads more than nominal ones do on average.
+# An image has a halo if its map scores more than this number of spreads above the nominal mean.
 _HALO_SPREADS = 2.0
 
 

@@ -175,7 +175,7 @@ class TestGoingOn:
 
 def test_seeds_that_repeats_would_leave_are_refused(folder, tmp_path):
     base = config.resolve(SMALL.replace(data_dir=str(folder), seed=2**32 - 2))
-    with pytest.raises(ConfigError, match="--seed: that of the last repeat is 4294967296"):
+    with pytest.raises(ConfigError, match="--seed: the last repeat has the seed 4294967296"):
         select_from([("one", base)], tmp_path, repeats=3)
 
 

@@ -102,7 +102,7 @@ def _convert(function: Callable, like: Sequence[Any], names: list[str], found: l
 
 
 def _over_a_batch(one: Any, names: Sequence[str], found: Sequence[str]) -> Any:
-    """The ONNX model that maps that of one image over any number of them.
+    """The ONNX model that maps the model of one image over any number of images.
 
     The converter knows fixed shapes only: of an axis of unknown length it mistakes some for others
     (jax2onnx 0.17.1 expands a constant over the batch to the length of the next axis).

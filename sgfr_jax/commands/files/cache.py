@@ -64,7 +64,7 @@ def source_digest(*parts: ModuleType | Callable) -> str:
 
 
 def read(directory: Path, name: str, rows: int) -> Iterator[np.ndarray] | None:
-    """An entry, so many rows at a time, float32; None where there is none.
+    """An entry, `rows` rows at a time, float32; None where there is none.
 
     The whole entry has been verified when this returns; a damaged one is removed. It stays
     readable while it is being read, even if another process evicts it.

@@ -148,7 +148,7 @@ def predict(
     Args:
       score: from `predicting.make_scorer` or `explaining.make_explainer`.
       sources: the images.
-      batch_size: at most so many are held, and fewer if they are large.
+      batch_size: the most images that are held; fewer if they are large.
       min_side: an image with a shorter side cannot be scored.
       white: of the model: the value of 16-bit images that is white.
     """
@@ -189,7 +189,7 @@ def _read(source: Source, min_side: int, white: int) -> np.ndarray | str:
 def _batches(
     sources: Sequence[Source], batch_size: int, pool: ThreadPoolExecutor
 ) -> Iterator[list[Source]]:
-    """The images in order, so many at a time that they fit in memory."""
+    """The images in order, in parts that fit in memory."""
     for begin in range(0, len(sources), batch_size):
         some = sources[begin : begin + batch_size]
         held, pixels = [], 0

@@ -45,7 +45,7 @@ def make_reader(detector: Detector) -> Callable[[int], np.ndarray | None]:
             example = Example(name, Path(path), 0, "", None)
         else:
             example = without_files().get(name)
-        # The hash of what cannot be read is empty, as is that of an image that was not hashed.
+        # The hash is empty of an image that cannot be read, or that was not hashed.
         if example is None or content_hash(example.image) != about.hashes[number]:
             return None
         try:

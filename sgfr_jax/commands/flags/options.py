@@ -62,7 +62,7 @@ SPLIT_SEED = flags.DEFINE_integer(
 )  # fmt: skip
 SHOTS = flags.DEFINE_integer(
     "shots", DEFAULT.shots,
-    "Keep only so many training images of each category, drawn by --seed; by default all.",
+    "How many training images of each category to keep, drawn by --seed; by default all.",
 )  # fmt: skip
 SKIP_BAD_IMAGES = flags.DEFINE_bool(
     "skip_bad_images", False, "Go on without images that cannot be read, and say how many."
@@ -87,7 +87,7 @@ LAYERS = flags.DEFINE_list(
 )  # fmt: skip
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", DEFAULT.image_size,
-    "The network sees squares of so many pixels a side; by default 256, or 448 for DINOv2.",
+    "The side in pixels of the squares that the network sees; by default 256, or 448 for DINOv2.",
 )  # fmt: skip
 GEOMETRY = flags.DEFINE_string(
     "geometry", DEFAULT.geometry,
@@ -189,9 +189,9 @@ BREADTH = flags.DEFINE_float(
 )  # fmt: skip
 IMAGE_PRIOR = flags.DEFINE_float(
     "image_prior", DEFAULT.image_prior,
-    "With streams or several looks, how much the map of an image is lowered that looks nominal as a"
-    " whole: by so many spreads of nominal maps for each spread that its score is below one above"
-    " the nominal mean.",
+    "With streams or several looks, lower the map of an image that looks nominal: a score that is d"
+    " standard deviations below (nominal mean + 1) lowers the map by image_prior * d spreads of"
+    " nominal maps.",
 )  # fmt: skip
 METRICS = flags.DEFINE_string(
     "metrics", DEFAULT.metrics,
@@ -256,8 +256,9 @@ NUM_FIGURES = flags.DEFINE_integer(
 )  # fmt: skip
 NUM_REVIEW = flags.DEFINE_integer(
     "num_review", 16,
-    "Pictures of each category kept for experiments.report --html: so many of the worst misses and"
-    " of the worst false alarms, and a quarter of it of each kind, drawn at random; 0 keeps none.",
+    "Pictures kept of each category for experiments.report --html: this number of the worst misses,"
+    " as many of the worst false alarms, and a quarter as many of each kind, drawn at random; 0"
+    " keeps none.",
     lower_bound=0,
 )  # fmt: skip
 SAVE_MAPS = flags.DEFINE_bool(

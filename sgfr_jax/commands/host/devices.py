@@ -54,7 +54,7 @@ def lay_out(text: str) -> Layout | None:
     """The layout that `--mesh` asks for; None where the run has one device.
 
     Raises:
-      ConfigError: if there are not so many devices, or processes do not know of each other.
+      ConfigError: if there are too few devices, or processes do not know of each other.
     """
     if jax.process_count() != processes.count():
         raise ConfigError(

@@ -63,7 +63,7 @@ def services(resources: Resources) -> Services:
     """The services of the machine as some resources allow.
 
     Raises:
-      ConfigError: if there are not so many devices.
+      ConfigError: if there are too few devices.
     """
     layout = devices.lay_out(resources.mesh)
     kept = None

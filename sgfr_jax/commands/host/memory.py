@@ -15,7 +15,7 @@ _BLOCK_FLOATS = 160
 
 
 def needed(config: Config, num_images: int) -> int:
-    """Bytes that sampling from all patches of so many images at once takes."""
+    """Bytes that sampling from all patches of `num_images` images at once takes."""
     # Patches are read, and then put where samplers want them; a dictionary learns from all.
     copies = 3 if config.method.subspaces == "dictionary" else 2
     (stream,) = streams.plan(config.method, config.network)
@@ -23,7 +23,7 @@ def needed(config: Config, num_images: int) -> int:
 
 
 def needed_by_streams(config: Config, num_squares: int, of_an_image: int = 1) -> int:
-    """Bytes of the host's that streams take of so many squares of training images.
+    """Bytes of the host's memory that streams take for `num_squares` squares of training images.
 
     They hold some images whole, of which one has `of_an_image` squares.
     """

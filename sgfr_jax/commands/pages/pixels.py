@@ -61,7 +61,7 @@ class PixelScores:
 
 
 def keep_all(num_images: int, size: int, num_solvers: int, choice: str) -> bool:
-    """Whether `choice` (auto, exact or streaming) keeps all scores of so many maps."""
+    """Whether `choice` (auto, exact or streaming) keeps all scores of the maps."""
     if choice == "auto":
         return num_images * size**2 * 4 * num_solvers <= KEPT_BYTES
     return choice == "exact"

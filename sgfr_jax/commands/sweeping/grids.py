@@ -87,7 +87,7 @@ def image_size(add: Add) -> None:
 
 
 def seeds(add: Add) -> None:
-    """How much a result varies with the algorithm's seed and that of the split."""
+    """How much a result varies with the algorithm's seed and the seed of the split."""
     for seed in range(5):
         for solver in ("affine_ridge", "nearest"):
             add(seed=seed, split_seed=seed, solver=solver)
