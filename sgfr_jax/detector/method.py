@@ -88,6 +88,11 @@ class Method:
     breadth: float = _of(Stage.MAP, 0.25)  # of `maps.breadth`: streams, or several looks
     image_prior: float = _of(Stage.MAP, 0.4)  # of `maps.image_prior`, likewise
 
+    def __post_init__(self):
+        """Takes lists, and texts such as `block4,block10`, as names of layers."""
+        layers = self.layers.split(",") if isinstance(self.layers, str) else self.layers
+        object.__setattr__(self, "layers", tuple(layers or ()))
+
     @classmethod
     def fast(cls, **fields: Any) -> Self:
         """The plain method: one bank of the network's default levels, no calibration."""

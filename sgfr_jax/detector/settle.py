@@ -5,8 +5,12 @@ What only images can tell, such as whether there are patches enough for a bank, 
 """
 
 import dataclasses
+import numbers
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from sgfr_jax import names
 from sgfr_jax.datasets.geometry import KINDS as GEOMETRIES
@@ -37,7 +41,7 @@ def settle(method: Method, network: Network, baselines: Iterable[str] = ()) -> M
     Raises:
       ArgumentError: names the field and says what it may be.
     """
-    method = with_sampler(method)
+    method = with_sampler(with_types(method))
     check(method)
     method = _with_size(method, network)
     require(method.sigma == 0 or _LEAST_SIGMA <= method.sigma <= method.image_size, "sigma",
@@ -56,6 +60,37 @@ def settle(method: Method, network: Network, baselines: Iterable[str] = ()) -> M
     # Of an even number of layers the finer middle one, as PatchCore's two layers do.
     middle = fine_to_coarse[(len(method.layers) - 1) // 2]
     return dataclasses.replace(method, grid=method.grid or -(-method.image_size // middle))
+
+
+# What fields of a type take, what they make of it, and what to call it.
+_TYPES = {
+    bool: ((bool, np.bool_), bool, "True or False"),
+    int: (numbers.Integral, int, "a whole number"),
+    float: (numbers.Real, float, "a number"),
+    str: (str, str, "a text"),
+}
+
+
+def with_types(method: Method) -> Method:
+    """The method with numbers of Python's for NumPy's, after checking the type of every field.
+
+    Raises:
+      ArgumentError: names the field and says of which type it must be.
+    """
+    found = {}
+    for name, kind in typing.get_type_hints(Method).items():
+        value, kinds = getattr(method, name), typing.get_args(kind) or (kind,)
+        if name == "layers":
+            fine = value and all(isinstance(layer, str) and layer for layer in value)
+            require(bool(fine), name, value, "names of levels or streams, or auto or fast")
+        elif value is None and type(None) in kinds:
+            continue
+        else:
+            accepted, make, called = _TYPES[kinds[0]]
+            mistaken = isinstance(value, bool) and kinds[0] is not bool
+            require(isinstance(value, accepted) and not mistaken, name, repr(value), called)
+            found[name] = make(value)
+    return dataclasses.replace(method, **found)
 
 
 def with_sampler(method: Method) -> Method:

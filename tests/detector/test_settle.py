@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from sgfr_jax.detector import network, settle
@@ -121,3 +122,31 @@ def test_strides_and_grids_of_what_is_looked_at():
     assert settle.coarsest_grid(method, pretended.NETWORK) == 4
     fine = pretended.settled(layers=("fine",))
     assert settle.largest_stride(fine, pretended.NETWORK) == 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"image_size": "64"}, "image_size='64' must be a whole number"),
+        ({"image_size": 64.0}, r"image_size=64\.0 must be a whole number"),
+        ({"bank_size": True}, "bank_size=True must be a whole number"),
+        ({"ridge": "x"}, "ridge='x' must be a number"),
+        ({"sigma": None}, "sigma=None must be a number"),
+        ({"unit_norm": "no"}, "unit_norm='no' must be True or False"),
+        ({"geometry": None}, "geometry=None must be a text"),
+        ({"layers": ()}, "layers=.* must be names of levels"),
+        ({"layers": (1,)}, "layers=.* must be names of levels"),
+    ],
+)
+def test_fields_of_another_type_are_named(fields, what):
+    with pytest.raises(ArgumentError, match=what):
+        settle.with_types(Method(**fields))
+
+
+def test_numbers_of_numpy_and_lists_will_do():
+    found = settle.with_types(
+        Method(image_size=np.int64(64), sigma=np.float32(2), unit_norm=np.bool_(False),
+               layers=["fast"])
+    )  # fmt: skip
+    assert found == Method(image_size=64, sigma=2.0, unit_norm=False, layers="fast")
+    assert hash(found) and type(found.image_size) is int
