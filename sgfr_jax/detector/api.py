@@ -236,6 +236,7 @@ def _settled(method: Method, network: Network | str | None) -> tuple[Method, Net
         method, network = dataclasses.replace(method, backbone=network), None
     if network is None:
         network = networks.ours(method.backbone, method.weights)
+    network = networks.given(network)
     method = dataclasses.replace(method, backbone=network.name)
     return settling.settle(method, network), network
 

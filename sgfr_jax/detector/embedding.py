@@ -16,9 +16,10 @@ from sgfr_jax.detector.network import Embed, Loaded, Network
 from sgfr_jax.detector.services import PLAIN, Services, pad
 from sgfr_jax.detector.splits import Split
 from sgfr_jax.detector.streams import Stream
+from sgfr_jax.errors import ArgumentError
 
 # Programs that stay compiled: of a few networks, sizes and devices.
-_PROGRAMS = 32
+_PROGRAMS = 8
 
 
 class Embedder(NamedTuple):
@@ -142,6 +143,7 @@ def embed_squares(
       unit_norm: whether patches are scaled to unit norm.
     """
     levels = apply(state, images)
+    _check_levels(levels, streams)
     found = [
         merged({name: levels[name] for name in stream.levels}, stream.grid, unit_norm=unit_norm)
         for stream in streams
@@ -151,6 +153,18 @@ def embed_squares(
         for (features, _), stream in zip(found, streams, strict=True)
     ]
     return each, jnp.all(jnp.stack([finite for _, finite in found]), axis=0)
+
+
+def _check_levels(levels: Mapping[str, jax.Array], streams: Sequence[Stream]) -> None:
+    """Raises ArgumentError where feature maps are not as the network's levels say."""
+    for stream in streams:
+        for name, width in zip(stream.levels, stream.widths, strict=True):
+            shape = tuple(levels[name].shape) if name in levels else None
+            if shape is None or len(shape) != 4 or shape[-1] != width:
+                raise ArgumentError(
+                    f"`network`: its embed function gives {shape} for level '{name}', which should"
+                    f" be [B, h, w, {width}]: mend it, or `widths`"
+                )
 
 
 def merged(

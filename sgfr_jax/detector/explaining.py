@@ -183,7 +183,7 @@ def _coding(method: Method) -> Method:
     return dataclasses.replace(kept, subspace_rank=method.subspace_rank)
 
 
-@functools.lru_cache(32)
+@functools.lru_cache(8)
 def _rebuild(method: Method, widths: tuple[int, ...], jit: Callable) -> Callable:
     """`(bank, patches [NUM_PLACES, D]) -> Explanation`, compiled once for equal methods."""
     code = alternatives.make_coder(method.solver, method)

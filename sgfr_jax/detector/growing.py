@@ -238,7 +238,7 @@ def _coding(method: Method) -> Method:
     return method.only(Stage.CODE)
 
 
-@functools.lru_cache(32)
+@functools.lru_cache(8)
 def _programs(method: Method, jit: Callable) -> tuple[Callable, ...]:
     """What a bank grows by, compiled once for equal methods."""
     coding = scoring.usual_coding(method, method.solver)

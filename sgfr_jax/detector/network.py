@@ -5,6 +5,7 @@ One of the package's own by its name, with pretrained weights (`ours`), or anybo
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -100,7 +101,13 @@ def make(
             f"strides={list(strides)} and widths={list(widths)} must name the same levels, one at"
             " least"
         )
-    known = tuple(Level(level, strides[level], widths[level]) for level in strides)
+    for what, sizes in (("strides", strides), ("widths", widths)):
+        for level, size in sizes.items():
+            if not isinstance(size, numbers.Integral) or size < 1:
+                raise ArgumentError(
+                    f"{what}={dict(sizes)}: {level} must have a whole number, from 1"
+                )
+    known = tuple(Level(level, int(strides[level]), int(widths[level])) for level in strides)
     chosen = []
     for what, wanted in (("default_levels", default_levels), ("stream_levels", stream_levels)):
         found = tuple(strides) if wanted is None else tuple(wanted)
@@ -146,6 +153,15 @@ def _load(ours: _Ours, levels: tuple[str, ...]) -> Loaded:
 
     found = backbones.load(ours.name, ours.weights, levels)
     return Loaded(found.embed, found.state, functools.partial(found.embed, batched=True))
+
+
+def given(network: Any) -> "Network":
+    """The network, after checking that it is one; raises ArgumentError otherwise."""
+    if not isinstance(network, Network):
+        raise ArgumentError(
+            f"network={network!r:.60} must be a name of ours, or what `make_network` returns"
+        )
+    return network
 
 
 def ours(name: str, weights: str | None = None, *, digest: str = "") -> Network:

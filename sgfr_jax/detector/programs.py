@@ -18,7 +18,7 @@ from sgfr_jax.detector.state import Look
 from sgfr_jax.detector.streams import Stream
 
 # Sets of programs that stay compiled: of a few methods, solvers and devices.
-_PROGRAMS = 64
+_PROGRAMS = 16
 # Nominal and synthetic images scored at a time.
 _BATCH = 16
 

@@ -20,7 +20,7 @@ from sgfr_jax.detector.splits import Views
 # Choices between two reports of a sampler's progress.
 _STRIDE = 512
 # Samplers and learners that stay compiled.
-_PROGRAMS = 32
+_PROGRAMS = 8
 
 
 def patch_weights(seen: Views, grid: int) -> np.ndarray:

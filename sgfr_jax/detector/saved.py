@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from sgfr_jax import calibration, checked_json, saving, thresholds, types
+from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.detector import network as networks
 from sgfr_jax.detector import streams
 from sgfr_jax.detector.method import Method
@@ -101,13 +102,22 @@ def load(
       WeightsError: if the weights cannot be read.
     """
     arrays, description = saving.load(path)
+    if network is not None:
+        networks.given(network)
     try:
         checked_json.check(_Described, description)
         method, about = _method(description["method"]), _about(description)
-        if weights is not None:
-            method = dataclasses.replace(method, weights=os.path.expanduser(weights))
-        known = networks.describe(method.backbone) if network is None else network
-        layout = _layout(method, known)
+    except (KeyError, ValueError) as error:
+        raise _other_version(path, str(error)) from error
+    if weights is not None:
+        method = dataclasses.replace(method, weights=os.path.expanduser(weights))
+    if network is None and method.backbone not in ARCHITECTURES:
+        raise SavingError(
+            f"the model '{path}' was fitted through '{method.backbone}', which is no network of"
+            " ours: give `network`"
+        )
+    try:
+        layout = _layout(method, network or networks.describe(method.backbone))
     except (KeyError, ValueError) as error:
         raise _other_version(path, str(error)) from error
     if layout != description["streams"]:

@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sgfr_jax as sgfr
 from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.detector import network
 from sgfr_jax.detector.network import Level
 from sgfr_jax.errors import ArgumentError
+from sgfr_jax.saving import SavingError
+from tests.detector import made_models, pretended
 
 
 def embed(state, images):
@@ -70,3 +73,30 @@ def test_an_unknown_network_is_named_with_the_nearest():
     for find in (network.describe, network.ours):
         with pytest.raises(ArgumentError, match=r"`backbone`: .*lite9.*efficientnet_lite\d"):
             find("efficientnet_lite9")
+
+
+def test_a_network_that_is_none_and_one_that_is_not_as_it_was_said_to_be(rng):
+    images = [rng.integers(0, 255, (32, 32, 3)).astype(np.uint8) for _ in range(2)]
+    with pytest.raises(ArgumentError, match=r"network=.* or what `make_network` returns"):
+        sgfr.fit_detector(jax.random.key(0), images, network=lambda state, images: {})
+
+    def embed(state, images):
+        return {"a": jnp.zeros((images.shape[0], 4, 4, 3)) + 1.0}
+
+    fast = sgfr.Method.fast(image_size=32, bank_size=5, num_neighbors=2)
+    wrong = network.make(embed, strides={"a": 8}, widths={"a": 5})
+    with pytest.raises(ArgumentError, match=r"level 'a', which should be \[B, h, w, 5\]"):
+        sgfr.fit_detector(jax.random.key(0), images, method=fast, network=wrong)
+    with pytest.raises(ArgumentError, match=r"strides=.*: a must have a whole number"):
+        network.make(embed, strides={"a": 0}, widths={"a": 3})
+
+
+def test_a_saved_detector_asks_for_its_own_network(rng, tmp_path):
+    found = made_models.of(
+        pretended.settled(layers=("fast",), geometry="square"), pretended.NETWORK
+    )
+    sgfr.save(tmp_path / "model", found)
+    with pytest.raises(SavingError, match=r"which is no network of ours: give `network`"):
+        sgfr.load(tmp_path / "model")
+    with pytest.raises(ArgumentError, match=r"network='fine' must be"):
+        sgfr.load(tmp_path / "model", network="fine")
