@@ -1,3 +1,4 @@
+import importlib
 import os
 
 import jax
@@ -75,3 +76,14 @@ def small(folder):
     from tests.small import SMALL
 
     return config.resolve(SMALL.replace(data_dir=str(folder)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def let_go_of_programs():
+    """After each file the compiled programs of its methods: hundreds of files have thousands."""
+    yield
+    for module, cached in (
+        ("programs", "_cached"), ("embedding", "make_program"), ("sampling", "_programs"),
+        ("growing", "_programs"), ("explaining", "_rebuild"),
+    ):  # fmt: skip
+        getattr(importlib.import_module(f"sgfr_jax.detector.{module}"), cached).cache_clear()
