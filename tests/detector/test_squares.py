@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
+from jax.sharding import PartitionSpec as P
 
+from sgfr_jax import sharding
 from sgfr_jax.datasets import images as reading
 from sgfr_jax.detector import looks, model, scoring, squares
 from sgfr_jax.detector.squares import score_squares
@@ -125,3 +128,26 @@ def test_several_looks_are_refused(one_bank):
     twice = State(detector.state.looks * 2, None, jnp.array([True, False]))
     with pytest.raises(ArgumentError, match="fit with geometry=square"):
         score_squares(detector, twice, squares_of(one_bank, detector, 1))
+
+
+def test_an_exported_program_takes_a_state(small):
+    detector = detector_of(small)
+    found = squares_of(small, detector, 2)
+    written = export.export(jax.jit(partial(score_squares, detector)))(detector.state, found)
+    read = export.deserialize(bytearray(written.serialize()))
+    ours = score_squares(detector, detector.state, found)
+    for own, theirs in zip(ours, read.call(detector.state, found), strict=True):
+        np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_squares_are_shared_by_devices(small):
+    """Traced with the check of which values vary; one device runs it."""
+    detector, mesh = detector_of(small), sharding.make_mesh(jax.devices()[:1])
+    found = squares_of(small, detector, 2)
+    shared = jax.shard_map(
+        partial(score_squares, detector), mesh=mesh, in_specs=(P(), P(sharding.DATA)),
+        out_specs=P(sharding.DATA), check_vma=True,
+    )  # fmt: skip
+    ours = score_squares(detector, detector.state, found)
+    for own, theirs in zip(ours, jax.jit(shared)(detector.state, found), strict=True):
+        np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-3)
