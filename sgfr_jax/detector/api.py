@@ -243,7 +243,7 @@ def _settled(method: Method, network: Network | str | None) -> tuple[Method, Net
 
 def _parts(images: Sequence[Image]) -> Iterator[Sequence[Image]]:
     """The images in order, in parts that fit in memory."""
-    held, pixels = [], 0
+    images, held, pixels = list(images), [], 0
     examples = [_example(image, number, FULL_RANGE) for number, image in enumerate(images)]
     for image, (height, width) in zip(images, splits.shapes(examples), strict=True):
         if held and pixels + height * width > _PIXELS:

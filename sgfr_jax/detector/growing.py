@@ -338,10 +338,18 @@ def _about(
     )
     kept = about.notes[:-1]  # the last is on the former null
     return about._replace(
-        train=(*about.train, *(str(example.image) for example in split.examples)),
+        train=(*about.train, *_names(split, len(about.train))),
         paths=(*about.paths, *map(model.path_of, split.examples)),
         hashes=(*about.hashes, *splits.of_contents(split.hashes)),
         data=hashlib.sha256("\n".join([about.data, *split.hashes]).encode()).hexdigest(),
         notes=(*kept, *notes),
         f1_threshold=None,
     )
+
+
+def _names(split: Split, before: int) -> list[str]:
+    """The names of images by their paths; arrays go on being numbered."""
+    return [
+        f"image {number}" if isinstance(example.image, np.ndarray) else str(example.image)
+        for number, example in enumerate(split.examples, before)
+    ]

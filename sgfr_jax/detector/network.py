@@ -101,6 +101,11 @@ def make(
             f"strides={list(strides)} and widths={list(widths)} must name the same levels, one at"
             " least"
         )
+    for level in strides:
+        if not isinstance(level, str) or not level or "@" in level or level in ("auto", "fast"):
+            raise ArgumentError(
+                f"strides={dict(strides)}: {level!r} must be a text without @, and not auto or fast"
+            )
     for what, sizes in (("strides", strides), ("widths", widths)):
         for level, size in sizes.items():
             if not isinstance(size, numbers.Integral) or size < 1:

@@ -123,6 +123,12 @@ def test_places_are_explained_by_patches_of_training_images(detector, images):
 def test_an_update_learns_from_what_is_new(detector, images):
     train = photographs()[0]
     grown = update(KEY, detector, [*images[3:], train[0]], services=SERVICES)
+    names = grown.about.train
+    assert names[len(detector.about.train) :] == tuple(
+        f"image {number}" for number in range(len(detector.about.train), len(names))
+    )
+    (one,) = predict(detector, (image for image in images[:1]), services=SERVICES)
+    assert one.score == predict(detector, images[:1], services=SERVICES)[0].score
     assert len(grown.about.hashes) == 8 and grown.about.hashes[:5] == detector.about.hashes
     assert grown.nulls.images.counts.sum() == 5 + 3
     assert any("grown by 3 images" in note for note in grown.about.notes)

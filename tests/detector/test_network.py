@@ -100,3 +100,9 @@ def test_a_saved_detector_asks_for_its_own_network(rng, tmp_path):
         sgfr.load(tmp_path / "model")
     with pytest.raises(ArgumentError, match=r"network='fine' must be"):
         sgfr.load(tmp_path / "model", network="fine")
+
+
+@pytest.mark.parametrize("level", ["auto", "fast", "a@1", "", 3])
+def test_names_of_levels_are_not_what_layers_means_by_others(level):
+    with pytest.raises(ArgumentError, match="must be a text without @, and not auto or fast"):
+        network.make(embed, strides={level: 4}, widths={level: 3})
