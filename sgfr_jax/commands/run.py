@@ -68,7 +68,7 @@ def _run(
     settings: Config, resources: Resources, output: written.Output | None
 ) -> list[records.Record]:
     """As `run`, with the work directory that the first process alone holds."""
-    workdir, services = resources.workdir, machine.services(resources)
+    workdir = resources.workdir
     found = processes.first_then_others(
         lambda: inputs.load_data(settings, resources.accept_license)
     )
@@ -95,7 +95,7 @@ def _run(
         # The list of categories is no part of it: another list goes on with the same records.
         digest = settings.replace(categories=None).digest(
             category=category.name,
-            data=category.fingerprint(services),
+            data=category.fingerprint(made.services),
             weights=made.network.digest,
             version=made_with,
             code=code,

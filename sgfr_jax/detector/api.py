@@ -111,13 +111,13 @@ def predict(
     made = model.stages_of(detector, services)
     states = {detector.method.solver: services.replicate(detector.state)}
     maps, scores = [], []
-    for some in _parts(images):
-        split = as_split(some, white=detector.about.white)
+    for some, shapes in _parts(images, detector.about.white):
+        # Hashes name embeddings that are kept; without a place for these no file is read for them.
+        hashes = ("",) * len(some) if services.kept is None else splits.hash_images(some)
+        split = splits.Split(some, hashes, None)
         laid = splits.laid(split, detector.method.geometries)
         found = looks.whole_images(laid, made, states)
-        for example, shape, (whole,) in zip(
-            split.examples, splits.shapes(split.examples), found, strict=True
-        ):
+        for example, shape, (whole,) in zip(some, shapes, found, strict=True):
             looks.check_finite(example, [whole])
             scores.append(whole.score)
             maps.append(to_size(whole.anomaly_map, shape))
@@ -167,9 +167,8 @@ def explain(
     made = model.stages_of(detector, services)
     explainer = explanations.make_explainer(detector, made, least=least)
     found = []
-    for some in _parts(images):
-        split = as_split(some, white=detector.about.white)
-        arrays = [reading.read_native(example).image for example in split.examples]
+    for some, _ in _parts(images, detector.about.white):
+        arrays = [reading.read_native(example).image for example in some]
         found.extend(one.places for one in explainer(arrays))
     return found
 
@@ -241,15 +240,17 @@ def _settled(method: Method, network: Network | str | None) -> tuple[Method, Net
     return settling.settle(method, network), network
 
 
-def _parts(images: Sequence[Image]) -> Iterator[Sequence[Image]]:
-    """The images in order, in parts that fit in memory."""
-    images, held, pixels = list(images), [], 0
-    examples = [_example(image, number, FULL_RANGE) for number, image in enumerate(images)]
-    for image, (height, width) in zip(images, splits.shapes(examples), strict=True):
-        if held and pixels + height * width > _PIXELS:
-            yield held
+def _parts(
+    images: Sequence[Image], white: int
+) -> Iterator[tuple[tuple[Example, ...], tuple[tuple[int, int], ...]]]:
+    """The images in order with their heights and widths, in parts that fit in memory."""
+    held, pixels = [], 0
+    examples = [_example(image, number, white) for number, image in enumerate(images)]
+    for example, shape in zip(examples, splits.shapes(examples), strict=True):
+        if held and pixels + math.prod(shape) > _PIXELS:
+            yield tuple(zip(*held, strict=True))
             held, pixels = [], 0
-        held.append(image)
-        pixels += height * width
+        held.append((example, shape))
+        pixels += math.prod(shape)
     if held:
-        yield held
+        yield tuple(zip(*held, strict=True))

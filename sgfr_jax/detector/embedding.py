@@ -15,7 +15,7 @@ from sgfr_jax.detector import splits
 from sgfr_jax.detector.network import Embed, Loaded, Network
 from sgfr_jax.detector.services import PLAIN, Services, pad
 from sgfr_jax.detector.splits import Split
-from sgfr_jax.detector.streams import Stream
+from sgfr_jax.detector.streams import Stream, by_size
 from sgfr_jax.errors import ArgumentError
 
 # Programs that stay compiled: of a few networks, sizes and devices.
@@ -106,8 +106,7 @@ def make_embedders(
         found = network.load(wanted_levels(network, streams))
         return found._replace(state=services.replicate(found.state))
 
-    by_size = itertools.groupby(streams, lambda stream: stream.image_size)
-    return tuple(Embedder(network, tuple(group), unit_norm, load, services) for _, group in by_size)
+    return tuple(Embedder(network, group, unit_norm, load, services) for group in by_size(streams))
 
 
 def wanted_levels(network: Network, streams: Sequence[Stream]) -> tuple[str, ...]:

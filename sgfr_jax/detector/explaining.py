@@ -8,7 +8,6 @@ by their number. The parts add up to the anomaly map, and are blurred as it is, 
 residual are those of the one patch that lies there: of the window in which the place lies deepest.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ from sgfr_jax.detector import (
     predicting,
     splits,
 )
-from sgfr_jax.detector.method import Method, Stage
+from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.model import Detector
 from sgfr_jax.detector.stages import Stages
 from sgfr_jax.detector.state import Look, Origins
@@ -177,12 +176,6 @@ def _looks(detector: Detector) -> list[_Look]:
     ]
 
 
-def _coding(method: Method) -> Method:
-    """What codes of patches follow from."""
-    kept = method.only(Stage.CODE)
-    return dataclasses.replace(kept, subspace_rank=method.subspace_rank)
-
-
 @functools.lru_cache(8)
 def _rebuild(method: Method, widths: tuple[int, ...], jit: Callable) -> Callable:
     """`(bank, patches [NUM_PLACES, D]) -> Explanation`, compiled once for equal methods."""
@@ -234,7 +227,7 @@ def _explain(
         for s, (stream, bank, origin) in enumerate(banks):
             patches = here.patches[s]
             # One shape compiles once.
-            explain = _rebuild(_coding(stages.method), stream.widths, stages.services.jit)
+            explain = _rebuild(stages.method.coding(), stream.widths, stages.services.jit)
             rebuilt = explain(bank, np.resize(patches, (NUM_PLACES, patches.shape[1])))
             rebuilt = jax.device_get(rebuilt)
             for i, of_place in enumerate(views):

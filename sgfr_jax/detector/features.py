@@ -80,8 +80,8 @@ def fit_banks(
             np.ones(num_images * each, np.float32), num, machine=machine,
             shape=(num_images, each),
         )  # fmt: skip
-        picks = np.broadcast_to(np.arange(each), (num_images, each))
         banks.append(bank)
+        picks = sampling.every_patch(num_images, each)
         origins.append(sampling.origins(method, bank, picks, owners))
     return states.plain_look(tuple(banks), tuple(origins))
 

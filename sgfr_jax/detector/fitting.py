@@ -242,7 +242,7 @@ def _pick(stages: Stages, key: jax.Array, shown: np.ndarray) -> np.ndarray:
     Of `shown`, `[V, P]`, those that are 0 come last. The only bank is chosen from all patches.
     """
     if not stages.method.has_streams:
-        return np.broadcast_to(np.arange(shown.shape[1]), shown.shape)
+        return sampling.every_patch(*shown.shape)
     each = max(1, SAMPLED_PATCHES // len(shown))
     draws = np.asarray(jax.random.uniform(key, shown.shape))
     return np.sort(sampling.pick(draws, shown, each), axis=1)

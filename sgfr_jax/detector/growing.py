@@ -36,7 +36,7 @@ from sgfr_jax.detector import (
     splits,
 )
 from sgfr_jax.detector import state as states
-from sgfr_jax.detector.method import Method, Stage
+from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.model import About, Detector
 from sgfr_jax.detector.services import Services, pad
 from sgfr_jax.detector.splits import Split
@@ -225,17 +225,12 @@ def _growing(
     method: Method, machine: Services, key: jax.Array, bank: types.Bank, origin: Origins, size: int
 ) -> _Growing:
     """A bank with room for as many atoms as it may have."""
-    nominal_level, known, update, _ = _programs(_coding(method), machine.jit)
+    nominal_level, known, update, _ = _programs(method.coding(), machine.jit)
     level = nominal_level(bank)
     room = partial(_with_room, max(0, size - len(bank.atoms)))
     return _Growing(
         room(bank), room(origin), partial(known, bank, level), partial(update, key, level)
     )
-
-
-def _coding(method: Method) -> Method:
-    """What codes of patches follow from."""
-    return method.only(Stage.CODE)
 
 
 @functools.lru_cache(8)
@@ -296,7 +291,7 @@ def _calibrate(detector: Detector, stages: Stages, look: _Look, grown: Look) -> 
     """The grown look with scales for the atoms that have come."""
     method, before = detector.method, len(detector.about.train)
     machine = stages.services
-    score = _programs(_coding(method), machine.jit)[-1]
+    score = _programs(method.coding(), machine.jit)[-1]
     seen = splits.views(look.split)
     found, done = [[] for _ in grown.origins], 0
     title = f"{look.name}: calibrating"

@@ -21,11 +21,9 @@ from sgfr_jax.detector.assembly import Whole
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.splits import Split
 from sgfr_jax.detector.stages import Stages
-from sgfr_jax.detector.state import Look, Nominal, State
+from sgfr_jax.detector.state import Look, Nominal, State, usable
 from sgfr_jax.maps import image_prior
 
-# A spread below this is none.
-_LEAST_SPREAD = 1e-6
 # Tiles add to an image's score where they score more than this number of spreads beyond nominal.
 _FAR = 3.0
 
@@ -158,10 +156,6 @@ def nominal(summaries: np.ndarray) -> Nominal:
     map_mean, square, score_mean = summaries.mean(axis=0).T
     map_spread = np.sqrt(np.maximum(square - map_mean**2, 0))
     score_spread = summaries[..., 2].std(axis=0)
-
-    def usable(spread: np.ndarray) -> np.ndarray:
-        # Of one image, or of images without any difference, deviations stay as large as they are.
-        return np.where(spread > _LEAST_SPREAD, spread, 1)
 
     found = Nominal(map_mean, usable(map_spread), score_mean, usable(score_spread))
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), found)

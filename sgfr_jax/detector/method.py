@@ -145,3 +145,8 @@ class Method:
             if field.metadata["stage"] in stages
         }
         return type(self)(**kept)
+
+    def coding(self, *stages: Stage) -> Self:
+        """`only` what codes of patches follow from, and some stages besides."""
+        # `project` codes over subspaces of this rank.
+        return dataclasses.replace(self.only(Stage.CODE, *stages), subspace_rank=self.subspace_rank)

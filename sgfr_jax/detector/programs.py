@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -62,10 +63,7 @@ def make(
       solver: of `alternatives.SOLVERS`; None: the method's own.
     """
     # Methods that differ in what came before, such as the size of a bank, share programs.
-    kept = dataclasses.replace(
-        method.only(Stage.CODE, Stage.MAP),
-        image_size=method.image_size, subspace_rank=method.subspace_rank,
-    )  # fmt: skip
+    kept = dataclasses.replace(method.coding(Stage.MAP), image_size=method.image_size)
     return _cached(kept, streams, solver or method.solver, services.compile, services.jit)
 
 
@@ -79,14 +77,7 @@ def _cached(
     contribute = compile(scoring.contributions)
     conclude = jit(functions.conclude, static_argnames="alone")
 
-    def every_map(look: Look, batch: Sequence[jax.Array], extents: jax.Array | None) -> list:
-        calibrations = look.calibrations or (None,) * len(look.banks)
-        return [
-            stream_maps((bank, calibrated), (features, extents), grid=stream.grid)
-            for bank, calibrated, features, stream in zip(
-                look.banks, calibrations, batch, streams, strict=True
-            )
-        ]
+    every_map = partial(scoring.every_map, stream_maps, streams)
 
     def score(look: Look, batch: Sequence[jax.Array], extents: jax.Array | None = None):
         return fuse(look, (every_map(look, batch, extents), extents))

@@ -43,6 +43,11 @@ def pick(draws: np.ndarray, shown: np.ndarray, num: int) -> np.ndarray:
     return np.argsort(np.where(shown > 0, draws, 2), axis=1, kind="stable")[:, :num]
 
 
+def every_patch(num_squares: int, num_patches: int) -> np.ndarray:
+    """All patches of each square, `[V, P]`, as `pick` has some of them."""
+    return np.broadcast_to(np.arange(num_patches), (num_squares, num_patches))
+
+
 def num_patches(seen: Views, grid: int) -> int:
     """How many patches show an image."""
     if seen.extents is None:

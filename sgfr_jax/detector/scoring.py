@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from sgfr_jax import extents as of_squares
 from sgfr_jax.detector import alternatives
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.state import Look
+from sgfr_jax.detector.streams import Stream
 
 # Patches coded at a time: what keeps a CPU's caches, or an accelerator, busy.
 CODING_CHUNK = {"cpu": 256}
@@ -172,6 +174,31 @@ class Scoring:
         size = self.method.image_size
         whole = size - size % COARSE  # as `synthetic.coarse` has it
         return found[:, COARSE // 2 : whole : COARSE, COARSE // 2 : whole : COARSE]
+
+
+def every_map(
+    stream_maps: Callable,
+    streams: Sequence[Stream],
+    look: Look,
+    patches: Sequence[jax.Array],
+    extents: jax.Array | None,
+) -> list[jax.Array]:
+    """The maps `[B, S, S]` of every stream.
+
+    Args:
+      stream_maps: `Scoring.stream_maps`, compiled or not.
+      streams: of the method.
+      look: fitted.
+      patches: `[B, P, D]` of every stream.
+      extents: as of `Scoring`.
+    """
+    calibrations = look.calibrations or (None,) * len(look.banks)
+    return [
+        stream_maps((bank, calibrated), (features, extents), grid=stream.grid)
+        for bank, calibrated, features, stream in zip(
+            look.banks, calibrations, patches, streams, strict=True
+        )
+    ]
 
 
 def contributions(look: Look, found: list[jax.Array]) -> jax.Array:

@@ -8,7 +8,6 @@ mapped and what is sharded. States of detectors of one method can be stacked and
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
@@ -77,20 +76,16 @@ def score_squares(
 
 def embed(detector: Detector, loaded: Loaded, squares: Sequence[jax.Array]) -> list[jax.Array]:
     """The patches `[B, P, D]` of every stream; arguments as of `score_squares`."""
-    wanted = sizes(detector)
+    planned = streams.plan(detector.method, detector.network)
+    wanted = streams.sizes(planned)
     if tuple(images.shape[-3] for images in squares) != wanted:
         shapes = [tuple(images.shape) for images in squares]
         raise ArgumentError(f"squares={shapes} must be [B, size, size, 3] with sizes {wanted}")
-    embedders = embedding.make_embedders(
-        detector.network, streams.plan(detector.method, detector.network),
-        unit_norm=detector.method.unit_norm,
-    )  # fmt: skip
     found = []
-    for embedder, images in zip(embedders, squares, strict=True):
+    for group, images in zip(streams.by_size(planned), squares, strict=True):
         each, _ = embedding.embed_squares(
-            loaded.state, images, loaded.embed, embedder.streams,
-            unit_norm=detector.method.unit_norm,
-        )  # fmt: skip
+            loaded.state, images, loaded.embed, group, unit_norm=detector.method.unit_norm
+        )
         found += each
     return found
 
@@ -113,11 +108,6 @@ def score_patches(
       extents: as of `score_squares`.
       coding: likewise.
     """
-    functions: Any = Scoring(method, coding or scoring.usual_coding(method, method.solver))
-    calibrations = look.calibrations or (None,) * len(look.banks)
-    every = zip(look.banks, calibrations, patches, planned, strict=True)
-    found = [
-        functions.stream_maps((bank, calibrated), (features, extents), grid=stream.grid)
-        for bank, calibrated, features, stream in every
-    ]
+    functions = Scoring(method, coding or scoring.usual_coding(method, method.solver))
+    found = scoring.every_map(functions.stream_maps, planned, look, patches, extents)
     return functions.fuse(look, (found, extents))

@@ -9,6 +9,9 @@ import numpy as np
 from sgfr_jax import thresholds, types
 from sgfr_jax.calibration import Calibration
 
+# Below this a spread of standardized scores is taken for rounding.
+_LEAST_SPREAD = 1e-6
+
 
 @types.exportable
 class Origins(NamedTuple):
@@ -65,6 +68,11 @@ class Nulls(NamedTuple):
 
     images: thresholds.Tally
     pixels: thresholds.Tally
+
+
+def usable(spread: np.ndarray) -> np.ndarray:
+    """Standard deviations of scores, with 1 in place of those that are none, to divide by."""
+    return np.where(spread > _LEAST_SPREAD, spread, 1)
 
 
 def plain_look(banks: tuple[types.Bank, ...], origins: tuple[Origins, ...]) -> Look:

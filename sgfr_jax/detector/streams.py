@@ -11,8 +11,9 @@ where they cost most: at the smaller scale they gained on some products and lost
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sgfr_jax.detector.method import AT, AUTO, Method
 from sgfr_jax.detector.network import Network
@@ -95,6 +96,12 @@ def plan(method: Method, network: Network) -> tuple[Stream, ...]:
 def sizes(streams: tuple[Stream, ...]) -> tuple[int, ...]:
     """The sides of the squares that streams see, from small to large."""
     return tuple(dict.fromkeys(stream.image_size for stream in streams))
+
+
+def by_size(streams: Sequence[Stream]) -> list[tuple[Stream, ...]]:
+    """The streams of each image size, from small to large."""
+    grouped = itertools.groupby(streams, lambda stream: stream.image_size)
+    return [tuple(group) for _, group in grouped]
 
 
 def _automatic(network: Network) -> Iterator[tuple[str, float]]:

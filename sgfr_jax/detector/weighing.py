@@ -16,11 +16,9 @@ from sgfr_jax.detector import blocks, synthetic
 from sgfr_jax.detector.programs import Programs, in_batches, together
 from sgfr_jax.detector.scoring import COARSE
 from sgfr_jax.detector.services import PLAIN, Report, Services
-from sgfr_jax.detector.state import Look
+from sgfr_jax.detector.state import Look, usable
 from sgfr_jax.detector.streams import Stream
 
-# Below this a spread of standardized scores is taken for rounding.
-_LEAST_SPREAD = 1e-6
 # An image has a halo if its map scores more than this number of spreads above the nominal mean.
 _HALO_SPREADS = 2.0
 
@@ -156,8 +154,7 @@ def weigh(
 
 def spread_of(scores: np.ndarray, axis: int | None) -> np.ndarray:
     """Standard deviations, with 1 in place of zero so that dividing by them is the identity."""
-    spread = scores.std(axis=axis)
-    return np.where(spread > _LEAST_SPREAD, spread, 1)
+    return usable(scores.std(axis=axis))
 
 
 def _sources(look: Look, streams: Sequence[Stream], *, by_block: bool) -> list:

@@ -29,7 +29,7 @@ from sgfr_jax.commands.sweeping import grids, tasks
 from sgfr_jax.detector import fitting, programs, sampling, splits, squares
 from sgfr_jax.detector import state as states
 from sgfr_jax.detector.fitting import FittedLook, Seconds
-from sgfr_jax.detector.method import Method, Stage
+from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.programs import Programs
 from sgfr_jax.detector.splits import Split
 from sgfr_jax.detector.stages import Stages
@@ -198,8 +198,7 @@ class Worker:
         bank = sampling.make_bank(
             method, key, points, weights.reshape(-1), num_atoms, machine=stages.services
         )
-        picks = np.broadcast_to(np.arange(stream.grid**2), weights.shape)
-        origins = sampling.origins(method, bank, picks, seen.owners)
+        origins = sampling.origins(method, bank, sampling.every_patch(*weights.shape), seen.owners)
         sampled = time.perf_counter() - gathered
         look = states.plain_look((bank,), (origins,))
         return look, Seconds(gathered - start, sampled)
@@ -286,11 +285,9 @@ def _penalties(method: Method) -> tuple[str, ...]:
 
 def _program(method: Method, mapped: Sequence[str]) -> tuple[Method, tuple[str, ...]]:
     """What a compiled scorer follows from, apart from the penalties it is mapped over."""
-    kept = dataclasses.replace(
-        method.only(Stage.CODE), image_size=method.image_size, subspace_rank=method.subspace_rank
-    )
     # One that is mapped over differs from one that is left to the solver.
-    return dataclasses.replace(kept, **dict.fromkeys(mapped)), tuple(mapped)
+    left = {"image_size": method.image_size} | dict.fromkeys(mapped)
+    return dataclasses.replace(method.coding(), **left), tuple(mapped)
 
 
 def _axis_programs(axis: Axis, stages: Stages) -> dict[str, Programs]:
