@@ -193,6 +193,6 @@ def _prepared(
 
 
 def _filled_in(method: Method | None) -> Method:
-    method = settle.with_sampler(Method() if method is None else method)
+    method = settle.with_sampler(settle.with_types(Method() if method is None else method))
     settle.check(method)
     return dataclasses.replace(method, image_size=method.image_size or _SIZE)

@@ -131,3 +131,14 @@ def test_defects_are_drawn_on_images_of_one_size(rng, monkeypatch):
     for wrong in (grey[0], grey.astype(np.float32)):
         with pytest.raises(ArgumentError, match=r"^images=.* must be uint8 \[N, H, W\]"):
             features.draw_defects(jax.random.key(1), wrong)
+
+
+def test_a_method_of_other_types_is_refused_and_leaves_no_program_to_the_right_one(rng):
+    levels = [rng.normal(size=(4, 4, 4, 5)).astype(np.float32)]
+    wrong, right = (Method(image_size=16, bank_size=20, num_neighbors=num) for num in (3.0, 3))
+    with pytest.raises(ArgumentError, match=r"num_neighbors=3\.0 must be a whole number"):
+        features.fit_banks(jax.random.key(0), levels, wrong)
+    look = features.fit_banks(jax.random.key(0), levels, right)
+    with pytest.raises(ArgumentError, match="num_neighbors"):
+        features.calibrate(look, levels, wrong)
+    assert features.calibrate(look, levels, right)[0].calibrations
