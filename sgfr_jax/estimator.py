@@ -4,7 +4,7 @@
     labels = detector.predict(new_images)          # 1: nominal, -1: anomalous
     maps = detector.anomaly_maps(new_images)
 
-The functions of `sgfr_jax.detector` do the work. Signs and names are those of scikit-learn's
+The functions of `sgfr_jax.detector` do the work. Signs and names follow scikit-learn's
 outlier detectors.
 """
 

@@ -164,7 +164,7 @@ def _is_exported(output: Path) -> bool:
 
 
 def _check_runnable(platforms: Sequence[str]) -> None:
-    """Raises ConfigError where this process could not run what it is to compare with the model."""
+    """Raises ConfigError where this process could not run the file to compare it with the model."""
     from jax import export as jax_export
 
     here = jax_export.default_export_platform()

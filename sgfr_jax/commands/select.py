@@ -14,7 +14,7 @@ The winner is written to chosen.json; with `--score_test` it, and nothing else, 
 all training images and scored on the test set, once: the same question asked again is answered by
 what is written there, and another one in the same work directory is refused.
 
-All other flags are those of `experiments.run` and hold for every point of the grid.
+All other flags belong to `experiments.run` and hold for every point of the grid.
 """
 
 import itertools

@@ -8,7 +8,7 @@ The grids are functions of `sgfr_jax.commands.sweeping.grids`. Every point and c
 in WORKDIR/records, named by a hash of its configuration and its data; the same command again
 computes what is missing, and `python -m experiments.report` makes tables and plots of it.
 
-All other flags are those of `experiments.run` and hold for every point of the grid.
+All other flags belong to `experiments.run` and hold for every point of the grid.
 """
 
 import sys

@@ -66,8 +66,8 @@ def fit_detector(
     """Fits a detector to nominal images.
 
     Args:
-      key: decides all that is drawn; of `jax.random.key(seed)`, the scores are those of the command
-        line's `seed`.
+      key: decides all that is drawn; with `jax.random.key(seed)` the scores equal the command
+        line's with that `seed`.
       images: nominal: uint8 `[H, W]` or `[H, W, 3]`, or paths.
       method: what to do; None: the default, `Method()`.
       network: one of ours by name, or anybody's (`network.make`); None: the method's `backbone`.

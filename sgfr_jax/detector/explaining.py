@@ -5,7 +5,7 @@ the bank adds there, which of its atoms rebuilt the patch, and which levels carr
 several streams (such as of `--layers=auto`) a stream's part is its weighed, calibrated map; with
 several looks (such as of `geometry="square+tile"`) the map is its look's, standardized and divided
 by their number. The parts add up to the anomaly map, and are blurred as it is, while atoms and
-residual are those of the one patch that lies there: of the window in which the place lies deepest.
+residual belong to the one patch that lies there, of the window in which the place lies deepest.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
 Embedding and scoring share nothing between images: every process spreads its images over its own
 devices. The nominal patches lie on the devices of all processes while a bank is chosen from them.
-Where there is one device in all, there is no layout, and programs are those of plain `jax.jit`.
+Where there is one device in all, there is no layout, and programs are compiled by plain `jax.jit`.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Computes tasks that share a bank, images and embeddings, doing once what they have in common.
 
-The records are those of separate runs. Points that differ in a penalty alone (`ridge`, `l1`, `l2`)
-are one compiled program, mapped over the penalties.
+The records equal the records of separate runs. Points that differ in a penalty alone (`ridge`,
+`l1`, `l2`) are one compiled program, mapped over the penalties.
 """
 
 import contextlib
