@@ -16,7 +16,7 @@ from PIL import Image
 from sgfr_jax import checked_json, datasets
 from sgfr_jax.datasets import DatasetError, counts, prepared
 from sgfr_jax.datasets.archives import ARCHIVES
-from sgfr_jax.detector import loading
+from sgfr_jax.detector import splits
 from tests.commands.test_damage import damages
 from tests.datasets import trees
 from tests.test_unfinished import name_of_the_dead
@@ -228,7 +228,7 @@ def test_damage_of_any_file_is_a_message_or_does_not_matter(tmp_path, rng):
             prepared._source.cache_clear()
             try:
                 (found,) = datasets.load("mvtec", prepared_dir=tmp_path / "prepared")
-                loading.hash_images(found.test)
+                splits.hash_images(found.test)
                 for one, other in zip(found.test, expected.test, strict=True):
                     assert (one.name, one.label, one.kind) == (other.name, other.label, other.kind)
                     pixels = (datasets.read_example(example, 8).image for example in (one, other))
