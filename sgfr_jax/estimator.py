@@ -22,7 +22,6 @@ from sgfr_jax.detector import api
 from sgfr_jax.detector.api import Image, Prediction
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.network import Network
-from sgfr_jax.errors import ArgumentError
 
 # Integers below it are drawn where `random_state` is none.
 _SEEDS = 2**31
@@ -75,12 +74,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
             there is no image.
           DatasetError, WeightsError: as `fit_detector`.
         """
-        rate = self.false_alarm_rate
-        if not 0 < rate < 1:
-            raise ArgumentError(f"false_alarm_rate={rate} must lie between 0 and 1")
+        api.check_rate(self.false_alarm_rate)
         key = jax.random.key(self._seed())
         self.detector_ = api.fit_detector(key, X, method=self.method, network=self.network)
-        self.threshold_ = api.threshold(self.detector_, rate)
+        self.threshold_ = api.threshold(self.detector_, self.false_alarm_rate)
         self.offset_ = -self.threshold_.score
         return self
 

@@ -65,11 +65,12 @@ def save(path: str | os.PathLike, tree: Any, description: Mapping[str, Any]) -> 
       description: what JSON takes.
 
     Raises:
-      SavingError: if there is something else at `path`, or arrays cannot be written.
+      SavingError: if there is something else at `path`, no directory can be there, or arrays cannot
+        be written.
       OSError: if it cannot be written.
     """
     check_place(path)
-    path = Path(path).absolute()
+    path = _place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(tree))}
     # What has no elements has no place in Orbax; its shape and type say all.
@@ -128,14 +129,31 @@ def check_place(path: str | os.PathLike) -> None:
     Worth asking before the work that is to be saved. A damaged model, or one of another version, is
     a model.
     """
-    path = Path(path)
+    path = _place(path)
     if path.is_symlink():  # to replace what it leads to would move files of another directory
         raise SavingError(f"'{path}' is a link: name the directory that it leads to, or another")
-    _settle(path.absolute())
+    _settle(path)
     if not path.exists() or _is_model(path):
         return
     if not path.is_dir() or any(path.iterdir()):
         raise SavingError(f"'{path}' is in the way: there is something that is no model")
+
+
+def _place(path: str | os.PathLike) -> Path:
+    """The absolute path, with the home directory in place of `~`.
+
+    Raises:
+      SavingError: if no file system has such a path, as below a file.
+    """
+    found = Path(os.path.expanduser(path)).absolute()
+    try:
+        os.lstat(found)
+    except (NotADirectoryError, ValueError) as error:  # the latter of a NUL byte
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SavingError(f"{str(found)!r} cannot be a directory ({why}): name another") from error
+    except OSError:  # as where nothing is yet; what else is wrong its use will say
+        pass
+    return found
 
 
 def _is_model(path: Path) -> bool:
@@ -152,7 +170,7 @@ def load(path: str | os.PathLike) -> Saved:
     Raises:
       SavingError: if there is none, or it is damaged, foreign, or of another version.
     """
-    path = Path(path).absolute()
+    path = _place(path)
     whole = _verified(path)
     try:
         with _silent():
@@ -176,7 +194,7 @@ def load(path: str | os.PathLike) -> Saved:
 
 def describe(path: str | os.PathLike) -> dict[str, Any]:
     """The description alone, without making arrays; errors as of `load`."""
-    return _verified(Path(path).absolute()).description
+    return _verified(_place(path)).description
 
 
 def restore(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:

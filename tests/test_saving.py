@@ -229,6 +229,22 @@ def test_arrays_of_another_model_are_found(saved, rng, tmp_path):
         saving.load(path)
 
 
+def test_the_home_directory(rng, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    saving.save("~/model", make_state(rng), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert saving.load("~/model").description == saving.describe("~/model") == {}
+
+
+@pytest.mark.parametrize("name", ["a\0b", "file/model"])
+def test_what_is_no_path_of_a_directory(name, rng, tmp_path):
+    (tmp_path / "file").write_text("")
+    for call in (lambda path: saving.save(path, make_state(rng), {}), saving.load):
+        with pytest.raises(saving.SavingError, match=r"cannot be a directory \((embedded|Not a)"):
+            call(tmp_path / name)
+
+
 def test_what_is_no_model(tmp_path, saved):
     path, _ = saved
     (tmp_path / "empty").mkdir()

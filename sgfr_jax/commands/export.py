@@ -31,10 +31,11 @@ from sgfr_jax.commands.files import locking, records, written
 from sgfr_jax.commands.flags import checking, launching, starting
 from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.host import environment, interruption, terminal
+from sgfr_jax.detector.exporting import PLATFORMS
 
 FORMATS = ("stablehlo", "onnx")
-# Those that `jax.export` lowers for, and those that it does unless told otherwise.
-PLATFORMS, DEFAULT_PLATFORMS = ("cpu", "cuda", "rocm", "tpu"), ("cpu", "cuda", "tpu")
+# Of `PLATFORMS`, those that StableHLO is lowered for unless told otherwise.
+DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 # How far a file may be from its model: a share of the largest value, or of 1 if that is less.
 TOLERANCE = 1e-4
 # Photographs in scikit-image's wheel, of 512 x 512 pixels.

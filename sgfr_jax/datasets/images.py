@@ -143,8 +143,8 @@ def _read_whole(example: Example, min_side: int) -> Loaded:
     if min(pixels.shape[:2]) < min_side:
         height, width = pixels.shape[:2]
         raise DatasetError(
-            f"the image {decoding.describe(example.image)} has {width} x {height} pixels; at least "
-            f"{min_side} a side are needed (the network's stride)."
+            f"{_called(example)} has {width} x {height} pixels; at least {min_side} a side are "
+            "needed (the network's stride)."
         )
     if example.mask is None:
         return Loaded(pixels, None if example.label else np.zeros(pixels.shape[:2], bool))
@@ -157,6 +157,13 @@ def _read_whole(example: Example, min_side: int) -> Loaded:
             " rotation that EXIF data may ask for); they must agree."
         )
     return Loaded(pixels, mask)
+
+
+def _called(example: Example) -> str:
+    """How a message names an image: an array, which lies nowhere, by the example's name."""
+    if isinstance(example.image, np.ndarray):
+        return example.name
+    return f"the image {decoding.describe(example.image)}"
 
 
 def read_examples(

@@ -8,8 +8,9 @@ Images are arrays, uint8 `[H, W]` or `[H, W, 3]` of any size, or paths of image 
 
 import dataclasses
 import math
+import numbers
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from sgfr_jax.detector import (
     splits,
     stages,
 )
+from sgfr_jax.detector import method as methods
 from sgfr_jax.detector import network as networks
 from sgfr_jax.detector import settle as settling
 from sgfr_jax.detector.explaining import Place
@@ -40,7 +42,7 @@ from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.model import Detector
 from sgfr_jax.detector.network import Network
 from sgfr_jax.detector.services import PLAIN, Services
-from sgfr_jax.errors import ArgumentError
+from sgfr_jax.errors import ArgumentError, shown
 
 Image = np.ndarray | str | os.PathLike
 # Pixels of images that are held at once; more only of one image.
@@ -74,11 +76,13 @@ def fit_detector(
       services: what to use of the machine.
 
     Raises:
-      ArgumentError: if a field of the method cannot be honoured, or there is no image.
+      ArgumentError: if an argument or a field of the method cannot be honoured, or there is no
+        image.
       DatasetError: names the first image that cannot be read, or has features that are not finite.
       WeightsError: if the network's weights cannot be read.
     """
-    method, network = _settled(method or Method(), network)
+    fitting.check_key(key)
+    method, network = _settled(methods.given(method), network)
     train = as_split(images)
     if not train.examples:
         raise ArgumentError("images=[] must hold one nominal image at least")
@@ -105,6 +109,7 @@ def predict(
       services: what to use of the machine.
 
     Raises:
+      ArgumentError: if an argument is no such thing; it names the first image that is none.
       DatasetError: names the first image that cannot be read, or has features that are not finite.
       WeightsError: if the network's weights cannot be read.
     """
@@ -138,9 +143,17 @@ def threshold(detector: Detector, false_alarm_rate: float = 0.01) -> thresholds.
       What `thresholds.at_false_alarm_rate` says: the score, what is to be expected, and a bound.
 
     Raises:
-      ValueError: if the rate is not in (0, 1).
+      ArgumentError: if the rate is not in (0, 1).
     """
+    detector = model.given(detector)
+    check_rate(false_alarm_rate)
     return thresholds.at_false_alarm_rate(detector.nulls.images, false_alarm_rate)
+
+
+def check_rate(false_alarm_rate: float) -> None:
+    """Raises ArgumentError for a rate that no threshold has."""
+    if not isinstance(false_alarm_rate, numbers.Real) or not 0 < false_alarm_rate < 1:
+        raise ArgumentError(f"false_alarm_rate={false_alarm_rate!r} must lie between 0 and 1")
 
 
 def explain(
@@ -162,14 +175,15 @@ def explain(
       Of every image its highest places (`explaining.Place`), at least one.
 
     Raises:
-      DatasetError, WeightsError: as `predict`.
+      ArgumentError, DatasetError, WeightsError: as `predict`.
     """
     made = model.stages_of(detector, services)
     explainer = explanations.make_explainer(detector, made, least=least)
     found = []
     for some, _ in _parts(images, detector.about.white):
         arrays = [reading.read_native(example).image for example in some]
-        found.extend(one.places for one in explainer(arrays))
+        names = [example.name for example in some]
+        found.extend(one.places for one in explainer(arrays, names))
     return found
 
 
@@ -185,10 +199,12 @@ def update(
       services: what to use of the machine.
 
     Raises:
-      ArgumentError: if its atoms are learned, and none can be added, or no image is new.
+      ArgumentError: as `fit_detector`; if its atoms are learned, and none can be added; or if no
+        image is new.
       DatasetError, WeightsError: as `fit_detector`.
     """
-    growing.check(detector)
+    fitting.check_key(key)
+    growing.check(model.given(detector))
     split = growing.unseen(detector, as_split(images, white=detector.about.white))
     if not split.examples:
         raise ArgumentError("`images`: the detector has learned from all of these already")
@@ -196,7 +212,7 @@ def update(
     return growing.grow(detector, made, split, key)[0]
 
 
-def export(detector: Detector, *, platforms: Sequence[str] = ("cpu", "cuda", "tpu")) -> bytes:
+def export(detector: Detector, *, platforms: Sequence[str] | str = ("cpu", "cuda", "tpu")) -> bytes:
     """The detector as one program of StableHLO, which `jax.export.deserialize` reads.
 
     It takes uint8 `[b, size, size, 3]` for each of `squares.sizes`, and gives a dictionary of
@@ -204,28 +220,42 @@ def export(detector: Detector, *, platforms: Sequence[str] = ("cpu", "cuda", "tp
 
     Args:
       detector: fitted with `geometry="square"`.
-      platforms: that it is lowered for.
+      platforms: that it is lowered for, of `exporting.PLATFORMS`; one, or several.
 
     Raises:
-      ArgumentError: if it is of a kind that cannot be exported.
+      ArgumentError: if it is of a kind that cannot be exported, or a platform is not known.
+      WeightsError: if the network's weights cannot be read.
     """
-    return exporting.to_stablehlo(detector, platforms)
+    return exporting.to_stablehlo(model.given(detector), platforms)
 
 
 def as_split(images: Sequence[Image], *, white: int = FULL_RANGE) -> splits.Split:
     """Images as a detector takes them, with content hashes."""
-    examples = tuple(_example(image, number, white) for number, image in enumerate(images))
+    examples = _examples(images, white)
     return splits.Split(examples, splits.hash_images(examples), None)
+
+
+def _examples(images: Sequence[Image], white: int) -> tuple[Example, ...]:
+    shape = getattr(images, "shape", (0,))
+    one = isinstance(images, str | os.PathLike) or len(shape) in (0, 2)
+    # An array [H, W, 3] is one image of colours: none is three pixels wide.
+    if one or not isinstance(images, Iterable) or (len(shape) == 3 and shape[2] == 3):
+        raise ArgumentError(
+            f"images={shown(images)} must be a list of images: write [image] for a single one"
+        )
+    return tuple(_example(image, number, white) for number, image in enumerate(images))
 
 
 def _example(image: Image, number: int, white: int) -> Example:
     if isinstance(image, str | os.PathLike):
-        return Example(str(image), Path(image).absolute(), 0, "good", None, white=white)
+        path = Path(os.path.expanduser(image)).absolute()
+        return Example(str(image), path, 0, "good", None, white=white)
     array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
+    channels = array.shape[2:]
+    if array.dtype != np.uint8 or array.ndim < 2 or not array.size or channels not in ((), (3,)):
         raise ArgumentError(
-            f"images[{number}] is {array.dtype} {list(array.shape)}: images must be uint8 [H, W] or"
-            " [H, W, 3], or paths"
+            f"images[{number}] is {shown(array)}: images must be uint8 [H, W] or [H, W, 3], or"
+            " paths"
         )
     return Example(f"image {number}", array, 0, "good", None, white=white)
 
@@ -245,7 +275,7 @@ def _parts(
 ) -> Iterator[tuple[tuple[Example, ...], tuple[tuple[int, int], ...]]]:
     """The images in order with their heights and widths, in parts that fit in memory."""
     held, pixels = [], 0
-    examples = [_example(image, number, white) for number, image in enumerate(images)]
+    examples = _examples(images, white)
     for example, shape in zip(examples, splits.shapes(examples), strict=True):
         if held and pixels + math.prod(shape) > _PIXELS:
             yield tuple(zip(*held, strict=True))

@@ -16,7 +16,7 @@ from sgfr_jax.detector.network import Embed, Loaded, Network
 from sgfr_jax.detector.services import PLAIN, Services, pad
 from sgfr_jax.detector.splits import Split
 from sgfr_jax.detector.streams import Stream, by_size
-from sgfr_jax.errors import ArgumentError
+from sgfr_jax.errors import ArgumentError, shown
 
 # Programs that stay compiled: of a few networks, sizes and devices.
 _PROGRAMS = 8
@@ -39,8 +39,7 @@ class Embedder(NamedTuple):
     @property
     def min_side(self) -> int:
         """The shortest side that an image may have, in pixels: the largest stride."""
-        strides = self.network.strides
-        return max(strides[level] for stream in self.streams for level in stream.levels)
+        return max(stride for stream in self.streams for stride in stream.strides)
 
     def described(self, hashes: tuple[str, ...]) -> dict[str, Any]:
         """What the embeddings of images with these content hashes follow from."""
@@ -142,7 +141,7 @@ def embed_squares(
       unit_norm: whether patches are scaled to unit norm.
     """
     levels = apply(state, images)
-    _check_levels(levels, streams)
+    _check_levels(levels, images, streams)
     found = [
         merged({name: levels[name] for name in stream.levels}, stream.grid, unit_norm=unit_norm)
         for stream in streams
@@ -154,15 +153,24 @@ def embed_squares(
     return each, jnp.all(jnp.stack([finite for _, finite in found]), axis=0)
 
 
-def _check_levels(levels: Mapping[str, jax.Array], streams: Sequence[Stream]) -> None:
+def _check_levels(
+    levels: Mapping[str, jax.Array], images: jax.Array, streams: Sequence[Stream]
+) -> None:
     """Raises ArgumentError where feature maps are not as the network's levels say."""
+    gives, (num, size) = "`network`: its embed function gives", images.shape[:2]
+    if not isinstance(levels, Mapping):
+        raise ArgumentError(
+            f"{gives} {type(levels).__name__}, which should be a mapping of levels to [B, h, w, D]"
+        )
     for stream in streams:
-        for name, width in zip(stream.levels, stream.widths, strict=True):
-            shape = tuple(levels[name].shape) if name in levels else None
-            if shape is None or len(shape) != 4 or shape[-1] != width:
+        for name, width, stride in zip(stream.levels, stream.widths, stream.strides, strict=True):
+            found, side = levels.get(name), -(-size // stride)
+            shape = getattr(found, "shape", None)
+            if shape != (num, side, side, width) or not jnp.issubdtype(found.dtype, jnp.floating):
                 raise ArgumentError(
-                    f"`network`: its embed function gives {shape} for level '{name}', which should"
-                    f" be [B, h, w, {width}]: mend it, or `widths`"
+                    f"{gives} {shown(found)} for level '{name}', which should be [B, h, w, {width}]"
+                    f" and floating, of {num} images with h = w = {side}: mend it, or its `strides`"
+                    " and `widths`"
                 )
 
 

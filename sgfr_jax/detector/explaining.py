@@ -101,7 +101,7 @@ class _Look(NamedTuple):
 
 def make_explainer(
     detector: Detector, stages: Stages, *, least: float
-) -> Callable[[Sequence[np.ndarray]], Iterator[Explained]]:
+) -> Callable[..., Iterator[Explained]]:
     """What scores and explains images: `[uint8 [H, W] or [H, W, 3], ...] -> Explained, ...`.
 
     Args:
@@ -111,14 +111,17 @@ def make_explainer(
 
     Returns:
       A function that scores as `predicting.make_scorer` does, image by image in order, and names 1
-      to `NUM_PLACES` places of each.
+      to `NUM_PLACES` places of each. Its second argument is the images' names in errors; None:
+      their numbers.
     """
     method = detector.method
     state = stages.services.replicate(detector.state)
     every_look = _looks(detector)
 
-    def explain(images: Sequence[np.ndarray]) -> Iterator[Explained]:
-        split = splits.laid(splits.of_arrays(images), method.geometries)
+    def explain(
+        images: Sequence[np.ndarray], names: Sequence[str] | None = None
+    ) -> Iterator[Explained]:
+        split = splits.laid(splits.of_arrays(images, names), method.geometries)
         apart = looks.apart(split, stages, {method.solver: state})
         scored = [
             _score(detector, example, each, least)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import export
 
 from sgfr_jax import frames, linalg
-from sgfr_jax.detector import alternatives, squares, streams
+from sgfr_jax.detector import alternatives, settle, squares, streams
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.model import Detector
 from sgfr_jax.detector.scoring import Coding
@@ -24,6 +24,8 @@ from sgfr_jax.errors import ArgumentError
 
 # Solvers whose work is a fixed sequence of operations that every runtime has.
 SOLVERS = ("affine_ridge", "ridge", "nearest")
+# That a program of StableHLO can be lowered for.
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 class Exported(NamedTuple):
@@ -103,12 +105,14 @@ def _coding(method: Method, chunk_size: int, *, unroll: bool) -> Coding:
     return Coding(code, chunk_size)
 
 
-def to_stablehlo(detector: Detector, platforms: Sequence[str], *, jit: Callable = jax.jit) -> bytes:
+def to_stablehlo(
+    detector: Detector, platforms: Sequence[str] | str, *, jit: Callable = jax.jit
+) -> bytes:
     """The predictor as one program for a batch of any size, which JAX alone runs.
 
     Args:
       detector: fitted.
-      platforms: that it is lowered for, such as `cpu`, `cuda`, `tpu`.
+      platforms: that it is lowered for, of `PLATFORMS`; one, or several.
       jit: what compiles.
 
     Returns:
@@ -116,8 +120,13 @@ def to_stablehlo(detector: Detector, platforms: Sequence[str], *, jit: Callable 
       to a dictionary of `anomaly_map` and `score`.
 
     Raises:
-      ArgumentError, WeightsError: as `make`.
+      ArgumentError: as `make`, and if a platform is not known.
+      WeightsError: as `make`.
     """
+    platforms = (platforms,) if isinstance(platforms, str) else tuple(platforms)
+    settle.require(bool(platforms), "platforms", platforms, f"one of {PLATFORMS} at least")
+    for platform in platforms:
+        settle.check_known("platforms", "platform", platform, PLATFORMS)
     whole = make(detector)
 
     def predict(*images):
@@ -127,4 +136,4 @@ def to_stablehlo(detector: Detector, platforms: Sequence[str], *, jit: Callable 
     like = [
         jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8) for size in squares.sizes(detector)
     ]
-    return bytes(export.export(jit(predict), platforms=tuple(platforms))(*like).serialize())
+    return bytes(export.export(jit(predict), platforms=platforms)(*like).serialize())

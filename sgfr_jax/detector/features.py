@@ -32,13 +32,14 @@ from sgfr_jax.detector import (
     synthetic,
     weighing,
 )
+from sgfr_jax.detector import method as methods
 from sgfr_jax.detector import state as states
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.services import PLAIN, Services
 from sgfr_jax.detector.state import Look
 from sgfr_jax.detector.streams import Stream
 from sgfr_jax.detector.weighing import HeldOut, Squares
-from sgfr_jax.errors import ArgumentError
+from sgfr_jax.errors import ArgumentError, check_type, shown
 
 Levels = Sequence[jax.Array]  # `[B, h, w, D]` each, of the same images
 _SIZE = 256  # of anomaly maps, where the method has no `image_size`
@@ -70,6 +71,7 @@ def fit_banks(
     Raises:
       ArgumentError: if levels are not of the same images, or not square.
     """
+    fitting.check_key(key)
     method, _, features = _prepared(levels, method)
     owners, banks, origins = np.arange(len(levels[0])), [], []
     for number, of_stream in enumerate(features):
@@ -99,8 +101,12 @@ def calibrate(
 
     Returns:
       The look, whose streams count alike, and what nominal images come to, which `weigh` takes.
+
+    Raises:
+      ArgumentError: as `fit_banks`, and if the look has other levels.
     """
     method, streams, features = _prepared(levels, method)
+    _check_look(look, levels, calibrated=False)
     made = programs.make(method, streams, machine)
     nominal = Squares(features, np.arange(len(levels[0])))
     look, held = weighing.calibrate(made, streams, look, nominal, machine)
@@ -122,6 +128,7 @@ def draw_defects(key: jax.Array, images: np.ndarray, method: Method | None = Non
     Raises:
       ArgumentError: if the images are no such array.
     """
+    fitting.check_key(key)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
         raise ArgumentError(
             f"images={images.dtype} {list(images.shape)} must be uint8 [N, H, W] or [N, H, W, 3]"
@@ -154,8 +161,12 @@ def weigh(
       groups: of every image the kind of its defect: each kind counts as much.
       method: as of `calibrate`.
       machine: services of the machine.
+
+    Raises:
+      ArgumentError: as `calibrate`, and if the look is not calibrated.
     """
     method, streams, features = _prepared(defective, method)
+    _check_look(look, defective, calibrated=True)
     made = programs.make(method, streams, machine)
     drawn = Squares(features, np.asarray(sources))
     return weighing.weigh(made, streams, look, held, drawn, masks, groups, machine)
@@ -168,8 +179,12 @@ def score(look: Look, levels: Levels, method: Method | None = None) -> tuple[jax
       look: from `weigh`, or `calibrate`.
       levels: of the images.
       method: as of `calibrate`.
+
+    Raises:
+      ArgumentError: as `weigh`.
     """
     method, streams, features = _prepared(levels, method)
+    _check_look(look, levels, calibrated=True)
     return squares.score_patches(method, streams, look, features)
 
 
@@ -178,21 +193,35 @@ def _prepared(
 ) -> tuple[Method, tuple[Stream, ...], list[jax.Array]]:
     """The method filled in, a stream for each level, and its patches `[B, P, D]`."""
     method = _filled_in(method)
+    if not len(levels):
+        raise ArgumentError("levels=[] must be one level at least, [B, h, w, D]")
     streams, found = [], []
-    for number, level in enumerate(levels):
-        if level.ndim != 4 or level.shape[1] != level.shape[2] or len(level) != len(levels[0]):
+    shapes = [np.shape(level) for level in levels]
+    for number, (level, shape) in enumerate(zip(levels, shapes, strict=True)):
+        if len(shape) != 4 or shape[1] != shape[2] or shape[0] != shapes[0][0]:
             raise ArgumentError(
-                f"levels={[tuple(x.shape) for x in levels]} must be [B, h, w, D] of the same"
-                " images, with h = w"
+                f"levels={shown(shapes)} must be [B, h, w, D] of the same images, with h = w"
             )
-        num_images, grid, _, width = level.shape
+        num_images, grid, _, width = shape
         streams.append(Stream(method.image_size, (f"level{number}",), grid, (width,)))
         own = patches.unit_norm(level) if method.unit_norm else level
         found.append(own.reshape(num_images, grid**2, width))
     return method, tuple(streams), found
 
 
+def _check_look(look: Look, levels: Levels, *, calibrated: bool) -> None:
+    """Raises ArgumentError for a look of other levels, or not calibrated where it must be."""
+    check_type("look", look, Look, "what `fit_banks`, `calibrate` or `weigh` returns")
+    if len(look.banks) != len(levels):
+        raise ArgumentError(
+            f"`levels` are {len(levels)}, and `look` has {len(look.banks)} banks: give the levels"
+            " that it was fitted to"
+        )
+    if calibrated and not look.calibrations:
+        raise ArgumentError("`look` is not calibrated: give what `calibrate` or `weigh` returns")
+
+
 def _filled_in(method: Method | None) -> Method:
-    method = settle.with_sampler(settle.with_types(Method() if method is None else method))
+    method = settle.with_sampler(settle.with_types(methods.given(method)))
     settle.check(method)
     return dataclasses.replace(method, image_size=method.image_size or _SIZE)

@@ -21,6 +21,7 @@ from sgfr_jax.detector.splits import Split
 from sgfr_jax.detector.stages import Stages
 from sgfr_jax.detector.state import Look, State
 from sgfr_jax.detector.weighing import Squares
+from sgfr_jax.errors import ArgumentError, shown
 
 # The most patches that one bank of several is chosen from; every image gives the same number.
 SAMPLED_PATCHES = 100_000
@@ -63,6 +64,16 @@ class Fitted(NamedTuple):
 
 # `(stages, key, training images as one look sees them, name) -> FittedLook`
 FitLook = Callable[[Stages, jax.Array, Split, str], FittedLook]
+
+
+def check_key(key: jax.Array) -> None:
+    """Raises ArgumentError for what is not one random key, of the new type or the old."""
+    try:
+        single = jax.random.key_data(key).ndim == 1
+    except (TypeError, ValueError):
+        single = False
+    if not single:
+        raise ArgumentError(f"key={shown(key)} must be one random key, such as jax.random.key(0)")
 
 
 def seed_of(key: jax.Array) -> int:

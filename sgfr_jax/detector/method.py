@@ -11,6 +11,7 @@ from typing import Any, Self
 from sgfr_jax import samplers
 from sgfr_jax.datasets.geometry import Geometry
 from sgfr_jax.detector import alternatives
+from sgfr_jax.errors import check_type
 
 # What `layers` takes beside names of levels and streams: a bank for each of several levels and
 # scales, or the network's default levels in one bank. `geometry` takes the first, too.
@@ -150,3 +151,10 @@ class Method:
         """`only` what codes of patches follow from, and some stages besides."""
         # `project` codes over subspaces of this rank.
         return dataclasses.replace(self.only(Stage.CODE, *stages), subspace_rank=self.subspace_rank)
+
+
+def given(method: Any) -> Method:
+    """The method, the default for None; raises ArgumentError for what is no method."""
+    method = Method() if method is None else method
+    check_type("method", method, Method, "a `Method`, such as Method() or Method.fast()")
+    return method

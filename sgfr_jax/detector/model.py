@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from sgfr_jax.detector.services import PLAIN, Services
 from sgfr_jax.detector.splits import Split
 from sgfr_jax.detector.stages import Stages
 from sgfr_jax.detector.state import Nulls, State
+from sgfr_jax.errors import check_type
 
 
 class About(NamedTuple):
@@ -44,11 +45,12 @@ class About(NamedTuple):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Detector:
     """A fitted detector: a pytree whose arrays are what it has learned; all else is static.
 
-    The network's weights are no part of it.
+    The network's weights are no part of it. A detector equals itself alone, as arrays have no one
+    answer to `==`.
     """
 
     state: State
@@ -117,8 +119,15 @@ def make(
     return Detector(state, nulls, method, stages.network, about)
 
 
+def given(detector: Any) -> Detector:
+    """The detector, after checking that it is one; raises ArgumentError otherwise."""
+    check_type("detector", detector, Detector, "what `fit_detector`, `load` or `update` returns")
+    return detector
+
+
 def stages_of(detector: Detector, services: Services = PLAIN) -> Stages:
     """The stages that a detector was fitted with, which score, explain and embed."""
+    detector = given(detector)
     return machinery.make(detector.method, detector.network, services)
 
 

@@ -13,7 +13,7 @@ import jax
 
 from sgfr_jax import names
 from sgfr_jax.backbones.architectures import ARCHITECTURES
-from sgfr_jax.errors import ArgumentError
+from sgfr_jax.errors import ArgumentError, check_type
 
 # `(state, images [B, S, S, 3] of uint8 or float in 0..255) -> {level: [B, h, w, D]}`, with
 # `h = w = ceil(S / stride)`: a pure function of arrays that hashes, as every function does.
@@ -94,8 +94,16 @@ def make(
       digest: what tells these weights apart from others, if a saved detector should check it.
 
     Raises:
-      ArgumentError: if strides and widths are not of the same levels, or a level is not known.
+      ArgumentError: if an argument is of another type, strides and widths are not of the same
+        levels, or a level is not known.
     """
+    check_type("embed", embed, Callable, "a function of the state and the images")
+    for what, sizes in (("strides", strides), ("widths", widths)):
+        check_type(what, sizes, Mapping, "a mapping of the name of each level to a number")
+    check_type("name", name, str, "a text")
+    check_type("digest", digest, str, "a text, such as a checksum of the weights; or left out")
+    if not isinstance(size_multiple, numbers.Integral) or size_multiple < 1:
+        raise ArgumentError(f"size_multiple={size_multiple!r} must be a whole number, from 1")
     if set(strides) != set(widths) or not strides:
         raise ArgumentError(
             f"strides={list(strides)} and widths={list(widths)} must name the same levels, one at"
@@ -115,14 +123,17 @@ def make(
     known = tuple(Level(level, int(strides[level]), int(widths[level])) for level in strides)
     chosen = []
     for what, wanted in (("default_levels", default_levels), ("stream_levels", stream_levels)):
+        wanted = (wanted,) if isinstance(wanted, str) else wanted
         found = tuple(strides) if wanted is None else tuple(wanted)
+        if not found:
+            raise ArgumentError(f"{what}={wanted!r} must name a level at least, or be left out")
         for level in found:
             if level not in strides:
                 unknown = names.unknown_name(f"level of {name}", level, strides)
                 raise ArgumentError(f"{what}={list(found)}: {unknown}")
         chosen.append(found)
     load = _InMemory(Loaded(embed, state))
-    return Network(name, known, *chosen, load, digest, size_multiple)
+    return Network(name, known, *chosen, load, digest, int(size_multiple))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,10 +173,7 @@ def _load(ours: _Ours, levels: tuple[str, ...]) -> Loaded:
 
 def given(network: Any) -> "Network":
     """The network, after checking that it is one; raises ArgumentError otherwise."""
-    if not isinstance(network, Network):
-        raise ArgumentError(
-            f"network={network!r:.60} must be a name of ours, or what `make_network` returns"
-        )
+    check_type("network", network, Network, "a name of ours, or what `make_network` returns")
     return network
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from sgfr_jax import calibration
 from sgfr_jax.detector import scoring
+from sgfr_jax.detector import services as machinery
 from sgfr_jax.detector.method import Method, Stage
 from sgfr_jax.detector.scoring import Scoring
 from sgfr_jax.detector.services import Services, pad
@@ -61,7 +62,11 @@ def make(
       streams: of it.
       services: that compile.
       solver: of `alternatives.SOLVERS`; None: the method's own.
+
+    Raises:
+      ArgumentError: if the services are none.
     """
+    machinery.check(services)
     # Methods that differ in what came before, such as the size of a bank, share programs.
     kept = dataclasses.replace(method.coding(Stage.MAP), image_size=method.image_size)
     return _cached(kept, streams, solver or method.solver, services.compile, services.jit)

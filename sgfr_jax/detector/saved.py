@@ -3,17 +3,18 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from sgfr_jax import calibration, checked_json, saving, thresholds, types
 from sgfr_jax.backbones.architectures import ARCHITECTURES
 from sgfr_jax.detector import network as networks
 from sgfr_jax.detector import streams
-from sgfr_jax.detector.method import Method
-from sgfr_jax.detector.model import About, Detector
+from sgfr_jax.detector.method import AT, Method
+from sgfr_jax.detector.model import About, Detector, given
 from sgfr_jax.detector.network import Network
 from sgfr_jax.detector.state import Look, Nominal, Nulls, Origins, State
+from sgfr_jax.errors import ArgumentError
 from sgfr_jax.saving import SavingError
 
 
@@ -60,10 +61,11 @@ def save(path: str | os.PathLike, detector: Detector) -> None:
       detector: from `fit_detector` or `load`.
 
     Raises:
-      SavingError: if something that is no detector is there.
+      ArgumentError: if it is no detector.
+      SavingError: if something that is no detector is there, or no directory can be.
       OSError: if it cannot be written.
     """
-    method, about = detector.method, detector.about
+    method, about = given(detector).method, detector.about
     description = {
         "category": about.category,
         "record": about.record,
@@ -95,18 +97,28 @@ def load(
     Args:
       path: of the directory.
       weights: where the weights of a network of ours lie now, if not where they were.
-      network: that the detector was fitted through, if it is none of ours.
+      network: that the detector was fitted through, if it is none of ours. Its name and its levels
+        are compared with those of the model; its weights, if it has a digest.
 
     Raises:
-      SavingError: if it is no detector of this version, or is damaged, or the weights are others.
+      ArgumentError: if `network` is none.
+      SavingError: if it is no detector of this version, or is damaged, or the network or the
+        weights are others.
       WeightsError: if the weights cannot be read.
     """
-    arrays, description = saving.load(path)
+    if isinstance(network, str):
+        raise ArgumentError(
+            f"network={network!r} must be left out for a network of ours, which the model names; of"
+            " any other it is what `make_network` returns"
+        )
     if network is not None:
         networks.given(network)
+    arrays, description = saving.load(path)
     try:
         checked_json.check(_Described, description)
         method, about = _method(description["method"]), _about(description)
+        wanted, name = (description["network"][of] for of in ("weights_sha256", "name"))
+        recorded = _seen(description["streams"], description["preprocessing"]["features"])
     except (KeyError, ValueError) as error:
         raise _other_version(path, str(error)) from error
     if weights is not None:
@@ -116,6 +128,10 @@ def load(
             f"the model '{path}' was fitted through '{method.backbone}', which is no network of"
             " ours: give `network`"
         )
+    remedy = "give weights=FILE of those"
+    if network is not None:
+        remedy = "give the `network` that has those"
+        _check_network(path, method, network, name, recorded)
     try:
         layout = _layout(method, network or networks.describe(method.backbone))
     except (KeyError, ValueError) as error:
@@ -125,13 +141,40 @@ def load(
     restored = saving.restore(_like(method, len(layout)), arrays)
     if network is None:
         network = networks.ours(method.backbone, method.weights)
-    wanted = description["network"]["weights_sha256"]
     if network.digest != wanted:
         raise SavingError(
             f"the model '{path}' was fitted with other weights of {network.name} (SHA-256"
-            f" {wanted[:12]}..., these are {network.digest[:12]}...): give weights=FILE of those"
+            f" {wanted[:12]}..., these are {network.digest[:12]}...): {remedy}"
         )
     return Detector(*restored, method, network, about)
+
+
+def _check_network(
+    path: str | os.PathLike, method: Method, network: Network, name: str, recorded: str
+) -> None:
+    """Raises SavingError for a network with another name, or other levels, than was recorded."""
+    if network.name != name:
+        raise SavingError(
+            f"the model '{path}' was fitted through '{name}', and `network` is '{network.name}':"
+            " give the one that it was fitted through"
+        )
+    try:
+        found = _seen(_layout(method, network), _preprocessing(method, network)["features"])
+    except KeyError as error:
+        found = f"no level {error}"
+    if found != recorded:
+        raise SavingError(
+            f"the model '{path}' was fitted through a '{name}' that gives {recorded}, and `network`"
+            f" gives {found}: give the one that it was fitted through"
+        )
+
+
+def _seen(layout: Sequence[Sequence[Any]], features: Sequence[int]) -> str:
+    """What a network gives each bank: levels, image size, patches per side and features."""
+    return ", ".join(
+        f"{levels}{AT}{size} of {grid} x {grid} x {width}"
+        for (size, levels, grid), width in zip(layout, features, strict=True)
+    )
 
 
 def saved_by(path: str | os.PathLike) -> str | None:

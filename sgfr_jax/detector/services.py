@@ -5,6 +5,7 @@ is kept. The commands give what their flags ask for: many devices, many processe
 """
 
 import contextlib
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from sgfr_jax import types
+from sgfr_jax.errors import ArgumentError, check_type
 
 Report = Callable[[int], None]  # told how many more units are done
 
@@ -67,6 +69,15 @@ class Services(NamedTuple):
 
 
 PLAIN = Services()
+
+
+def check(services: Any) -> None:
+    """Raises ArgumentError for what is no `Services`, or has sizes that are none."""
+    check_type("services", services, Services, "a `Services`, such as Services(batch_size=16)")
+    for name, least in (("batch_size", 1), ("workers", 0)):
+        value = getattr(services, name)
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise ArgumentError(f"{name}={value!r} must be a whole number, from {least}")
 
 
 def concatenated(services: Services, rows: np.ndarray) -> np.ndarray:

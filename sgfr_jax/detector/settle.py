@@ -47,6 +47,8 @@ def settle(method: Method, network: Network, baselines: Iterable[str] = ()) -> M
     require(method.sigma == 0 or _LEAST_SIGMA <= method.sigma <= method.image_size, "sigma",
              method.sigma, f"0, or between {_LEAST_SIGMA:g} and image_size={method.image_size}"
              " pixels: a wider blur than the map leaves nothing of it")  # fmt: skip
+    require(method.grid is None or method.grid <= method.image_size, "grid", method.grid,
+             f"at most image_size={method.image_size}: a patch for each pixel")  # fmt: skip
     method = _with_layers(method, network)
     fine_to_coarse = sorted(_strides(method, network))
     if method.image_size < fine_to_coarse[-1]:
@@ -129,8 +131,7 @@ def largest_stride(method: Method, network: Network) -> int:
 
 
 def _strides(method: Method, network: Network) -> list[int]:
-    planned = streams.plan(method, network)
-    return [network.strides[name] for stream in planned for name in stream.levels]
+    return [stride for stream in streams.plan(method, network) for stride in stream.strides]
 
 
 def _check_names(method: Method) -> None:

@@ -59,9 +59,11 @@ class Views(NamedTuple):
         return Views(self.split.take(chosen), self.owners[chosen], extents)
 
 
-def of_arrays(arrays: Sequence[np.ndarray]) -> Split:
-    """Images, uint8 `[H, W]` or `[H, W, 3]` each, without hashes."""
-    examples = tuple(Example(str(i), image, -1, "", None) for i, image in enumerate(arrays))
+def of_arrays(arrays: Sequence[np.ndarray], names: Sequence[str] | None = None) -> Split:
+    """Images, uint8 `[H, W]` or `[H, W, 3]` each, without hashes; numbered if they have no name."""
+    names = names or [f"image {number}" for number in range(len(arrays))]
+    each = zip(names, arrays, strict=True)
+    examples = tuple(Example(name, image, -1, "", None) for name, image in each)
     return Split(examples, ("",) * len(examples), None)
 
 

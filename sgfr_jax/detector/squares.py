@@ -10,15 +10,16 @@ mapped and what is sharded. States of detectors of one method can be stacked and
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 
-from sgfr_jax.detector import embedding, scoring, streams
+from sgfr_jax.detector import embedding, model, scoring, streams
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.model import Detector
 from sgfr_jax.detector.network import Loaded
 from sgfr_jax.detector.scoring import Coding, Scoring
 from sgfr_jax.detector.state import Look, State
 from sgfr_jax.detector.streams import Stream
-from sgfr_jax.errors import ArgumentError
+from sgfr_jax.errors import ArgumentError, shown
 
 
 def load_network(detector: Detector) -> Loaded:
@@ -27,13 +28,13 @@ def load_network(detector: Detector) -> Loaded:
     Raises:
       WeightsError: if the weights cannot be read.
     """
-    planned = streams.plan(detector.method, detector.network)
+    planned = _planned(detector)
     return detector.network.load(embedding.wanted_levels(detector.network, planned))
 
 
 def sizes(detector: Detector) -> tuple[int, ...]:
     """The sides of the squares, in pixels, that a detector wants its images resized to."""
-    return streams.sizes(streams.plan(detector.method, detector.network))
+    return streams.sizes(_planned(detector))
 
 
 def score_squares(
@@ -63,24 +64,25 @@ def score_squares(
     Raises:
       ArgumentError: if the detector looks at images in several ways, or squares are not `sizes`.
     """
-    loaded = loaded or load_network(detector)
-    patches = embed(detector, loaded, squares)
+    planned = _planned(detector)
     if len(state.looks) > 1:
         raise ArgumentError(
             f"geometry={detector.method.geometry} looks at images in several ways, and squares"
             " show one: fit with geometry=square"
         )
-    planned = streams.plan(detector.method, detector.network)
+    patches = embed(detector, loaded or load_network(detector), squares)
     return score_patches(detector.method, planned, state.looks[0], patches, extents, coding)
 
 
 def embed(detector: Detector, loaded: Loaded, squares: Sequence[jax.Array]) -> list[jax.Array]:
     """The patches `[B, P, D]` of every stream; arguments as of `score_squares`."""
-    planned = streams.plan(detector.method, detector.network)
-    wanted = streams.sizes(planned)
-    if tuple(images.shape[-3] for images in squares) != wanted:
-        shapes = [tuple(images.shape) for images in squares]
-        raise ArgumentError(f"squares={shapes} must be [B, size, size, 3] with sizes {wanted}")
+    planned = _planned(detector)
+    wanted, shapes = streams.sizes(planned), [np.shape(images) for images in squares]
+    if not shapes or shapes != [(*shapes[0][:1], size, size, 3) for size in wanted]:
+        raise ArgumentError(
+            f"squares={shown(shapes)} must be [B, size, size, 3] each, with sizes {wanted}, of the"
+            " same images"
+        )
     found = []
     for group, images in zip(streams.by_size(planned), squares, strict=True):
         each, _ = embedding.embed_squares(
@@ -88,6 +90,11 @@ def embed(detector: Detector, loaded: Loaded, squares: Sequence[jax.Array]) -> l
         )
         found += each
     return found
+
+
+def _planned(detector: Detector) -> tuple[Stream, ...]:
+    model.given(detector)
+    return streams.plan(detector.method, detector.network)
 
 
 def score_patches(

@@ -34,6 +34,8 @@ class Stream:
     levels: tuple[str, ...]  # merged, where there are several
     grid: int  # patches per side
     widths: tuple[int, ...]  # features of a patch that come from each level
+    # Of the levels, pixels of the square per feature; none of levels that no network gives.
+    strides: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -72,8 +74,9 @@ def make(network: Network, image_size: int, level: str, scale: float) -> Stream:
     step = network.size_multiple if network.size_multiple > 1 else _SIZE_STEP
     size = max(1, round(scale * image_size / step)) * step
     # A cell finer than eight pixels costs four times as much and shows little more.
-    grid = -(-size // max(network.strides[level], _FINE_STRIDE))
-    return Stream(size, (level,), grid, (network.widths[level],))
+    stride = network.strides[level]
+    grid = -(-size // max(stride, _FINE_STRIDE))
+    return Stream(size, (level,), grid, (network.widths[level],), (stride,))
 
 
 def plan(method: Method, network: Network) -> tuple[Stream, ...]:
@@ -85,7 +88,8 @@ def plan(method: Method, network: Network) -> tuple[Stream, ...]:
     """
     if not method.has_streams:
         widths = tuple(network.widths[level] for level in method.layers)
-        return (Stream(method.image_size, method.layers, method.grid, widths),)
+        strides = tuple(network.strides[level] for level in method.layers)
+        return (Stream(method.image_size, method.layers, method.grid, widths, strides),)
     wanted = _automatic(network) if method.layers == (AUTO,) else map(parse, method.layers)
     # Of a small image several scales may be one.
     found = {make(network, method.image_size, *of) for of in wanted}

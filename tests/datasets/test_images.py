@@ -463,7 +463,7 @@ def test_workers_must_be_positive():
 
 def test_an_image_smaller_than_the_least_side_is_refused():
     example = _example(np.zeros((9, 30), np.uint8))
-    with pytest.raises(DatasetError, match="30 x 9 pixels; at least 10"):
+    with pytest.raises(DatasetError, match=rf"^{example.name} has 30 x 9 pixels; at least 10"):
         images.read_example(example, 4, min_side=10)
     assert images.read_example(example, 4, min_side=9).image.shape == (4, 4, 3)
 

@@ -1,5 +1,7 @@
 """The front door: nominal images in, maps and scores out, of any network."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from PIL import Image
 
 import sgfr_jax
 from sgfr_jax.datasets import DatasetError
-from sgfr_jax.detector import api, model, predicting
+from sgfr_jax.detector import api, fitting, model, predicting, squares
 from sgfr_jax.detector.api import explain, export, fit_detector, predict, threshold, update
 from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.services import PLAIN
@@ -104,8 +106,9 @@ def test_a_threshold_is_of_nominal_images(detector):
     found = threshold(detector, 0.2)
     assert found.num_null == 5 and found.wanted == 0.2
     assert found.score in detector.nulls.images.scores
-    with pytest.raises(ValueError, match=r"1\.5"):
-        threshold(detector, 1.5)
+    for rate in (1.5, 0, float("nan"), "0.1"):
+        with pytest.raises(ArgumentError, match=rf"^false_alarm_rate={rate!r} must lie"):
+            threshold(detector, rate)
 
 
 def test_places_are_explained_by_patches_of_training_images(detector, images):
@@ -191,6 +194,7 @@ def test_all_defaults_find_defects(images, monkeypatch):
         (np.zeros((64, 64), np.uint16), r"uint16 \[64, 64\]"),
         (np.zeros((64, 64, 4), np.uint8), r"uint8 \[64, 64, 4\]"),
         (np.zeros(64, np.uint8), r"uint8 \[64\]"),
+        (np.zeros((0, 64), np.uint8), r"uint8 \[0, 64\]"),
     ],
     ids=str,
 )
@@ -201,6 +205,59 @@ def test_what_is_no_image_is_named(plain, image, said):
                  lambda x: update(KEY, plain, x)):  # fmt: skip
         with pytest.raises(ArgumentError, match=message):
             call(given)
+
+
+@pytest.mark.parametrize(
+    "image,said",
+    [
+        ("a.png", "'a.png'"),
+        (Path("a.png"), r"PosixPath\('a.png'\)"),
+        (np.zeros((64, 48, 3), np.uint8), r"uint8 \[64, 48, 3\]"),
+        (np.zeros((64, 48), np.uint8), r"uint8 \[64, 48\]"),
+        (None, "None"),
+    ],
+    ids=str,
+)
+def test_one_image_is_no_list(plain, image, said):
+    for call in (fit, lambda x: predict(plain, x), lambda x: explain(plain, x),
+                 lambda x: update(KEY, plain, x)):  # fmt: skip
+        with pytest.raises(ArgumentError, match=f"^images={said} must be a list of images"):
+            call(image)
+
+
+def test_images_in_memory_are_named_by_their_numbers(plain, images):
+    given = [images[0], images[0][:10]]
+    for call in (fit, lambda x: predict(plain, x), lambda x: explain(plain, x),
+                 lambda x: update(KEY, plain, x)):  # fmt: skip
+        with pytest.raises(DatasetError, match=r"^image 1 has 72 x 10 pixels; at least 16"):
+            call(given)
+
+
+@pytest.mark.parametrize(
+    "key", [0, None, np.zeros(2, np.int32), np.zeros((2, 2), np.uint32)], ids=repr
+)
+def test_a_key_is_one_key_of_either_type(plain, key):
+    for call in (lambda: fit(None, key=key), lambda: update(key, plain, None)):
+        with pytest.raises(ArgumentError, match=r"^key=.* must be one random key, such as"):
+            call()
+    fitting.check_key(jax.random.PRNGKey(0))
+    fitting.check_key(jax.random.key(0))
+
+
+def test_what_is_no_method_and_no_detector(images):
+    for method in ("fast", {"solver": "ridge"}, False):
+        with pytest.raises(ArgumentError, match=r"^method=.* must be a `Method`, such as"):
+            fit(images, method)
+    for call in (lambda x: predict(x, images), threshold, lambda x: explain(x, images),
+                 lambda x: update(KEY, x, images), export, squares.sizes,
+                 lambda x: squares.score_squares(x, None, images)):  # fmt: skip
+        with pytest.raises(ArgumentError, match=r"^detector='a path' must be what `fit_detector`"):
+            call("a path")
+
+
+def test_a_detector_equals_itself_alone(plain):
+    same = jax.tree.map(lambda x: x, plain)
+    assert plain == plain != same and len({plain, same}) == 2
 
 
 def test_what_cannot_be_fitted_is_said_before_the_work(tmp_path):

@@ -9,6 +9,7 @@ from sgfr_jax import merge_levels, unit_norm
 from sgfr_jax.datasets import DatasetError
 from sgfr_jax.detector import embedding, splits, streams
 from sgfr_jax.detector.services import PLAIN
+from sgfr_jax.errors import ArgumentError
 from tests.detector import pretended
 
 ONE_BANK = pretended.settled(layers=("fast",), image_size=32)
@@ -70,7 +71,7 @@ def test_features_that_are_not_finite_name_their_image(images):
 
 @pytest.mark.parametrize("unit_norm", [True, False])
 def test_what_cannot_be_scored_is_seen_whatever_the_norm(unit_norm):
-    planned = (streams.Stream(8, ("only",), 2, (3,)),)
+    planned = (streams.Stream(8, ("only",), 2, (3,), (2,)),)
 
     def embed(state, images):
         return {"only": jnp.ones((len(images), 4, 4, 3)).at[1, 2, 2, 0].set(state)}
@@ -85,6 +86,28 @@ def test_what_cannot_be_scored_is_seen_whatever_the_norm(unit_norm):
         np.testing.assert_array_equal(finite, [True, False, True])
         assert features.shape == (3, 4, 3)
     assert embedded(1.0)[1].all()
+
+
+@pytest.mark.parametrize(
+    "levels,message",
+    [
+        (
+            jnp.ones((3, 4, 4, 3)),
+            r"gives \w+, which should be a mapping of levels",
+        ),
+        ({}, r"gives None for level 'only', which should be \[B, h, w, 3\]"),
+        ({"only": jnp.ones((3, 4, 4, 2))}, r"gives float32 \[3, 4, 4, 2\] for level 'only'"),
+        ({"only": jnp.ones((3, 4, 3, 3))}, "of 3 images with h = w = 4: mend it, or its `strides`"),
+        ({"only": jnp.ones((3, 8, 8, 3))}, "of 3 images with h = w = 4"),
+        ({"only": jnp.ones((1, 4, 4, 3))}, "of 3 images with h = w = 4"),
+        ({"only": jnp.ones((3, 4, 4, 3), int)}, "and floating"),
+    ],
+)
+def test_maps_that_are_not_as_the_levels_say(levels, message):
+    planned = (streams.Stream(7, ("only",), 2, (3,), (2,)),)
+    pixels = np.zeros((3, 7, 7, 3), np.uint8)
+    with pytest.raises(ArgumentError, match=f"^`network`: its embed function .*{message}"):
+        embedding.embed_squares(None, pixels, lambda *_: levels, planned, unit_norm=True)
 
 
 def test_streams_of_one_size_are_embedded_together(images):

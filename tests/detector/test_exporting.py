@@ -102,6 +102,16 @@ def test_what_has_no_predictor():
         exporting.check(tiny(geometry="tile", tile=40).method)
 
 
+def test_platforms_are_known_before_the_work():
+    detector = tiny()
+    read = export.deserialize(bytearray(exporting.to_stablehlo(detector, "cpu")))
+    assert read.platforms == ("cpu",)
+    with pytest.raises(ArgumentError, match=r"^`platforms`: unknown platform 'gpu'.*cuda, rocm"):
+        exporting.to_stablehlo(detector, ("cpu", "gpu"))
+    with pytest.raises(ArgumentError, match=r"^platforms=\(\) must be one of"):
+        exporting.to_stablehlo(detector, ())
+
+
 def products(jaxpr):
     """All products of floating numbers in a program, and in those it calls."""
     for equation in jaxpr.eqns:

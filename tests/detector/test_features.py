@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from sgfr_jax import merge_levels, unit_norm
+from sgfr_jax import merge_levels, types, unit_norm
 from sgfr_jax.detector import features, fitting, splits, synthetic
+from sgfr_jax.detector import state as states
 from sgfr_jax.detector.method import Method
 from sgfr_jax.errors import ArgumentError
 from tests.detector import pretended
@@ -116,6 +117,25 @@ def test_levels_that_do_not_fit_are_named_with_their_shapes(shapes):
         features.fit_banks(jax.random.key(0), levels)
     with pytest.raises(ArgumentError, match="of the same images, with h = w"):
         features.score(None, levels, Method())
+
+
+def test_a_look_is_of_the_levels_and_calibrated():
+    levels = [np.zeros((2, 4, 4, 5), np.float32)]
+    bank = types.Bank(np.zeros((3, 5), np.float32), np.ones(3, np.float32), np.arange(3))
+    look = states.plain_look((bank,), (states.no_origins(3),))
+    for call in (features.calibrate, features.score):
+        with pytest.raises(ArgumentError, match=r"^levels=\[\] must be one level at least"):
+            call(look, [])
+        with pytest.raises(ArgumentError, match=r"^`levels` are 2, and `look` has 1 banks"):
+            call(look, levels * 2)
+        with pytest.raises(ArgumentError, match=r"^look=None must be what `fit_banks`"):
+            call(None, levels)
+    for call in (features.score, lambda *of: features.weigh(of[0], None, of[1], (), (), ())):
+        with pytest.raises(ArgumentError, match=r"^`look` is not calibrated: give what"):
+            call(look, levels)
+    for call in (features.fit_banks, features.draw_defects):
+        with pytest.raises(ArgumentError, match=r"^key=0 must be one random key"):
+            call(0, levels)
 
 
 def test_defects_are_drawn_on_images_of_one_size(rng, monkeypatch):

@@ -31,7 +31,7 @@ def test_a_network_of_anybodys():
 
 
 def test_which_levels_are_seen_by_default():
-    few = {"default_levels": ["b"], "stream_levels": ("a", "c")}
+    few = {"default_levels": "b", "stream_levels": ("a", "c")}
     sides = dict.fromkeys("abc", 14)
     made = network.make(embed, strides=sides, widths=sides, size_multiple=14, digest="d", **few)
     assert (made.default_levels, made.stream_levels) == (("b",), ("a", "c"))
@@ -46,11 +46,28 @@ def test_which_levels_are_seen_by_default():
         ({}, {}, {}, "one at least"),
         ({"a": 4}, {"a": 3}, {"default_levels": ["b"]}, r"default_levels=\['b'\]: unknown level"),
         ({"a": 4}, {"a": 3}, {"stream_levels": ["a", "c"]}, r"stream_levels=\['a', 'c'\]: unknown"),
+        ({"a": 4}, {"a": 3}, {"default_levels": []}, r"default_levels=\[\] must name a level"),
+        ({"a": 4}, {"a": 3}, {"stream_levels": ()}, r"stream_levels=\(\) must name a level"),
+        (
+            {"a": 4},
+            {"a": 3},
+            {"size_multiple": 0},
+            "size_multiple=0 must be a whole number",
+        ),
+        ({"a": 4}, {"a": 3}, {"digest": None}, "digest=None must be a text"),
+        ({"a": 4}, {"a": 3}, {"digest": 3}, "digest=3 must be a text"),
+        ({"a": 4}, {"a": 3}, {"name": 3}, "name=3 must be a text"),
+        ({"a": 4}, ["a"], {}, r"widths=\['a'\] must be a mapping"),
     ],
 )
 def test_levels_that_do_not_fit(strides, widths, more, message):
     with pytest.raises(ArgumentError, match=message):
         network.make(embed, strides=strides, widths=widths, **more)
+
+
+def test_what_embeds_is_a_function():
+    with pytest.raises(ArgumentError, match=r"^embed=None must be a function of the state"):
+        network.make(None, strides={"a": 4}, widths={"a": 3})
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -98,8 +115,27 @@ def test_a_saved_detector_asks_for_its_own_network(rng, tmp_path):
     sgfr.save(tmp_path / "model", found)
     with pytest.raises(SavingError, match=r"which is no network of ours: give `network`"):
         sgfr.load(tmp_path / "model")
-    with pytest.raises(ArgumentError, match=r"network='fine' must be"):
+    with pytest.raises(ArgumentError, match=r"network='fine' must be left out for .* of ours"):
         sgfr.load(tmp_path / "model", network="fine")
+    with pytest.raises(ArgumentError, match=r"network=3 must be"):
+        sgfr.load(tmp_path / "model", network=3)
+
+
+@pytest.mark.parametrize(
+    "fields,message",
+    [
+        ({"name": "other"}, r"through 'network', and `network` is 'other': give the one that"),
+        ({"widths": {"fine": 5, "coarse": 8}}, r"gives fine\+coarse@64 of 8 x 8 x 12, and .* x 13"),
+        ({"strides": {"fine": 8}, "widths": {"fine": 5}}, "gives no level 'coarse'"),
+    ],
+)
+def test_another_network_than_a_detector_was_fitted_through(fields, message, tmp_path):
+    of = pretended.settled(layers=("fast",), geometry="square")
+    sgfr.save(tmp_path / "model", made_models.of(of, pretended.NETWORK))
+    levels = {"strides": pretended.STRIDES, "widths": pretended.WIDTHS}
+    other = network.make(pretended.embed, **levels | fields)
+    with pytest.raises(SavingError, match=message):
+        sgfr.load(tmp_path / "model", network=other)
 
 
 @pytest.mark.parametrize("level", ["auto", "fast", "a@1", "", 3])

@@ -26,6 +26,7 @@ from sgfr_jax.detector import (
     splits,
 )
 from sgfr_jax.detector.services import PLAIN
+from sgfr_jax.errors import ArgumentError
 from tests.detector import made_models, pretended
 from tests.small import SMALL, write_folder
 
@@ -240,8 +241,10 @@ def test_a_detector_of_any_network_is_loaded_with_it(tmp_path):
     assert again.about == detector.about
     jax.tree.map(np.testing.assert_array_equal, again, detector)
     other = pretended.make(seed=1, digest="of others", name="own")
-    with pytest.raises(saving.SavingError, match=r"other weights of own .*of these wei"):
+    with pytest.raises(saving.SavingError, match=r"other weights of own .*of these wei.*`network`"):
         saved.load(tmp_path / "own", network=other)
+    with pytest.raises(ArgumentError, match=r"^detector='own' must be what `fit_detector`"):
+        saved.save(detector, "own")
 
 
 @pytest.mark.parametrize("fields", [{}, {"geometry": "square+pad", "layers": ("fine",)}], ids=str)

@@ -1,9 +1,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from sgfr_jax.detector import services
+from sgfr_jax.detector import programs, services
+from sgfr_jax.detector.method import Method
 from sgfr_jax.detector.services import PLAIN, Services
+from sgfr_jax.errors import ArgumentError
 
 
 def test_by_default_one_process_does_everything_on_one_device_and_says_nothing(capfd):
@@ -17,6 +20,20 @@ def test_by_default_one_process_does_everything_on_one_device_and_says_nothing(c
     with PLAIN.progress("a title", 3, "images") as report:
         report(3)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "given,message",
+    [
+        (None, "^services=None must be a `Services`"),
+        (Services(batch_size=0), "^batch_size=0 must be a whole number, from 1"),
+        (Services(batch_size=2.5), "^batch_size=2.5 must be a whole number"),
+        (Services(workers=-1), "^workers=-1 must be a whole number, from 0"),
+    ],
+)
+def test_sizes_that_are_none(given, message):
+    with pytest.raises(ArgumentError, match=message):
+        programs.make(Method(), (), given)
 
 
 def test_functions_are_compiled_with_their_static_arguments():

@@ -61,6 +61,7 @@ def test_what_is_left_open_is_filled_in():
         ({"num_subspaces": 0}, "^num_subspaces=0 must be at least 1"),
         ({"subspace_rank": 0}, "^subspace_rank=0 must be at least 1"),
         ({"grid": -1}, "^grid=-1 must be between 1"),
+        ({"grid": 65, "layers": ("fast",)}, "^grid=65 must be at most image_size=64"),
         ({"grid": 0, "layers": ("fast",)}, "^grid=0 must be between 1"),
         ({"subspaces": "pca"}, "^subspace_rank=8 must be below 5, the features of a patch"),
         ({"solver": "project"}, "^solver=project codes over learned subspaces.* add subspaces=pca"),

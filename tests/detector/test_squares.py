@@ -118,7 +118,8 @@ def test_squares_of_other_sizes_are_refused(streams):
     detector = detector_of(streams)
     assert squares.sizes(detector) == (64, 96)
     small, large = squares_of(streams, detector)
-    for wrong in ([small], [large, small], [small, large, large]):
+    sides = (small[:, :, :48], large), (small[..., :1], large), (small, large[:3]), (small[0],)
+    for wrong in ([small], [large, small], [small, large, large], [], *sides):
         with pytest.raises(ArgumentError, match=r"^squares=.* must be \[B, size, size, 3\].*96"):
             score_squares(detector, detector.state, wrong)
 

@@ -95,7 +95,7 @@ def test_the_levels_that_some_streams_see():
 
 def test_one_bank_is_one_stream_of_merged_levels():
     (found,) = planned(layers=("block2", "block4"))
-    assert found == streams.Stream(256, ("block2", "block4"), 64, (24, 40))
+    assert found == streams.Stream(256, ("block2", "block4"), 64, (24, 40), (4, 8))
     assert (found.name, found.width, found.shape) == ("block2+block4@256", 64, (4096, 64))
 
 
