@@ -2,12 +2,16 @@ import importlib
 import os
 
 import jax
+import jaxlib
 import numpy as np
 import pytest
 
 from sgfr_jax.commands.host import compilation
 
 OPTIMIZATIONS = "jax_disable_most_optimizations"
+# XLA's older way to compile for a CPU, which takes half the time; later versions have it no more,
+# and abort where a flag is not known.
+OLDER_XLA, BEFORE = "--xla_cpu_use_fusion_emitters=false", (0, 11)
 THRESHOLD = "jax_persistent_cache_min_compile_time_secs"
 # Marks of tests that a plain pytest leaves out.
 LONG = ("slow", "promise")
@@ -24,11 +28,12 @@ def pytest_configure(config):
     """
     if hasattr(config, "cache"):
         compilation.keep_in(config.cache.mkdir("compiled"))
-    # A fifth less to compile, which is most of the quick tests' time; CI's others compile as users
-    # do.
+    # Compiling is most of the quick tests' time; CI's others compile as users do.
     if OPTIMIZATIONS.upper() not in os.environ:
         jax.config.update(OPTIMIZATIONS, True)
         os.environ[OPTIMIZATIONS.upper()] = "1"
+        if jaxlib.version.__version_info__ < BEFORE:  # read when JAX first looks for devices
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {OLDER_XLA}".strip()
     if THRESHOLD.upper() not in os.environ:  # thousands of small programs, alike in many tests
         jax.config.update(THRESHOLD, 0)
     for flag in compilation.FLAGS:  # for the processes that this one starts

@@ -17,7 +17,7 @@ KEY = jax.random.key(3)
 @pytest.fixture(scope="module")
 def found():
     """What one process with eight fake devices found."""
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     ran = subprocess.run(
         [sys.executable, "-m", "tests.sharding.eight_devices"],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},

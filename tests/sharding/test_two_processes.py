@@ -21,7 +21,7 @@ def run(victim=-1):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     began = time.monotonic()
     processes = [
         subprocess.Popen(

@@ -36,7 +36,7 @@ class Ran(NamedTuple):
 
 def start(place, num_devices, *flags, moment="live"):
     """A run that leaves its results, and its programs, in a directory."""
-    xla = f"--xla_force_host_platform_device_count={num_devices}"
+    xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={num_devices}"
     xla += f" --xla_dump_to={place}/programs --xla_dump_hlo_as_text"
     # Factorisations in one program may wait for each other on fake devices.
     xla += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
