@@ -16,9 +16,16 @@ from sgfr_jax.errors import ArgumentError
 from tests.detector import made_models, pretended
 
 
-@pytest.fixture(params=["one_bank", "streams"])
+@pytest.fixture(params=["one_bank", "streams"], scope="module")
 def small(request):
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def scored(small):
+    """A detector, what it looks at, and its program, compiled once."""
+    detector = detector_of(small)
+    return detector, squares_of(small, detector), jax.jit(partial(score_squares, detector))
 
 
 def detector_of(small):
@@ -35,10 +42,9 @@ def squares_of(small, detector, num=6):
     ]
 
 
-def test_compiled_it_scores_as_the_detector_does(small):
-    detector = detector_of(small)
-    found = squares_of(small, detector)
-    maps, scores = jax.jit(partial(score_squares, detector))(detector.state, found)
+def test_compiled_it_scores_as_the_detector_does(small, scored):
+    detector, found, score = scored
+    maps, scores = score(detector.state, found)
     expected = [
         whole for (whole,) in looks.whole_images(small.test, small.stages, small.fitted.states)
     ]
@@ -66,14 +72,12 @@ def test_the_weights_may_be_an_argument_and_states_share_a_program(small):
     assert traced == [True]
 
 
-def test_states_are_stacked_and_mapped_over(small):
-    detector = detector_of(small)
+def test_states_are_stacked_and_mapped_over(scored):
+    detector, found, score = scored
     (look,) = detector.state.looks
     banks = tuple(bank._replace(atoms=bank.atoms[:, ::-1]) for bank in look.banks)
     other = detector.state._replace(looks=(look._replace(banks=banks),))
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), detector.state, other)
-    found = squares_of(small, detector)
-    score = jax.jit(partial(score_squares, detector))
+    both = jax.tree.map(lambda *leaves: np.stack(leaves), detector.state, other)
     mapped = jax.jit(jax.vmap(partial(score_squares, detector), in_axes=(0, None)))
     maps, scores = mapped(both, found)
     assert maps.shape == (2, 6, 64, 64) and scores.shape == (2, 6)
@@ -88,14 +92,15 @@ def test_scores_have_gradients_with_respect_to_pixels(small):
     pixels = [np.float32(x[-1:]) for x in squares_of(small, detector)]
 
     @jax.jit
+    @jax.value_and_grad
     def score(pixels):
         return score_squares(detector, detector.state, pixels)[1][0]
 
-    gradient = jax.jit(jax.grad(score))(pixels)
+    gradient = list(map(np.asarray, score(pixels)[1]))
     assert all(np.isfinite(x).all() and np.abs(x).max() > 0 for x in gradient)
     norm = np.sqrt(sum(np.sum(np.square(x)) for x in gradient))
     step = [0.1 * x / norm for x in gradient]
-    up, down = (score([x + by * s for x, s in zip(pixels, step, strict=True)]) for by in (1, -1))
+    up, down = (score([x + by * s for x, s in zip(pixels, step, strict=True)])[0] for by in (1, -1))
     assert 0.1 * norm == pytest.approx(float(up - down) / 2, rel=0.1)
 
 
@@ -131,24 +136,22 @@ def test_several_looks_are_refused(one_bank):
         score_squares(detector, twice, squares_of(one_bank, detector, 1))
 
 
-def test_an_exported_program_takes_a_state(small):
-    detector = detector_of(small)
-    found = squares_of(small, detector, 2)
-    written = export.export(jax.jit(partial(score_squares, detector)))(detector.state, found)
+def test_an_exported_program_takes_a_state(scored):
+    detector, found, score = scored
+    written = export.export(score)(detector.state, found)
     read = export.deserialize(bytearray(written.serialize()))
-    ours = score_squares(detector, detector.state, found)
+    ours = score(detector.state, found)
     for own, theirs in zip(ours, read.call(detector.state, found), strict=True):
         np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-3)
 
 
-def test_squares_are_shared_by_devices(small):
+def test_squares_are_shared_by_devices(scored):
     """Traced with the check of which values vary; one device runs it."""
-    detector, mesh = detector_of(small), sharding.make_mesh(jax.devices()[:1])
-    found = squares_of(small, detector, 2)
+    (detector, found, score), mesh = scored, sharding.make_mesh(jax.devices()[:1])
     shared = jax.shard_map(
         partial(score_squares, detector), mesh=mesh, in_specs=(P(), P(sharding.DATA)),
         out_specs=P(sharding.DATA), check_vma=True,
     )  # fmt: skip
-    ours = score_squares(detector, detector.state, found)
+    ours = score(detector.state, found)
     for own, theirs in zip(ours, jax.jit(shared)(detector.state, found), strict=True):
         np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-3)
