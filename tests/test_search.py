@@ -13,9 +13,9 @@ from sgfr_jax import search
 # `approx_max_k` is exact on a CPU, so here every search finds the same; `benchmarks.accelerator`
 # measures the recall where it is not.
 SEARCHES = {
-    "exact": search.exact,
-    "reduced": search.reduced,
-    "approximate": search.approximate,
+    "exact": jax.jit(search.exact, static_argnames="num_neighbors"),
+    "reduced": jax.jit(search.reduced, static_argnames=("num_neighbors", "spare")),
+    "approximate": jax.jit(search.approximate, static_argnames="num_neighbors"),
 }
 PROPOSING = {name: SEARCHES[name] for name in ("reduced", "approximate")}
 every = pytest.mark.parametrize("find", SEARCHES.values(), ids=SEARCHES)
@@ -91,7 +91,9 @@ def test_the_spare_proposals_are_needed(rng):
     args = jnp.asarray(targets), jnp.asarray(atoms), jnp.ones(3000)
     expected = np.sort(np.argsort(cdist(targets, atoms), axis=1)[:, :10])
     wrong = {
-        spare: np.mean(np.sort(search.reduced(*args, num_neighbors=10, spare=spare)) != expected)
+        spare: np.mean(
+            np.sort(SEARCHES["reduced"](*args, num_neighbors=10, spare=spare)) != expected
+        )
         for spare in (0, 6)
     }
     assert wrong[6] < wrong[0] / 10
@@ -149,15 +151,12 @@ def test_what_is_found_is_as_near_as_the_exact(seed):
     rng = np.random.default_rng(seed)
     targets, atoms = patches(rng, 16, width=6), patches(rng, 40, width=6)
     atoms[20:] = atoms[:20]  # duplicates may stand in for each other
-    found = REDUCED(jnp.asarray(targets), jnp.asarray(atoms), jnp.ones(40))
+    found = SEARCHES["reduced"](targets, atoms, jnp.ones(40), num_neighbors=4, spare=12)
     distances = cdist(targets, atoms)
     near = np.take_along_axis(distances, np.asarray(found), axis=1)
     assert (np.diff(near, axis=1) >= -1e-6).all()
     np.testing.assert_allclose(near[:, 0], distances.min(axis=1), atol=1e-6)
     assert all(len(set(row)) == 4 for row in np.asarray(found).tolist())
-
-
-REDUCED = jax.jit(partial(search.reduced, num_neighbors=4, spare=12))
 
 
 @every
