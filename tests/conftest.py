@@ -1,3 +1,4 @@
+import gc
 import importlib
 import os
 
@@ -36,6 +37,9 @@ def pytest_configure(config):
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {OLDER_XLA}".strip()
     if THRESHOLD.upper() not in os.environ:  # thousands of small programs, alike in many tests
         jax.config.update(THRESHOLD, 0)
+    # Tracing makes many objects that stay: to look through all that there are, as often as Python
+    # does, took a tenth of the time.
+    gc.set_threshold(10_000)
     for flag in compilation.FLAGS:  # for the processes that this one starts
         os.environ.setdefault(flag.upper(), str(getattr(jax.config, flag)))
 
