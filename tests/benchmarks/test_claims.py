@@ -1,9 +1,9 @@
 """The script tries claims on a few small images; what they come to is for `docs/results.md`."""
 
 import json
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -152,16 +152,20 @@ def test_summary_groups_by_what_was_done_and_not_by_seed():
     ]
 
 
+def bank_of(atoms):
+    num = len(atoms)
+    return types.Bank(np.float32(atoms), np.ones(num, np.float32), np.arange(num))
+
+
 def test_both_scores_are_those_of_their_coders():
     rng = np.random.default_rng(0)
-    atoms = jnp.asarray(rng.normal(size=(30, 6)), jnp.float32)
-    bank = types.Bank(atoms, jnp.ones(30), jnp.arange(30))
+    bank = bank_of(rng.normal(size=(30, 6)))
     targets = rng.normal(size=(2, 4, 6)).astype(np.float32)
     images = data.Images(targets, np.zeros((2, 4, 4), bool), np.array(["good"] * 2), np.zeros(2))
     nearest, affine = judging.both_scores(images, bank, num_neighbors=5)
-    gaps = np.linalg.norm(targets[:, :, None] - np.asarray(atoms), axis=-1)
+    gaps = np.linalg.norm(targets[:, :, None] - bank.atoms, axis=-1)
     np.testing.assert_allclose(nearest, gaps.min(-1), rtol=1e-5)
-    expected = sgfr.score(bank, jnp.asarray(images.patches), code=judging.affine(5))
+    expected = jax.jit(partial(sgfr.score, code=judging.affine(5)))(bank, images.patches)
     np.testing.assert_allclose(affine.ravel(), expected, rtol=1e-5)
 
 
@@ -187,13 +191,15 @@ def test_covered_patches():
 
 def test_wide_kernel_is_the_linear_code():
     rng = np.random.default_rng(1)
-    atoms = jnp.asarray(rng.normal(size=(40, 12)), jnp.float32)
-    bank = types.Bank(atoms, jnp.ones(40), jnp.arange(40))
-    targets = jnp.asarray(rng.normal(size=(7, 12)), jnp.float32)
-    linear = sgfr.score(bank, targets, code=judging.affine(6))
-    found = kernel_codes.kernel_scores(
-        targets, bank, num_neighbors=6, ridge=judging.RIDGE, bandwidth=100.0
-    )
+    bank, targets = bank_of(rng.normal(size=(40, 12))), np.float32(rng.normal(size=(7, 12)))
+
+    @jax.jit
+    def scores(targets, bank):
+        linear = sgfr.score(bank, targets, code=judging.affine(6))
+        wide = {"num_neighbors": 6, "ridge": judging.RIDGE, "bandwidth": 100.0}
+        return kernel_codes.kernel_scores(targets, bank, **wide), linear
+
+    found, linear = scores(targets, bank)
     np.testing.assert_allclose(found, linear, rtol=2e-3)
 
 
@@ -210,8 +216,8 @@ def test_narrow_kernel_against_float64():
     weights = np.linalg.solve(gram_ridge, np.ones(5))
     weights /= weights.sum()
     expected = np.sqrt(1 - 2 * weights @ cross + weights @ inner @ weights)
-    bank = types.Bank(jnp.asarray(atoms, jnp.float32), jnp.ones(5), jnp.arange(5))
+    bank = bank_of(atoms)
     found = jax.jit(
-        lambda z: kernel_codes.kernel_scores(z, bank, num_neighbors=5, ridge=1e-3, bandwidth=1.0)
-    )(jnp.asarray(target, jnp.float32)[None])
+        partial(kernel_codes.kernel_scores, num_neighbors=5, ridge=1e-3, bandwidth=1.0)
+    )(np.float32(target)[None], bank)
     np.testing.assert_allclose(found, [expected], rtol=1e-5)
