@@ -2,7 +2,6 @@ import json
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
@@ -44,7 +43,7 @@ def diagnose(method, embedded, banks, sources, seed=0):
     train = splits.Split(tuple(images), ("",) * len(images), None)
     planned = streams.plan(method, pretended.NETWORK)
     stages = Stages(method, pretended.NETWORK, planned, (Known(embedded),), {}, PLAIN)
-    origins = tuple(state.Origins(*[jnp.asarray(own, jnp.int32)] * 3) for own in sources)
+    origins = tuple(state.Origins(*[np.int32(own)] * 3) for own in sources)
     look = state.plain_look(tuple(banks), origins)
     return diagnosis.diagnose(stages, look, train, seed, "nut", silent)
 
@@ -58,7 +57,7 @@ def patches(rng):
 
 
 def bank_of(atoms):
-    return types.Bank(jnp.asarray(atoms), jnp.ones(len(atoms)), jnp.arange(len(atoms)))
+    return types.Bank(np.asarray(atoms), np.ones(len(atoms), np.float32), np.arange(len(atoms)))
 
 
 def test_patches_are_coded_without_the_atoms_of_their_image(patches):
@@ -170,7 +169,7 @@ def test_each_solver_and_learner_is_asked_what_makes_sense(rng, solver, subspace
     )
     bank = bank_of(rng.normal(size=(30, 5)).astype(np.float32))
     if subspaces in alternatives.SUBSPACE_LEARNERS:
-        bank = alternatives.make_learner(method)(jax.random.key(0), bank)
+        bank = jax.jit(alternatives.make_learner(method))(jax.random.key(0), bank)
     targets = rng.normal(size=(4, 5)).astype(np.float32)
     found = diagnosis.make_probe(method, jax.jit)(bank, targets, np.ones(4, np.float32))
     assert set(found) == expected
