@@ -226,14 +226,17 @@ def test_what_cannot_have_grown(shape, fresh, prior):
 
 def test_the_precision_is_that_of_the_scores(rng):
     scores, owners = rng.random((2, 4, 4)), np.zeros((2, 4, 4), np.int32)
+
+    def every(scores, owners):
+        made = calibration.calibrate(scores, owners, 3)
+        grown = calibration.extend(made, np.arange(5) > 2, scores, owners)
+        return made, grown, calibration.standardize(made, scores, owners)
+
     with jax.enable_x64(True):
         for given, expected in ((jnp.float32, jnp.float32), (jnp.bfloat16, jnp.float32),
                                 (jnp.float64, jnp.float64)):  # fmt: skip
-            of_type = jnp.asarray(scores, given)
-            made = calibration.calibrate(of_type, owners, 3)
-            grown = calibration.extend(made, np.arange(5) > 2, of_type, owners)
-            read = calibration.standardize(made, of_type, owners)
-            assert {x.dtype for x in (*made, *grown, read)} == {jnp.dtype(expected)}
+            found = jax.eval_shape(every, scores.astype(given), owners)
+            assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype(expected)}
 
 
 def test_priors_may_be_traced(rng):
@@ -250,7 +253,7 @@ def test_priors_may_be_traced(rng):
         for i, prior in enumerate((2.0, 10.0)):
             for found, alone in zip(*map(jax.tree.leaves, (together, scales(prior))), strict=True):
                 np.testing.assert_allclose(found[i], alone, rtol=1e-12)
-        slopes = jax.tree.leaves(jax.jacfwd(scales)(10.0))
+        slopes = jax.tree.leaves(jax.jit(jax.jacfwd(scales))(10.0))
         ahead, behind = (jax.tree.leaves(scales(10.0 + step)) for step in (1e-5, -1e-5))
         for slope, above, below in zip(slopes, ahead, behind, strict=True):
             np.testing.assert_allclose(slope, (above - below) / 2e-5, atol=1e-9)
