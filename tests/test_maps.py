@@ -59,7 +59,8 @@ def test_shares_may_be_traced(rng):
         lambda share: maps.breadth(made, share=share),
         lambda share: maps.image_prior(made[0, 0], share=share),
     ):
-        found, slope = jax.vmap(rule)(np.float32(shares)), jax.jacobian(rule)(0.25)
+        found = jax.jit(jax.vmap(rule))(np.float32(shares))
+        slope = jax.jit(jax.jacobian(rule))(0.25)
         np.testing.assert_allclose(found, np.stack([rule(s) for s in shares]), rtol=1e-6)
         np.testing.assert_allclose(slope, rule(1.0), rtol=1e-6)  # each is linear in its share
 
