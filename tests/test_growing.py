@@ -37,6 +37,7 @@ def padded(new, size=NUM_NEW):
 
 def update(bank, new, level, num_atoms=None, do=UPDATE):
     """Of few new patches what `growing.update` says of them alone."""
+    level = np.float32(level)  # of one type, which programs are of
     grown = jax.device_get(do(KEY, bank, *padded(new), level=level, num_atoms=num_atoms))
     return grown._replace(scores=grown.scores[: len(new)], known=grown.known[: len(new)])
 
@@ -110,7 +111,7 @@ def test_bounded_deterministic_and_covering(seed, num_atoms):
     bank = fit(old_points)
     weights = np.repeat(np.float32([0, 1]), [20, NUM_NEW - 20])
     grown, again = (
-        jax.device_get(UPDATE(KEY, bank, new, weights, level=0.5, num_atoms=num_atoms))
+        jax.device_get(UPDATE(KEY, bank, new, weights, level=np.float32(0.5), num_atoms=num_atoms))
         for _ in range(2)
     )
     assert_same(again, grown)
@@ -154,7 +155,7 @@ def test_several_banks_at_once(bank, rng):
     patches, weights = map(np.stack, zip(*news, strict=True))
     found = jax.jit(jax.vmap(of_one, (None, 0, 0, 0)))(KEY, both, patches, weights)
     for i in range(2):
-        alone = UPDATE(KEY, bank, *news[i], level=0.3, num_atoms=40)
+        alone = UPDATE(KEY, bank, *news[i], level=np.float32(0.3), num_atoms=40)
         np.testing.assert_array_equal(np.asarray(found.sources)[i], alone.sources)
         np.testing.assert_array_equal(np.asarray(found.bank.atoms)[i], alone.bank.atoms)
 
