@@ -19,6 +19,15 @@ from sgfr_jax.detector import synthetic
 from tests.small import SMALL, write_folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_defects():
+    """Of one size, to draw and to score; also of a choice that a later test goes on with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "SIZES", (0.2,))
+        patch.setattr(synthetic, "SIZES", (0.2,))
+        yield
+
+
 def test_every_point_of_a_grid_once():
     points = select.parse_grid("layers=fast|block2+block4; num_neighbors=5|8", config.Config())
     assert [title for title, _ in points] == [
@@ -74,7 +83,7 @@ def select_from(points, workdir, *, share=0.3, repeats=1, **resources):
 
 
 def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path, monkeypatch):
-    for path in (folder / "test").rglob("*.png"):
+    for path in folder.glob("*/test/**/*.png"):
         path.write_bytes(b"not an image")
     base = config.resolve(SMALL.replace(data_dir=str(folder)))
     points = [("blind", base), ("seeing", base), ("again", base)]
@@ -210,9 +219,7 @@ def test_what_is_ahead_by_less_than_the_least_gain_does_not_win(criteria, least_
 
 
 @pytest.mark.slow
-def test_plans_of_streams_are_compared(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(validation, "SIZES", (0.2,))
-    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
+def test_plans_of_streams_are_compared(folder, tmp_path):
     base = config.Config.of(
         dataset="folder", data_dir=str(folder), categories=("cap",), image_size=64, bank_size=20,
         solver="nearest",
@@ -238,7 +245,7 @@ def scored(tmp_path_factory):
     directory = tmp_path_factory.mktemp("scored")
     given = {
         "dataset": "folder", "data_dir": str(write_folder(directory)), "category": "cap",
-        "layers": ["block2"], "image_size": 64, "bank_size": 20, "num_neighbors": 5,
+        "layers": ["block2", "block4"], "image_size": 64, "bank_size": 20, "num_neighbors": 5,
         "candidates": "solver=nearest|affine_ridge", "score_test": True,
         "cache_dir": "", "num_figures": 0, "workdir": str(directory / "out"),
     }  # fmt: skip
