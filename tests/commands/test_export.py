@@ -37,6 +37,7 @@ def place(tmp_path_factory):
     directory = tmp_path_factory.mktemp("export")
     saved.save(directory / "one_bank", made())
     saved.save(directory / "automatic", made(layers=("auto",), num_neighbors=4))
+    saved.save(directory / "streams", made(layers=("block2@1", "block4@1.5"), num_neighbors=4))
     saved.save(directory / "omp", made(solver="omp"))
     saved.save(directory / "reduced", made(search="reduced"))
     rng = np.random.default_rng(0)
@@ -136,7 +137,7 @@ def test_the_file_is_for_three_platforms_and_calls_no_library(place):
 
 def test_the_description_says_what_the_file_takes(place, tmp_path):
     output = tmp_path / "cap.stablehlo"
-    asked = ("--model", place / "automatic", "--output", output, "--platforms=cpu", "--no_check")
+    asked = ("--model", place / "streams", "--output", output, "--platforms=cpu", "--no_check")
     output.write_text("mine")
     assert "cap.stablehlo is in the way, for nothing says that this" in go(*asked)
     assert output.read_text() == "mine"
@@ -145,7 +146,8 @@ def test_the_description_says_what_the_file_takes(place, tmp_path):
     (tmp_path / "cap.stablehlo.json").write_text(json.dumps(mine))
     assert go(*asked) is None
     found = json.loads((tmp_path / "cap.stablehlo.json").read_text())
-    assert found["bytes"] == output.stat().st_size > 1e6 and found["platforms"] == ["cpu"]
+    assert found["platforms"] == ["cpu"]
+    assert found["bytes"] == output.stat().st_size > 2e5  # the network's weights lie in it
     assert [(x["name"], x["shape"]) for x in found["inputs"]] == [
         ("images_64", ["b", 64, 64, 3]), ("images_96", ["b", 96, 96, 3])
     ]  # fmt: skip

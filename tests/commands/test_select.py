@@ -16,7 +16,17 @@ from sgfr_jax.commands.host.machine import Resources
 from sgfr_jax.commands.pages import category
 from sgfr_jax.commands.sweeping import validation
 from sgfr_jax.detector import synthetic
+from tests.detector import pretended
 from tests.small import SMALL, write_folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_defects():
+    """Of one size: each has to be drawn, and scored."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "SIZES", (0.2,))
+        patch.setattr(synthetic, "SIZES", (0.2,))
+        yield
 
 
 def test_every_point_of_a_grid_once():
@@ -74,9 +84,10 @@ def select_from(points, workdir, *, share=0.3, repeats=1, **resources):
 
 
 def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path, monkeypatch):
-    for path in (folder / "test").rglob("*.png"):
+    for path in folder.glob("*/test/**/*.png"):
         path.write_bytes(b"not an image")
-    base = config.resolve(SMALL.replace(data_dir=str(folder)))
+    pretended.stand_in(monkeypatch)
+    base = config.resolve(SMALL.replace(data_dir=str(folder), layers=("fine", "coarse")))
     points = [("blind", base), ("seeing", base), ("again", base)]
     worth = iter([0.2, 0.9, 0.9])
     evaluate = select.evaluate
@@ -96,7 +107,7 @@ def test_the_better_candidate_wins_and_the_test_set_is_not_read(folder, tmp_path
 
 
 def test_repeats_split_and_draw_anew_and_chance_decides_nothing(folder, tmp_path, monkeypatch):
-    base = config.resolve(SMALL.replace(data_dir=str(folder), seed=7))
+    base = config.resolve(SMALL.replace(data_dir=str(folder), categories=("cap",), seed=7))
     points = [("first", base), ("second", base.replace(solver="nearest"))]
     posed, worth = [], {"affine_ridge": iter([0.5, 0.7, 0.6]), "nearest": iter([0.8, 0.5, 0.65])}
 
@@ -123,7 +134,7 @@ class TestGoingOn:
 
     @pytest.fixture
     def points(self, folder):
-        base = config.resolve(SMALL.replace(data_dir=str(folder)))
+        base = config.resolve(SMALL.replace(data_dir=str(folder), categories=("cap",)))
         return [("first", base), ("second", base.replace(solver="nearest"))]
 
     @pytest.fixture
@@ -210,9 +221,7 @@ def test_what_is_ahead_by_less_than_the_least_gain_does_not_win(criteria, least_
 
 
 @pytest.mark.slow
-def test_plans_of_streams_are_compared(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(validation, "SIZES", (0.2,))
-    monkeypatch.setattr(synthetic, "SIZES", (0.2,))
+def test_plans_of_streams_are_compared(folder, tmp_path):
     base = config.Config.of(
         dataset="folder", data_dir=str(folder), categories=("cap",), image_size=64, bank_size=20,
         solver="nearest",
@@ -232,19 +241,24 @@ def test_metrics_that_are_undefined_do_not_count():
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
-    """The flags of a command that has chosen and scored, and its work directory."""
+    """The flags of a command that has chosen and scored, and its work directory.
+
+    Through a network that is none, as all that goes on with it.
+    """
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["select"])
     directory = tmp_path_factory.mktemp("scored")
     given = {
         "dataset": "folder", "data_dir": str(write_folder(directory)), "category": "cap",
-        "layers": ["block2"], "image_size": 64, "bank_size": 20, "num_neighbors": 5,
+        "layers": ["fine", "coarse"], "image_size": 64, "bank_size": 20, "num_neighbors": 5,
         "candidates": "solver=nearest|affine_ridge", "score_test": True,
         "cache_dir": "", "num_figures": 0, "workdir": str(directory / "out"),
     }  # fmt: skip
-    with flagsaver.flagsaver(**given):
-        select.main(["select"])
-    return given, directory / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        pretended.stand_in(patch)
+        with flagsaver.flagsaver(**given):
+            select.main(["select"])
+        yield given, directory / "out"
 
 
 class TestScoringOnce:

@@ -29,16 +29,17 @@ from sgfr_jax.detector import (
     assembly,
     explaining,
     model,
+    network,
     places,
     predicting,
     saved,
     splits,
-    synthetic,
 )
 from sgfr_jax.detector import growing as of_detectors
 from sgfr_jax.detector.services import Services
 from sgfr_jax.detector.stages import Stages
 from sgfr_jax.errors import ArgumentError
+from tests.detector import pretended
 from tests.small import SMALL, texture, write_folder
 
 SHAPES = [(72, 120), (60, 72), (72, 72), (110, 72), (48, 72)]
@@ -50,11 +51,12 @@ LOOKING = {  # the last with streams, whose programs take long to compile
     "tile": {"geometry": "tile", "tile": 60},
     "square+tile": {"geometry": "square+tile", "tile": 60},
     "streams": {
-        "geometry": "pad+tile", "tile": 60, "layers": ("block2@1", "block4@1"), "solver": "nearest",
+        "geometry": "pad+tile", "tile": 60, "layers": ("fine@1", "coarse@1"), "solver": "nearest",
     },
 }  # fmt: skip
 QUICK = ("square+tile",)
 ONE_BANK_EACH = [name for name, fields in LOOKING.items() if "layers" not in fields]
+DESCRIBE, OURS = network.describe, network.ours
 MTD = Path(__file__).parents[3] / "shared" / "data" / "mtd"
 
 
@@ -64,6 +66,7 @@ def parsed():
         flags.FLAGS(["update"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interruption, "exit_at_once", lambda *args: None)
+        pretended.stand_in(patch)
         yield
 
 
@@ -92,11 +95,11 @@ def shapes(tmp_path_factory):
 
 def fit(photographs, workdir, **fields):
     fields = {"data_dir": str(photographs), "categories": ("cap",)} | fields
+    fields = {"layers": ("fine", "coarse")} | fields
     settings = usage.cleared(SMALL.replace(**fields))
     resources = Resources(workdir, batch_size=4, num_figures=0, save_model=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "SIZES", (0.1, 0.4))
-        patch.setitem(synthetic.draw.__kwdefaults__, "copies", 1)
+        pretended.few_defects(patch)
         run.run(config.resolve(settings), resources)
     return workdir / "models" / "cap"
 
@@ -416,7 +419,7 @@ def test_a_model_grows_in_its_place(one_bank, novel, tmp_path):
 
 def test_one_training_image_and_then_more(photographs, tmp_path):
     """Few shots at first; the banks grow with what comes."""
-    place = fit(photographs, tmp_path / "run", shots=1, bank_size=None)
+    place = fit(photographs, tmp_path / "run", shots=1, bank_size=None, image_size=128)
     old = saved.load(place)
     ((bank,), _) = banks_of(old)
     assert bank.weights.sum() == 100  # one percent of 256 patches would be three
@@ -517,8 +520,10 @@ def assert_explained(detector, defective):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not MTD.exists(), reason=f"the magnetic tile data set is not at {MTD}")
-def test_magnetic_tiles(tmp_path):
+def test_magnetic_tiles(tmp_path, monkeypatch):
     """Ten tiles, then forty more: what was strange is known, and defects stay strange."""
+    monkeypatch.setattr(network, "describe", DESCRIBE)
+    monkeypatch.setattr(network, "ours", OURS)
     nominal = sorted((MTD / "MT_Free" / "Imgs").glob("*.jpg"))[::9]
     defective = sorted((MTD / "MT_Break" / "Imgs").glob("*.jpg"))[:8]
     for place, paths in {

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,11 @@ from PIL import Image
 from sgfr_jax import datasets
 from sgfr_jax.datasets import batches, counts, images
 from sgfr_jax.datasets.types import Encoded, Example
-from tests.datasets import trees
+from tests.datasets import holding, reading, trees
 
 ROOT = Path(__file__).parents[2]
 SIZE = (12, 12)
 READ = partial(images.read_example, size=12)
-
-
-def file_bytes(path):
-    return path.read_bytes()
 
 
 @pytest.fixture
@@ -42,7 +39,7 @@ def examples(tmp_path):
         if i % 3 == 0:
             mask = tmp_path / f"{i}_mask.png"
             Image.fromarray(rng.integers(0, 2, shape[:2], dtype=np.uint8) * 255).save(mask)
-        source = Encoded(f"record {i}", partial(file_bytes, image)) if i % 5 == 0 else image
+        source = Encoded(f"record {i}", partial(reading.file_bytes, image)) if i % 5 == 0 else image
         made.append(Example(f"{i}", source, int(i % 3 != 1), "bad", mask))
     for i in (4, 16):
         path = tmp_path / f"{i}.png"
@@ -109,8 +106,12 @@ def test_rows_are_the_examples_in_order_with_errors_in_place(examples):
             np.testing.assert_array_equal(batch.masks[i], 0 if mask is None else mask)
 
 
-def test_workers_give_the_same_batches(examples):
-    assert_same(list(read(examples, workers=2)), list(read(examples)))
+def test_workers_give_the_same_batches_and_end_with_the_reading(examples):
+    found = read(examples * 3, workers=2)
+    first = list(islice(found, 5))
+    assert children()
+    found.close()  # in the middle; and then see `every_worker_ends`
+    assert_same(first, list(islice(read(examples * 3), 5)))
 
 
 def test_workers_read_prepared_records_a_share_and_a_shuffle(tmp_path, monkeypatch):
@@ -121,7 +122,7 @@ def test_workers_read_prepared_records_a_share_and_a_shuffle(tmp_path, monkeypat
     assert isinstance(category.test[0].image, Encoded)
     share = {"batch_size": 2, "shard": (1, 2), "seed": 5}
     found = list(read(category.test, workers=1, **share))
-    assert any(batch.masks.any() for batch in found)
+    assert any(batch.masks.any() for batch in found) and not found[-1].valid.all()
     assert_same(found, list(read(files.test, **share)))
 
 
@@ -182,38 +183,18 @@ def test_reading_ahead_is_bounded_and_stops_when_closed():
     assert len(started) <= 12 * 4
 
 
-def test_workers_end_with_the_reading(examples):
-    found = read(examples, workers=2)
-    next(found)
-    assert children()
-    found.close()  # and then see `every_worker_ends`
-
-
 def test_no_examples():
     assert list(read([])) == list(read([], workers=1)) == []
 
 
-def fail(example):
-    if example.name == "7":
-        raise ZeroDivisionError("not foreseen")
-    return images.read_example(example, 12)
-
-
-def die(example):
-    if example.name == "9":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return images.read_example(example, 12)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_is_not_foreseen_is_raised(examples, workers):
+def test_what_is_not_foreseen_is_raised(examples):
     with pytest.raises(ZeroDivisionError, match="not foreseen"):
-        list(read(examples, fail, workers=workers))
+        list(read(examples, reading.fail))
 
 
 def test_a_worker_that_dies_ends_the_reading(examples):
     with pytest.raises(ChildProcessError, match=r"worker process .* has died \(.*-9"):
-        list(read(examples, die, workers=2))
+        list(read(examples, reading.die, workers=2))
 
 
 def test_another_size_than_announced(examples):
@@ -239,31 +220,32 @@ def test_shared_memory_that_is_too_small(examples, monkeypatch):
 
 
 def test_threads_import_no_grain_and_workers_no_tensorflow(examples):
+    """And either raises what is not foreseen, and leaves nothing to be said at the end."""
     script = textwrap.dedent("""
         import sys
-        from functools import partial
         from pathlib import Path
-        from sgfr_jax.datasets import Example, batches, images
-        example = Example("x", Path(sys.argv[1]), 0, "good", None)
-        read = partial(images.read_example, size=8)
+        from sgfr_jax.datasets import Example, batches
+        from tests.datasets import reading
+        examples = [Example(name, Path(sys.argv[1]), 0, "good", None) for name in ("x", "7")]
         if __name__ == "__main__":
             for workers in (0, 1):
-                how = {"size": (8, 8), "batch_size": 1, "workers": workers}
-                loaded = batches.batches([example], read, **how)
+                how = {"size": (12, 12), "batch_size": 1, "workers": workers}
+                loaded = batches.batches(examples, reading.fail, **how)
                 assert next(loaded).valid.all()
                 assert ("grain" in sys.modules) == bool(workers)
-            loaded.close()
+                try:
+                    next(loaded)
+                except ZeroDivisionError as error:
+                    print(error)
             assert "tensorflow" not in sys.modules
-            print("done")
     """)
     done = run_script(script, Path(examples[1].image)).communicate(timeout=60)
-    assert done == ("done\n", "")
+    assert done == ("not foreseen\n" * 2, "")
 
 
 SLOW = """
     import sys, time
     from pathlib import Path
-    from sgfr_jax.commands.host import interruption
     from sgfr_jax.datasets import Example, batches, images
     import numpy as np
 
@@ -272,9 +254,12 @@ SLOW = """
         return images.Loaded(np.zeros((8, 8, 3), np.uint8), None)
 
     if __name__ == "__main__":
+        from sgfr_jax.commands.host import interruption
         interruption.exit_at_once(batches.end_workers)
         example = Example("x", Path("x"), 0, "good", None)
-        loaded = batches.batches([example] * 10**5, read, size=(8, 8), batch_size=4, workers=2)
+        workers = int(sys.argv[2])
+        sizes = {"size": (8, 8), "batch_size": 4}
+        loaded = batches.batches([example] * 10**5, read, **sizes, workers=workers)
         for batch in loaded:
             print("read", flush=True)
 """
@@ -299,17 +284,18 @@ def shared_memory():
 
 
 @pytest.mark.parametrize(
-    ("number", "early"), [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGKILL, False)]
-)
-def test_no_worker_outlives_its_parent(tmp_path, number, early):
-    process = run_script(SLOW, tmp_path / "x")
+    ("number", "early", "workers"),
+    [(signal.SIGINT, True, 2), (signal.SIGINT, False, 2), (signal.SIGKILL, False, 1)],
+)  # each worker finds by itself that its parent is gone
+def test_no_worker_outlives_its_parent(tmp_path, number, early, workers):
+    process = run_script(SLOW, tmp_path / "x", str(workers))
     parent = psutil.Process(process.pid)
     if early:  # while the workers still import
-        wait_for(lambda: len(parent.children()) == 3)
+        wait_for(lambda: len(parent.children()) == workers + 1)
     else:
         assert process.stdout.readline() == "read\n"
     started = parent.children(recursive=True)
-    assert len(started) == 3  # two workers and the tracker
+    assert len(started) == workers + 1  # and the tracker
     before = shared_memory()
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal sends it: to all
@@ -326,18 +312,12 @@ def test_no_worker_outlives_its_parent(tmp_path, number, early):
         )
 
 
-def hold(path, opened):
-    with open(path, "wb"):
-        opened.set()
-        time.sleep(60)
-
-
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no /dev/shm")
 def test_what_a_killed_worker_had_not_told_of_is_removed():
     path = Path("/dev/shm") / f"psm_test_{os.getpid()}"
     context = multiprocessing.get_context("spawn")
     opened = context.Event()
-    worker = context.Process(target=hold, args=(path, opened))
+    worker = context.Process(target=holding.hold, args=(path, opened))
     worker.start()
     assert opened.wait(60) and path.exists()
     batches.end_workers()
