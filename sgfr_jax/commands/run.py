@@ -143,7 +143,7 @@ def _detector(
     """The detector of a category that has been fitted and scored."""
     labels = np.array([example.label for example in category.test.examples], bool)
     return model.make(
-        made,
+        stages.of_method(made, category.settings(settings).method),
         settings.evaluation.seed,
         category.train,
         category.geometries,

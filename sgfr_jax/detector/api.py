@@ -30,6 +30,7 @@ from sgfr_jax.detector import (
     growing,
     looks,
     model,
+    resolution,
     sampling,
     splits,
     stages,
@@ -89,6 +90,8 @@ def fit_detector(
     kinds = geometries.of_training_images(method, train.examples)
     kinds = [found[0] for found in geometries.different(kinds, train)]
     laid = splits.laid(train, kinds)
+    if resolution.is_large(method, network, kinds, train.examples):
+        method = resolution.enlarged(method)
     made = stages.make(method, network, services)
     grid = settling.coarsest_grid(method, network)
     for look in splits.looks(laid):

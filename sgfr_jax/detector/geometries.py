@@ -10,18 +10,20 @@ from sgfr_jax.datasets.geometry import Geometry
 from sgfr_jax.detector import splits
 from sgfr_jax.detector.method import AUTO, Method
 
-# What images that differ are looked at by.
-_OF_DIFFERENT = ("square", "tile")
+# What images that are long, or differ, are looked at by.
+_BOTH = ("square", "tile")
 # Heights, or widths, differ if their 90th percentile is more than this multiple of their 10th.
 _ALIKE = 1.25
+# Longer images than this, by their sides, lose too much where they are squeezed into a square.
+_LONG = 1.5
 
 
 def of_training_images(method: Method, train: Sequence[Example]) -> list[Geometry]:
     """The ways for a category, with the side of a tile where there are tiles.
 
-    Where `geometry` is `auto`, images of one size are looked at as squares alone: all are squeezed
-    alike. Images of different sizes or shapes are also looked at through tiles, which show all at
-    one scale.
+    Where `geometry` is `auto`, images of one size that are nearly square are looked at as squares
+    alone: all are squeezed alike. Images that are long, or of different sizes or shapes, are also
+    looked at through tiles, which show all at one scale.
 
     Args:
       method: from `settle.settle`.
@@ -67,5 +69,6 @@ def different(each: Sequence[Geometry], *found: splits.Split) -> list[tuple]:
 
 def _of_auto(method: Method, shapes: Sequence[tuple[int, int]]) -> tuple[Geometry, ...]:
     low, high = np.quantile(shapes, (0.1, 0.9), axis=0)
-    kinds = ("square",) if (high <= _ALIKE * low).all() else _OF_DIFFERENT
+    long = np.median(np.max(shapes, axis=1) / np.min(shapes, axis=1)) >= _LONG
+    kinds = _BOTH if long or (high > _ALIKE * low).any() else ("square",)
     return dataclasses.replace(method, geometry="+".join(kinds)).geometries

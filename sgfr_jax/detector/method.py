@@ -20,6 +20,8 @@ AUTO, FAST = "auto", "fast"
 AT = "@"
 # The atoms of one bank of several; twice as many made no clear difference (docs/results.md).
 STREAM_ATOMS = 1000
+# The most atoms of one bank of several where squares are large, and their share of its patches.
+LARGE_ATOMS, _LARGE_RATIO = 4000, 0.04
 # Patches at random that bases of one bank are learned from: hundreds for each of some dozens of
 # subspaces, in seconds.
 LEARNED_PATCHES = 1 << 14
@@ -55,8 +57,12 @@ class Method:
     layers: tuple[str, ...] = _of(Stage.EMBED, (AUTO,))
     # The side of squares in pixels; None: 256, or 448 for networks of 14-pixel patches.
     image_size: int | None = _of(Stage.EMBED, None)
+    # In place of `image_size` where layers are auto and photographs have the pixels for it; None:
+    # 384 where no `image_size` is given, and nothing where one is. Where both are equal, squares
+    # are large whatever the photographs.
+    large_image_size: int | None = _of(Stage.EMBED, None)
     # How images become squares: a kind of `geometry.KINDS`; several joined by +, with banks each;
-    # auto: square, and tiles besides where training images differ in size or shape.
+    # auto: square, and tiles besides where training images are long, or differ in size or shape.
     geometry: str = _of(Stage.EMBED, AUTO)
     crop: float = _of(Stage.EMBED, 0.875)  # the crop's side over the image's shorter side
     # The side of a tile in the image's pixels; None: the median shorter side of training images.
@@ -120,6 +126,11 @@ class Method:
         """Whether one of them is through tiles."""
         return "tile" in self.geometry.split("+")
 
+    @property
+    def is_large(self) -> bool:
+        """Whether squares are large, as photographs have the pixels for it (`resolution`)."""
+        return self.image_size is not None and self.image_size == self.large_image_size
+
     def num_atoms(self, num_patches: int) -> int:
         """The atoms of a bank that is chosen from some number of nominal patches.
 
@@ -130,7 +141,12 @@ class Method:
         if uniform and not named:
             return min(LEARNED_PATCHES, num_patches)
         if self.has_streams and self.bank_ratio is None:
-            return min(self.bank_size or STREAM_ATOMS, num_patches)  # coarse levels have few
+            usual = STREAM_ATOMS
+            if (
+                self.is_large
+            ):  # of few patches a large bank would be most of them, and mimic defects
+                usual = min(LARGE_ATOMS, max(usual, round(_LARGE_RATIO * num_patches)))
+            return min(self.bank_size or usual, num_patches)  # coarse levels have few
         if self.bank_size is not None:
             return self.bank_size
         if self.bank_ratio is None:

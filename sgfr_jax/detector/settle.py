@@ -28,6 +28,8 @@ _LEAST, MOST = 1e-12, 10**6
 _LEAST_TILE = 8
 # Below it a blur is none, and its square may not be told from zero.
 _LEAST_SIGMA = 1e-3
+# The side of squares of photographs that have the pixels for it, where nothing else is asked for.
+_LARGE = 384
 
 
 def settle(method: Method, network: Network, baselines: Iterable[str] = ()) -> Method:
@@ -43,7 +45,7 @@ def settle(method: Method, network: Network, baselines: Iterable[str] = ()) -> M
     """
     method = with_sampler(with_types(method))
     check(method)
-    method = _with_size(method, network)
+    method = _with_large_size(_with_size(method, network), network, method.image_size)
     require(method.sigma == 0 or _LEAST_SIGMA <= method.sigma <= method.image_size, "sigma",
              method.sigma, f"0, or between {_LEAST_SIGMA:g} and image_size={method.image_size}"
              " pixels: a wider blur than the map leaves nothing of it")  # fmt: skip
@@ -190,13 +192,32 @@ def _check_ranges(method: Method) -> None:
 def _with_size(method: Method, network: Network) -> Method:
     if method.image_size is None:
         return dataclasses.replace(method, image_size=network.image_size)
-    size, multiple = method.image_size, network.size_multiple
+    _check_multiple("image_size", method.image_size, network)
+    return method
+
+
+def _check_multiple(argument: str, size: int, network: Network) -> None:
+    multiple = network.size_multiple
     if size % multiple or size < multiple:
         below = max(multiple, size // multiple * multiple)
         raise ArgumentError(
-            f"image_size={size}: {network.name} takes images with sides that {multiple} divides,"
+            f"{argument}={size}: {network.name} takes images with sides that {multiple} divides,"
             f" not {size}: the nearest are {below} and {below + multiple}"
         )
+
+
+def _with_large_size(method: Method, network: Network, asked: int | None) -> Method:
+    """The method with `large_image_size`; `asked` is the `image_size` that was asked for."""
+    size, large = method.image_size, method.large_image_size
+    if method.layers != (AUTO,):
+        require(large is None, "large_image_size", large, f"left out unless layers={AUTO}")
+        return method
+    if large is None:
+        usual = asked is None and size < _LARGE and _LARGE % network.size_multiple == 0
+        return dataclasses.replace(method, large_image_size=_LARGE if usual else None)
+    _check_multiple("large_image_size", large, network)
+    require(size <= large <= MOST_PIXELS, "large_image_size", large,
+             f"between image_size={size} and {MOST_PIXELS}")  # fmt: skip
     return method
 
 

@@ -39,6 +39,16 @@ class Stages(NamedTuple):
             yield tuple(itertools.chain.from_iterable(batch))
 
 
+def of_method(stages: Stages, method: Method) -> Stages:
+    """The stages of another method that looks through the same network and has the same solvers."""
+    if method == stages.method:
+        return stages
+    own, *baselines = stages.programs
+    if own != method.solver:
+        raise ValueError(f"solver={method.solver} must be {own}")
+    return make(method, stages.network, stages.services, baselines=baselines)
+
+
 def make(
     method: Method,
     network: Network,

@@ -90,9 +90,11 @@ def plan(method: Method, network: Network) -> tuple[Stream, ...]:
         widths = tuple(network.widths[level] for level in method.layers)
         strides = tuple(network.strides[level] for level in method.layers)
         return (Stream(method.image_size, method.layers, method.grid, widths, strides),)
-    wanted = _automatic(network) if method.layers == (AUTO,) else map(parse, method.layers)
+    size = method.image_size
+    auto = method.layers == (AUTO,)
+    wanted = _automatic(network, method) if auto else map(parse, method.layers)
     # Of a small image several scales may be one.
-    found = {make(network, method.image_size, *of) for of in wanted}
+    found = {make(network, size, *of) for of in wanted}
     depths = {level.name: depth for depth, level in enumerate(network.levels)}
     return tuple(sorted(found, key=lambda stream: (stream.image_size, depths[stream.levels[0]])))
 
@@ -108,8 +110,10 @@ def by_size(streams: Sequence[Stream]) -> list[tuple[Stream, ...]]:
     return [tuple(group) for _, group in grouped]
 
 
-def _automatic(network: Network) -> Iterator[tuple[str, float]]:
-    for scale in _SCALES:
+def _automatic(network: Network, method: Method) -> Iterator[tuple[str, float]]:
+    # In large squares coarse levels do not see the whole of a product: they see the usual ones too.
+    usual = network.image_size / method.image_size
+    for scale in (usual, *_SCALES) if method.is_large else _SCALES:
         for level in network.stream_levels:
             if scale == max(_SCALES) or network.strides[level] > _FINE_STRIDE:
                 yield level, scale

@@ -43,8 +43,11 @@ def write(root, rng, shapes):
             {"layers": ("block4@1",)}, [(SIZE, 96), (96, SIZE), (80, 80), (SIZE, 130)],
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            {"layers": ("auto",), "large_image_size": 96}, [(150, 150)] * 4, marks=pytest.mark.slow
+        ),
     ],
-    ids=["squares of one bank", "squares of several", "both looks"],
+    ids=["squares of one bank", "squares of several", "both looks", "large squares"],
 )  # fmt: skip
 def test_scores_and_maps(fields, shapes, rng, tmp_path):
     written = write(tmp_path / "photographs", rng, shapes)
@@ -61,11 +64,13 @@ def test_scores_and_maps(fields, shapes, rng, tmp_path):
     looks = len(detector.state.looks)
     assert looks == (2 if len(set(shapes)) > 1 else 1)
     test = {name: image for name, image in written.items() if name.startswith("test")}
+    size = detector.method.image_size
+    assert size == fields.get("large_image_size", SIZE)
     found = dict(zip(test, sgfr.predict(detector, list(test.values())), strict=True))
 
     assert len(record.images) == len(test)
     for row in record.images:
         assert np.float32(found[row["file"]].score) == np.float32(row["score"])
         path = tmp_path / "out" / "maps" / "photographs" / f"{row['file']}.npy"
-        of_call = to_size(found[row["file"]].anomaly_map, (SIZE, SIZE))
+        of_call = to_size(found[row["file"]].anomaly_map, (size, size))
         np.testing.assert_array_equal(np.load(path), of_call)

@@ -58,8 +58,9 @@ def test_the_atoms_of_a_bank(fields, num_patches, num_atoms):
 
 
 OTHERS = Method(
-    backbone="other", weights="w", layers=("a@1",), image_size=64, geometry="tile", crop=0.5,
-    tile=40, overlap=0.1, grid=3, unit_norm=False, sampler="random", bank_ratio=0.5, bank_size=30,
+    backbone="other", weights="w", layers=("a@1",), image_size=64, large_image_size=96,
+    geometry="tile", crop=0.5, tile=40, overlap=0.1, grid=3, unit_norm=False, sampler="random",
+    bank_ratio=0.5, bank_size=30,
     subspaces="pca", num_subspaces=3, subspace_rank=2, affine_subspaces=True, solver="lasso",
     num_neighbors=4, ridge=0.1, sparsity=3, l1=0.1, l2=0.2, max_atoms=5, search="reduced",
     sigma=1.0, halo=0.1, breadth=0.1, image_prior=0.1,

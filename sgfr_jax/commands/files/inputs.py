@@ -121,8 +121,10 @@ def check_squares(settings: Config, checked: Sequence[Checked], num_memories: in
     Raises:
       ConfigError: as `config.check_sizes`, `memory.check`.
     """
-    grid = settle.coarsest_grid(settings.method, settings.network)
+    asked = settings
     for category in checked:
+        settings = category.settings(asked)
+        grid = settle.coarsest_grid(settings.method, settings.network)
         for look in category.looks():
             seen = splits.views(look.train)
             config.check_patches(settings, {look.name: sampling.num_patches(seen, grid)})

@@ -1,5 +1,6 @@
 """Reading every image before the long work starts, so that a bad one is found at once."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from sgfr_jax.commands.host import processes, progress
 from sgfr_jax.datasets import Category, DatasetError, Example
 from sgfr_jax.datasets.contents import notes_on_copies
 from sgfr_jax.datasets.geometry import Geometry
-from sgfr_jax.detector import geometries, settle, splits
+from sgfr_jax.detector import geometries, resolution, settle, splits
 from sgfr_jax.detector.method import AUTO
 from sgfr_jax.detector.services import Services
 from sgfr_jax.detector.splits import Split
@@ -28,6 +29,13 @@ class Checked(NamedTuple):
     notes: tuple[str, ...]  # what was left out
     # Of every look at the images; with the side of a tile, if there are tiles.
     geometries: tuple[Geometry, ...] = (Geometry(),)
+    large: bool = False  # whether its images have the pixels for large squares
+
+    def settings(self, config: Config) -> Config:
+        """The configuration as it is for this category."""
+        if not self.large:
+            return config
+        return dataclasses.replace(config, method=resolution.enlarged(config.method))
 
     def looks(self) -> list["Checked"]:
         """The category once for every way in which its images are looked at, and named by it."""
@@ -118,12 +126,24 @@ def _as_looked_at(category: Checked, config: Config) -> Checked:
     notes = category.notes
     if config.method.geometry == AUTO and len(different) > 1:
         kinds = "+".join(geometry.kind for geometry in different)
-        notes += (f"training images differ in size or shape: looked at as --geometry={kinds}",)
+        notes += (
+            "training images are long, or differ in size or shape: looked at as"
+            f" --geometry={kinds}",
+        )
+    train = category.train.examples
+    large = resolution.is_large(config.method, config.network, different, train)
+    if large:
+        seen, usual = config.method.large_image_size, config.method.image_size
+        notes += (
+            f"training images have the pixels for large squares, of {seen} pixels: these take about"
+            f" three times as long as --image_size={usual} would",
+        )
     return category._replace(
         notes=notes,
         train=trains[0]._replace(also=trains[1:]),
         test=tests[0]._replace(also=tests[1:]),
         geometries=different,
+        large=large,
     )
 
 

@@ -89,6 +89,13 @@ IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", DEFAULT.image_size,
     "The side in pixels of the squares that the network sees; by default 256, or 448 for DINOv2.",
 )  # fmt: skip
+LARGE_IMAGE_SIZE = flags.DEFINE_integer(
+    "large_image_size", DEFAULT.large_image_size,
+    f"In place of --image_size where --layers={method.AUTO} looks at photographs as squares alone,"
+    " and these have the pixels for it: as many as a square of half as large a side again. Coarse"
+    " levels see the usual squares too, and banks have 4% of the patches, up to 4,000. By default"
+    " 384 where --image_size is left out; where it is given, there are no larger squares.",
+)  # fmt: skip
 GEOMETRY = flags.DEFINE_string(
     "geometry", DEFAULT.geometry,
     "How images become squares: square squeezes them, pad keeps their aspect ratio and pads them,"
@@ -96,7 +103,7 @@ GEOMETRY = flags.DEFINE_string(
     " Several, such as square+tile: each with banks of its own; maps are their mean, and images are"
     " told by the whole, and by tiles where these are far from nominal."
     f" {method.AUTO}: with one bank square; with several square+tile where a category's training"
-    " images differ in size or shape, and square where they do not.",
+    " images are long (from 3:2) or differ in size or shape, and else square.",
 )  # fmt: skip
 CROP = flags.DEFINE_float(
     "crop", DEFAULT.crop, "With --geometry=crop, its side over the image's shorter side."
@@ -338,6 +345,7 @@ def named_by_flags() -> config.Config:
         weights=WEIGHTS.value,
         layers=tuple(LAYERS.value),
         image_size=IMAGE_SIZE.value,
+        large_image_size=LARGE_IMAGE_SIZE.value,
         geometry=GEOMETRY.value,
         crop=CROP.value,
         tile=TILE.value,

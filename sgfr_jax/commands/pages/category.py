@@ -22,6 +22,7 @@ from sgfr_jax.commands.pages.gallery import Gallery
 from sgfr_jax.datasets import Example, images, masks
 from sgfr_jax.datasets.geometry import to_size
 from sgfr_jax.detector import assembly, diagnosis, fitting, looks, settle, splits
+from sgfr_jax.detector import stages as machinery
 from sgfr_jax.detector.stages import Stages
 
 
@@ -90,6 +91,8 @@ def start(
     `fit_look` is as of `fitting.fit`.
     """
     num_train, test = len(category.train.examples), category.test.examples
+    config = category.settings(config)
+    stages = machinery.of_method(stages, config.method)
     key = jax.random.key(config.evaluation.seed)
     fitted = fitting.fit(stages, key, category.train, category.name, fit_look)
     more, noted = {}, []

@@ -8,7 +8,7 @@ from sgfr_jax.commands.flags.checking import ConfigError
 from sgfr_jax.commands.flags.config import Config
 from sgfr_jax.datasets import Category, DatasetError, Example, images
 from sgfr_jax.datasets.defects import DEFECTS
-from sgfr_jax.detector import geometries, streams, synthetic
+from sgfr_jax.detector import geometries, resolution, streams, synthetic
 from sgfr_jax.detector.method import AUTO
 from sgfr_jax.detector.splits import Split
 
@@ -81,9 +81,13 @@ def of_all(
     Large spoilt images are shrunk, unless a candidate looks at pixels in their own size.
     """
     methods = [settings.method for settings in candidates]
-    sides = [streams.sizes(streams.plan(of.method, of.network)) for of in candidates]
+    largest = [m if m.large_image_size is None else resolution.enlarged(m) for m in methods]
+    sides = [
+        streams.sizes(streams.plan(method, of.network))
+        for method, of in zip(largest, candidates, strict=True)
+    ]
     bound = {
-        "size": max(method.image_size for method in methods),
+        "size": max(method.image_size for method in largest),
         "least_side": max(max(found) for found in sides),
     }
     native = any(settings.evaluation.native for settings in candidates)

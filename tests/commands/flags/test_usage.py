@@ -22,6 +22,7 @@ OTHER = {
     "num_neighbors": 3, "ridge": 0.2, "sparsity": 2, "l1": 0.3, "l2": 0.2, "max_atoms": 7,
     "search": "reduced", "split": "grouped", "split_seed": 3, "crop": 0.5, "tile": 30,
     "overlap": 0.5, "grid": 5, "halo": 0.4, "breadth": 0.5, "image_prior": 0.1,
+    "large_image_size": 512,
 }  # fmt: skip
 # What there is a use for with whatever else is chosen, and what `datasets.load` refuses.
 ALWAYS = {
@@ -167,12 +168,12 @@ def test_flags_and_geometries(kinds, flag):
         ({"layers": ("fast",)}, {"grid"}),
         ({"layers": ("block4",)}, {"grid"}),
         ({"layers": ("fast",), "geometry": "square+pad"}, {"grid", "breadth", "image_prior"}),
-        ({"layers": ("auto",)}, {"halo", "breadth", "image_prior"}),
+        ({"layers": ("auto",)}, {"large_image_size", "halo", "breadth", "image_prior"}),
         ({"layers": ("block4@1",)}, {"halo", "breadth", "image_prior"}),
     ],
 )
 def test_flags_and_layers(fields, used):
-    flags_of_banks = ("grid", "halo", "breadth", "image_prior")
+    flags_of_banks = ("large_image_size", "grid", "halo", "breadth", "image_prior")
     assert {flag for flag in flags_of_banks if not is_refused(flag, **fields)} == used
 
 
