@@ -14,8 +14,8 @@ from sgfr_jax.detector.method import AUTO, Method
 _BOTH = ("square", "tile")
 # Heights, or widths, differ if their 90th percentile is more than this multiple of their 10th.
 _ALIKE = 1.25
-# Longer images than this, by their sides, lose too much where they are squeezed into a square.
-_LONG = 1.5
+# Images of longer sides than cameras' 4:3 and 3:2 lose too much where a square squeezes them.
+_LONG = 1.6
 
 
 def of_training_images(method: Method, train: Sequence[Example]) -> list[Geometry]:

@@ -117,6 +117,10 @@ def test_defects_are_found_and_a_saved_model_finds_the_same(photographs, tmp_pat
         ([(480, 640), (500, 700), (470, 660)], "square"),  # cut out by hand
         ([(480, 640)] * 19 + [(480, 2000)], "square"),  # one is another
         ([(480, 640), (640, 480)] * 5, "square+tile"),  # lying and standing
+        ([(400, 600)] * 3, "square"),  # of a camera, too
+        ([(400, 640)] * 3, "square+tile"),  # long
+        ([(640, 400)] * 3, "square+tile"),
+        ([(640, 400)] * 2 + [(600, 440)] * 3, "square"),  # half of them are not
         ([(200, 300), (200, 400), (200, 500)], "square+tile"),
         ([(100, 100), (200, 200), (300, 300)], "square+tile"),  # at different scales when squeezed
     ],

@@ -88,7 +88,7 @@ def print_notes(found: Iterable[datasets.Category]) -> None:
 
 
 def read(found: Sequence[datasets.Category], stages: Stages, settings: Config) -> list[Checked]:
-    """The categories with their images read and checked.
+    """The categories with their images read and checked, after saying what is found in them.
 
     Raises:
       DatasetError, WeightsError: on the first bad image, or if the network cannot be loaded.
@@ -97,7 +97,13 @@ def read(found: Sequence[datasets.Category], stages: Stages, settings: Config) -
     embedded = {c.name for c in found if is_embedded(c, hashes[c.name], stages, settings)}
     if len(embedded) < len(found):
         stages.embedders[0].load()  # weights that do not fit should be known before images are read
-    return reading.check(found, settings, hashes, embedded, stages.services)
+    checked = reading.check(found, settings, hashes, embedded, stages.services)
+    listed = {category.name: set(category.notes) for category in found}
+    for category in checked if processes.first() else ():
+        for note in category.notes:
+            if note not in listed[category.name]:  # as those are said already
+                print(f"note: {category.name}: {note}", file=sys.stderr)
+    return checked
 
 
 def is_embedded(

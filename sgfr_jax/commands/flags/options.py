@@ -103,7 +103,7 @@ GEOMETRY = flags.DEFINE_string(
     " Several, such as square+tile: each with banks of its own; maps are their mean, and images are"
     " told by the whole, and by tiles where these are far from nominal."
     f" {method.AUTO}: with one bank square; with several square+tile where a category's training"
-    " images are long (from 3:2) or differ in size or shape, and else square.",
+    " images are long (from 8:5) or differ in size or shape, and else square.",
 )  # fmt: skip
 CROP = flags.DEFINE_float(
     "crop", DEFAULT.crop, "With --geometry=crop, its side over the image's shorter side."

@@ -130,7 +130,7 @@ def test_ways_of_looking_that_come_to_the_same_are_one_and_differing_ones_are_no
     for i in range(3):
         Image.new("L", (72, 120 + 30 * i)).save(path.format(i))
     cap, nut = check(tiles)
-    assert cap.notes == ("training images differ in size or shape: looked at as"
+    assert cap.notes == ("training images are long, or differ in size or shape: looked at as"
                          " --geometry=square+tile",)  # fmt: skip
     assert [geometry.kind for geometry in cap.geometries] == ["square", "tile"]
     assert [look.name for look in cap.looks()] == ["cap (square)", "cap (tile)"]
