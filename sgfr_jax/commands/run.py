@@ -81,7 +81,8 @@ def _run(
     inputs.check_listed(found, settings, resources, model_paths.values())
     made = make_stages(settings, resources)
     checked = inputs.read(found, made, settings)
-    inputs.check_squares(settings, checked, inputs.num_memories(settings, resources))
+    num_memories = inputs.num_memories(settings, resources)
+    inputs.check_squares(settings, checked, num_memories, resources.batch_size)
 
     shown = {
         "num_figures": resources.num_figures,

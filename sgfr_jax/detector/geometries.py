@@ -50,7 +50,10 @@ def as_seen(method: Method, geometries: Sequence[Geometry]) -> Method:
     kinds = "+".join(geometry.kind for geometry in geometries)
     sides = {geometry.kind: geometry.tile for geometry in geometries}
     overlap = method.overlap if "tile" in sides else Method.overlap
-    return dataclasses.replace(method, geometry=kinds, tile=sides.get("tile"), overlap=overlap)
+    large = method.large_image_size if method.is_large else None
+    return dataclasses.replace(
+        method, geometry=kinds, tile=sides.get("tile"), overlap=overlap, large_image_size=large
+    )
 
 
 def different(each: Sequence[Geometry], *found: splits.Split) -> list[tuple]:

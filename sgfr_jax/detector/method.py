@@ -142,9 +142,8 @@ class Method:
             return min(LEARNED_PATCHES, num_patches)
         if self.has_streams and self.bank_ratio is None:
             usual = STREAM_ATOMS
-            if (
-                self.is_large
-            ):  # of few patches a large bank would be most of them, and mimic defects
+            # Of few patches a large bank would be most of them, and mimic defects.
+            if self.is_large:
                 usual = min(LARGE_ATOMS, max(usual, round(_LARGE_RATIO * num_patches)))
             return min(self.bank_size or usual, num_patches)  # coarse levels have few
         if self.bank_size is not None:

@@ -7,7 +7,7 @@ these levels merged.
 Fine levels see what is small and sharp, coarse ones what is large; a larger image shows either more
 closely. In `auto` coarse levels see the image at both scales, the others at the larger one only,
 where they cost most: at the smaller scale they gained on some products and lost on others
-(`docs/results.md`).
+(`docs/results.md`). Where squares are large, coarse levels see the image at a third, smaller scale.
 """
 
 import dataclasses
@@ -20,6 +20,8 @@ from sgfr_jax.detector.network import Network
 
 # Of `AUTO`.
 _SCALES = (1.0, 1.5)
+# In large squares coarse levels do not see the whole of a product; they see smaller ones too.
+_OF_LARGE = 1 / 1.5
 # Strides above this are coarse.
 _FINE_STRIDE = 8
 # Images are resized to a multiple of this, unless the network asks for another.
@@ -92,7 +94,7 @@ def plan(method: Method, network: Network) -> tuple[Stream, ...]:
         return (Stream(method.image_size, method.layers, method.grid, widths, strides),)
     size = method.image_size
     auto = method.layers == (AUTO,)
-    wanted = _automatic(network, method) if auto else map(parse, method.layers)
+    wanted = _automatic(network, large=method.is_large) if auto else map(parse, method.layers)
     # Of a small image several scales may be one.
     found = {make(network, size, *of) for of in wanted}
     depths = {level.name: depth for depth, level in enumerate(network.levels)}
@@ -110,10 +112,8 @@ def by_size(streams: Sequence[Stream]) -> list[tuple[Stream, ...]]:
     return [tuple(group) for _, group in grouped]
 
 
-def _automatic(network: Network, method: Method) -> Iterator[tuple[str, float]]:
-    # In large squares coarse levels do not see the whole of a product: they see the usual ones too.
-    usual = network.image_size / method.image_size
-    for scale in (usual, *_SCALES) if method.is_large else _SCALES:
+def _automatic(network: Network, *, large: bool) -> Iterator[tuple[str, float]]:
+    for scale in (_OF_LARGE, *_SCALES) if large else _SCALES:
         for level in network.stream_levels:
             if scale == max(_SCALES) or network.strides[level] > _FINE_STRIDE:
                 yield level, scale

@@ -22,6 +22,8 @@ COPIES = 3
 _ATTEMPTS = 4
 # Of an image that is kept until all are embedded: 3 MB each, where a photograph may have 36.
 MOST_PIXELS = 1 << 20
+# Twice the side of usual squares: with fewer pixels small defects would be lost.
+_LEAST_SIDE = 512
 
 
 class Drawn(NamedTuple):
@@ -57,16 +59,16 @@ def draw(
       size: the side of the square that masks are resized to.
       sizes: extents of the defects, relative to the shorter side of an image; None: `SIZES`.
       copies: how many of each kind and size.
-      most_pixels: what has more is kept with fewer, shrunk by a whole factor, but to no less than
-        twice `size`; None keeps all.
-      least_side: another lower limit of the shorter side: the side of the largest square
-        that a network sees, where it is more than twice `size`.
+      most_pixels: what has more is kept with fewer, shrunk by a whole factor, but its shorter side
+        to no less than twice `size`, or `_LEAST_SIDE`; None keeps all.
+      least_side: another lower limit of the shorter side: that of the largest square that a network
+        sees.
 
     Returns:
       The images; fewer where a kind leaves no trace, as blurring an even surface does, and none
       where no kind does.
     """
-    least_side = max(2 * size, least_side)
+    least_side = max(min(2 * size, _LEAST_SIDE), least_side)
     seen, masks, groups, sources = [], [], [], []
     for number, (kind, extent, copy) in enumerate(
         (kind, extent, copy)

@@ -53,6 +53,8 @@ def test_what_is_asked_for_is_done():
     assert of(large, image_size=320, large_image_size=480)[1].image_size == 480
     assert of(large, image_size=256)[0].large_image_size is None
     assert of([(90, 90)], image_size=64, large_image_size=64)[1].is_large
+    small = of([(150, 150)], image_size=64, large_image_size=96)[1]
+    assert streams.sizes(streams.plan(small, NETWORK)) == (64, 96, 128)
     assert of(large, large_image_size=640)[1].image_size == 256  # 960 pixels are needed
     assert of(large, bank_size=70)[1].num_atoms(10**5) == 70
     assert of(large, bank_ratio=0.1)[1].num_atoms(10**5) == 10**4

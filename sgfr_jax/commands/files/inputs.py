@@ -16,7 +16,8 @@ from sgfr_jax.commands.flags.config import Config
 from sgfr_jax.commands.host import devices, machine, memory, processes, progress
 from sgfr_jax.commands.host.machine import Resources
 from sgfr_jax.datasets import counts
-from sgfr_jax.detector import sampling, settle, splits
+from sgfr_jax.detector import resolution, sampling, settle, splits
+from sgfr_jax.detector import stages as machinery
 from sgfr_jax.detector.stages import Stages
 
 
@@ -110,19 +111,28 @@ def is_embedded(
     category: datasets.Category, hashes: tuple[str, ...], stages: Stages, settings: Config
 ) -> bool:
     """Whether all that is seen of a category's training images has been embedded before."""
-    seen = reading.view_hashes(category.train, hashes, settings)
-    if seen is None:
+    found = reading.view_hashes(category.train, hashes, settings)
+    if found is None:
         return False
+    seen, large = found
+    if large:
+        stages = machinery.of_method(stages, resolution.enlarged(settings.method))
     return all(machine.is_embedded(embedder, own) for embedder in stages.embedders for own in seen)
 
 
-def check_squares(settings: Config, checked: Sequence[Checked], num_memories: int | None) -> None:
+def check_squares(
+    settings: Config,
+    checked: Sequence[Checked],
+    num_memories: int | None,
+    batch_size: int | None = None,
+) -> None:
     """Checks, once images are read, that what is seen of them is enough, and not too much.
 
     Args:
       settings: of the run.
       checked: the categories, from `reading.check`.
       num_memories: as of `memory.check`; None where the patches lie in memory already.
+      batch_size: as of `memory.check_batch`; None where that is known to fit.
 
     Raises:
       ConfigError: as `config.check_sizes`, `memory.check`.
@@ -130,6 +140,8 @@ def check_squares(settings: Config, checked: Sequence[Checked], num_memories: in
     asked = settings
     for category in checked:
         settings = category.settings(asked)
+        if category.large and batch_size is not None:
+            memory.check_batch(settings, batch_size)
         grid = settle.coarsest_grid(settings.method, settings.network)
         for look in category.looks():
             seen = splits.views(look.train)

@@ -106,14 +106,17 @@ def check(
 
 def view_hashes(
     train: Sequence[Example], hashes: tuple[str, ...], config: Config
-) -> list[tuple[str, ...]] | None:
-    """The content hashes of what every look sees of training images; None if one is unreadable."""
+) -> tuple[list[tuple[str, ...]], bool] | None:
+    """The content hashes of what every look sees of training images, and whether squares are large.
+
+    None if an image is unreadable.
+    """
     split = Split(tuple(train), hashes, None)
     try:
         found = geometries.of_training_images(config.method, split.examples)
-        return [
-            splits.views(splits.with_windows(split, geometry)).split.hashes for geometry in found
-        ]
+        large = resolution.is_large(config.method, config.network, found, split.examples)
+        seen = (splits.with_windows(split, geometry) for geometry in found)
+        return [splits.views(of_look).split.hashes for of_look in seen], large
     except DatasetError:
         return None
 
@@ -135,8 +138,8 @@ def _as_looked_at(category: Checked, config: Config) -> Checked:
     if large:
         seen, usual = config.method.large_image_size, config.method.image_size
         notes += (
-            f"training images have the pixels for large squares, of {seen} pixels: these take about"
-            f" three times as long as --image_size={usual} would",
+            f"training images have the pixels for large squares, of {seen} pixels: these take"
+            f" several times as long as --image_size={usual} would",
         )
     return category._replace(
         notes=notes,

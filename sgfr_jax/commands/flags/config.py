@@ -148,6 +148,13 @@ def resolve(config: Config, given: Collection[str] = ()) -> Config:
         left_open = dataclasses.replace(method, sampler=config.method.sampler)
         usage.refuse(dataclasses.replace(config, method=left_open), given)
         method = settle.settle(_with_weights(method), seen, evaluation.baselines)
+        size = method.image_size
+        settle.require(
+            not method.is_large,
+            "large_image_size",
+            size,
+            f"above image_size={size}, which alone keeps squares as they are",
+        )
     return dataclasses.replace(config, method=method)
 
 

@@ -92,8 +92,8 @@ IMAGE_SIZE = flags.DEFINE_integer(
 LARGE_IMAGE_SIZE = flags.DEFINE_integer(
     "large_image_size", DEFAULT.large_image_size,
     f"In place of --image_size where --layers={method.AUTO} looks at photographs as squares alone,"
-    " and these have the pixels for it: as many as a square of half as large a side again. Coarse"
-    " levels see the usual squares too, and banks have 4% of the patches, up to 4,000. By default"
+    " and these have the pixels for it: as many as a square of 1.5 times that side. Coarse levels"
+    " see smaller squares too, and banks have 4% of their patches, from 1,000 to 4,000. By default"
     " 384 where --image_size is left out; where it is given, there are no larger squares.",
 )  # fmt: skip
 GEOMETRY = flags.DEFINE_string(
@@ -134,7 +134,8 @@ BANK_RATIO = flags.DEFINE_float(
     DEFAULT.bank_ratio,
     "Atoms in the bank, as a share of the nominal patches; by default 0.01, though 100 atoms at"
     f" least, or {method.STREAM_ATOMS} atoms for each bank with --layers={method.AUTO} or"
-    f" LEVEL@SCALE. With --subspaces={' or '.join(alternatives.SCALABLE_LEARNERS)} and"
+    f" LEVEL@SCALE, and up to {method.LARGE_ATOMS} where squares are large. With"
+    f" --subspaces={' or '.join(alternatives.SCALABLE_LEARNERS)} and"
     " --sampler=random, the patches that bases are learned from; by default"
     f" {method.LEARNED_PATCHES} of each bank.",
 )
@@ -209,7 +210,8 @@ SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Seed of the algorithm's rando
 EVAL_SIZE = flags.DEFINE_string(
     "eval_size", DEFAULT.eval_size,
     f"Where pixels are counted: {' or '.join(config.EVAL_SIZES)}. With square masks are resized to"
-    " --image_size; with native maps are resized to the images' own sizes, as MVTec AD 2 asks.",
+    " --image_size, or --large_image_size; with native maps are resized to the images' own sizes,"
+    " as MVTec AD 2 asks.",
 )  # fmt: skip
 BASELINE = flags.DEFINE_list(
     "baseline", [],

@@ -53,6 +53,12 @@ TABLE = (
     _by_geometry("tile", "tile"),
     _by_geometry("overlap", "tile"),
     Use("large_image_size", "layers", AUTO, lambda c: c.method.layers == (AUTO,)),
+    Use(
+        "large_image_size",
+        "geometry",
+        f"{AUTO} or square",
+        lambda c: c.method.geometry in (AUTO, "square"),
+    ),
     Use("grid", "layers", _ONE_BANK, lambda c: not c.method.has_streams),
     Use("halo", "layers", _SEVERAL_BANKS, lambda c: c.method.has_streams),
     *(

@@ -86,7 +86,8 @@ class Worker:
         there = self._points.only(of_group)
         self._tested.only(of_group)
         inputs.check_squares(settings, [category], None if there else 1)
-        num_test, image_size = len(category.test.examples), settings.method.image_size
+        num_test = len(category.test.examples)
+        image_size = category.settings(settings).method.image_size
         # What a task would do alone: together they may have more pixels than are kept.
         exact = pixels.keep_all(num_test, image_size, 1, settings.evaluation.counting)
         limit = _STREAMED_AT_ONCE

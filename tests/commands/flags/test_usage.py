@@ -177,6 +177,18 @@ def test_flags_and_layers(fields, used):
     assert {flag for flag in flags_of_banks if not is_refused(flag, **fields)} == used
 
 
+def test_large_squares_are_of_squares_alone():
+    for geometry, used in (
+        ("square", True),
+        ("auto", True),
+        ("pad", False),
+        ("square+tile", False),
+    ):
+        assert is_refused("large_image_size", layers=("auto",), geometry=geometry) == (not used)
+    with pytest.raises(ConfigError, match="--large_image_size=256 must be above --image_size=256"):
+        config.resolve(config.Config.of(large_image_size=256))
+
+
 def test_what_is_cleared_is_as_if_it_had_not_been_given():
     asked = config.Config.of(solver="nearest", ridge=0.1, num_neighbors=3, seed=5, split_seed=2)
     assert usage.cleared(asked) == config.Config.of(solver="nearest", seed=5, split_seed=2)
