@@ -98,7 +98,7 @@ def load(
       path: of the directory.
       weights: where the weights of a network of ours lie now, if not where they were.
       network: that the detector was fitted through, if it is none of ours. Its name and its levels
-        are compared with those of the model; its weights, if it has a digest.
+        are compared with those of the model. If it has a digest, the weights are compared too.
 
     Raises:
       ArgumentError: if `network` is none.

@@ -61,14 +61,14 @@ def draw(
       copies: how many of each kind and size.
       most_pixels: what has more is kept with fewer, shrunk by a whole factor, but its shorter side
         to no less than twice `size`, or `_LEAST_SIDE`; None keeps all.
-      least_side: another lower limit of the shorter side: that of the largest square that a network
-        sees.
+      least_side: the side of the largest square that a network sees, which the shorter side does
+        not fall below either.
 
     Returns:
       The images; fewer where a kind leaves no trace, as blurring an even surface does, and none
       where no kind does.
     """
-    least_side = max(min(2 * size, _LEAST_SIDE), least_side)
+    least_side = least_shorter_side(size, least_side)
     seen, masks, groups, sources = [], [], [], []
     for number, (kind, extent, copy) in enumerate(
         (kind, extent, copy)
@@ -141,6 +141,11 @@ def _of_pixels(example: Example, image: np.ndarray, mask: np.ndarray) -> Example
 
 def _extent(example: Example) -> tuple[float, float]:
     return (1.0, 1.0) if example.window is None else example.window.extent
+
+
+def least_shorter_side(size: int, least_side: int) -> int:
+    """What the shorter side of an image is not shrunk below; arguments as of `draw`."""
+    return max(min(2 * size, _LEAST_SIDE), least_side)
 
 
 def shrunk(example: Example, most_pixels: int, least_side: int) -> Example:

@@ -81,8 +81,8 @@ def check_listed(
     memory.check(settings, num_train, num_memories(settings, resources))
 
 
-def print_notes(found: Iterable[datasets.Category]) -> None:
-    """Prints what listing images has left out, which a long run should not wait to say."""
+def print_notes(found: Iterable[datasets.Category | Checked]) -> None:
+    """Prints what listing or reading images has found, which a long run should not wait to say."""
     for category in found if processes.first() else ():
         for note in category.notes:
             print(f"note: {category.name}: {note}", file=sys.stderr)
@@ -99,11 +99,11 @@ def read(found: Sequence[datasets.Category], stages: Stages, settings: Config) -
     if len(embedded) < len(found):
         stages.embedders[0].load()  # weights that do not fit should be known before images are read
     checked = reading.check(found, settings, hashes, embedded, stages.services)
-    listed = {category.name: set(category.notes) for category in found}
-    for category in checked if processes.first() else ():
-        for note in category.notes:
-            if note not in listed[category.name]:  # as those are said already
-                print(f"note: {category.name}: {note}", file=sys.stderr)
+    said = {category.name: category.notes for category in found}
+    print_notes(
+        c._replace(notes=tuple(note for note in c.notes if note not in said[c.name]))
+        for c in checked
+    )
     return checked
 
 

@@ -56,7 +56,7 @@ def of_category(
     )  # fmt: skip
     others = _with_demo_defects(nominal, seed + _OTHER_SEEDS)
     if most_pixels is not None:
-        least_side = max(2 * size, least_side)
+        least_side = synthetic.least_shorter_side(size, least_side)
         others = (synthetic.shrunk(example, most_pixels, least_side) for example in others)
     fitting = tuple(train[i] for i in sorted(order[held:]))
     return Category(category.name, fitting, (*nominal, *drawn.seen.split.examples, *others))
